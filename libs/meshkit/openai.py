@@ -1,0 +1,66 @@
+"""How our reasons look to a client of OpenAI's API.
+
+Source of the shape: the `error` object of OpenAI's API reference, as its Python client reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+OPENAI_ERROR = "x-openai-error"
+"""Trailing metadata that carries the error body; the edge puts it in place of the transcoder's."""
+
+# reason -> (type, code)
+_SHAPES: dict[str, tuple[str, str | None]] = {
+    "FIELD_INVALID": ("invalid_request_error", "invalid_value"),
+    "PROMPT_BLOCKED": ("invalid_request_error", "content_policy_violation"),
+    "CONTEXT_TOO_LONG": ("invalid_request_error", "context_length_exceeded"),
+    "CREDENTIAL_INVALID": ("invalid_request_error", "invalid_api_key"),
+    "ROLE_MISSING": ("permission_error", "role_missing"),
+    "MODEL_NOT_ALLOWED": ("permission_error", "model_not_allowed"),
+    "REGION_NOT_ALLOWED": ("permission_error", "region_not_allowed"),
+    "MODEL_NOT_FOUND": ("invalid_request_error", "model_not_found"),
+    "RESOURCE_NOT_FOUND": ("invalid_request_error", "resource_not_found"),
+    "RESOURCE_EXISTS": ("invalid_request_error", "resource_exists"),
+    "RESERVATION_CONFLICT": ("invalid_request_error", "reservation_conflict"),
+    "BUDGET_EXCEEDED": ("insufficient_quota", "insufficient_quota"),
+    "RATE_LIMITED": ("rate_limit_error", "rate_limit_exceeded"),
+    "PROVIDER_REFUSED": ("invalid_request_error", "provider_refused"),
+    "PROVIDER_TIMEOUT": ("server_error", "provider_timeout"),
+    "PROVIDER_UNAVAILABLE": ("service_unavailable", "provider_unavailable"),
+    "PROVIDER_STREAM_BROKEN": ("server_error", "provider_stream_broken"),
+    "MODEL_WARMING": ("service_unavailable", "model_warming"),
+    "GUARD_UNAVAILABLE": ("service_unavailable", "guard_unavailable"),
+    "BILLING_UNAVAILABLE": ("service_unavailable", "billing_unavailable"),
+    "DEPENDENCY_UNAVAILABLE": ("service_unavailable", "dependency_unavailable"),
+}
+
+
+def openai_error(
+    reason: str, message: str, metadata: Mapping[str, str] | None = None
+) -> dict[str, dict[str, str | None]]:
+    """The error object of OpenAI's API for one of our reasons; an unknown reason is a server error."""
+    kind, code = _SHAPES.get(reason, ("server_error", "internal_error"))
+    values = metadata or {}
+    param = values.get("field") or ("model" if reason.startswith("MODEL_NOT") else None)
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def openai_error_header(reason: str, message: str, metadata: Mapping[str, str]) -> str:
+    """The error object as ASCII JSON, fit for a header."""
+    text = orjson.dumps(openai_error(reason, message, metadata)).decode()
+    return text if text.isascii() else _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    """Escape every non-ASCII character the JSON way (RFC 8259 §7)."""
+    return "".join(
+        char if char.isascii() else "".join(f"\\u{unit:04x}" for unit in _utf16_units(char)) for char in text
+    )
+
+
+def _utf16_units(char: str) -> list[int]:
+    raw = char.encode("utf-16-be", "surrogatepass")
+    return [int.from_bytes(raw[i : i + 2]) for i in range(0, len(raw), 2)]

@@ -1,0 +1,108 @@
+"""The life of a gRPC server: bind, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from meshkit.log import get_logger
+from meshkit.metrics import exposed
+from meshkit.serving import Context, MeshInterceptor
+from meshkit.settings import ServiceSettings
+from meshkit.tracing import server_interceptors, tracing
+
+__all__ = ["Context", "Mount", "running"]
+
+LARGEST_MESSAGE_BYTES = 20 * 1024 * 1024
+"""The edge's body limit with room for the envelope."""
+PROBE_SECONDS = 1.0
+
+Probe = Callable[[], Awaitable[bool]]
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A servicer and the generated function that adds it to a server."""
+
+    add_to_server: Callable[[Any, Any], None]
+    servicer: object
+
+    @property
+    def service_name(self) -> str:
+        """The proto service's full name, read off the generated function's own name."""
+        package = self.add_to_server.__module__.rpartition(".")[0]
+        return f"{package}.{self.add_to_server.__name__.removeprefix('add_').removesuffix('Servicer_to_server')}"
+
+
+@asynccontextmanager
+async def running(
+    mounts: Sequence[Mount], config: ServiceSettings, *, room: str, ready: Probe | None = None
+) -> AsyncIterator[int]:
+    """Serve `mounts` until the block ends, then drain; yields the bound port.
+
+    Health of "" follows `ready`, asked every second; without it the room is always SERVING. Draining turns health
+    to NOT_SERVING, refuses new calls and lets running ones go on for `config.drain_seconds`.
+    """
+    with tracing(room), exposed(config.metrics_listen):
+        server = _server(mounts)
+        health = HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        port = server.add_insecure_port(config.listen)
+        await server.start()
+        watching = asyncio.create_task(_follow(ready, health))
+        log.info("serving", port=port)
+        try:
+            yield port
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            await health.enter_graceful_shutdown()
+            await server.stop(config.drain_seconds)
+
+
+def _server(mounts: Sequence[Mount]) -> grpc.aio.Server:
+    server = grpc.aio.server(
+        interceptors=[*server_interceptors(), MeshInterceptor()],
+        options=[
+            ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
+            # A second process on the port must fail to bind, not share it unseen.
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    for mount in mounts:
+        mount.add_to_server(mount.servicer, server)
+    names = [mount.service_name for mount in mounts]
+    reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], server)
+    return server
+
+
+async def _follow(ready: Probe | None, health: HealthServicer) -> None:
+    """Keep the health status equal to what the probe says; without a probe, say SERVING once."""
+    status = health_pb2.HealthCheckResponse
+    if ready is None:
+        await health.set("", status.SERVING)
+        return
+    while True:
+        await health.set("", status.SERVING if await _answer(ready) else status.NOT_SERVING)
+        await asyncio.sleep(PROBE_SECONDS)
+
+
+async def _answer(ready: Probe) -> bool:
+    try:
+        async with asyncio.timeout(PROBE_SECONDS * 5):
+            return await ready()
+    except Exception as error:  # noqa: BLE001 - a probe that fails is an answer
+        log.warning("probe_failed", error=type(error).__name__)
+        return False

@@ -1,0 +1,124 @@
+"""The one interceptor: identity, deadline, access, errors and metrics around every RPC."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, TypeAlias, cast
+
+import grpc
+
+from meshkit.access import admit
+from meshkit.deadline import enter_deadline
+from meshkit.failure import Failure
+from meshkit.identity import Identity, enter_identity
+from meshkit.metrics import HANDLED, HANDLING_SECONDS
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class MeshInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every method of our own packages; health and reflection pass untouched."""
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Find the handler, wrapped once per method."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is not None:
+            return wrapped
+        handler = await continuation(handler_call_details)
+        if handler is None or not method.startswith("/llmmesh."):
+            return handler
+        self._wrapped[method] = _wrap(handler, method)
+        return self._wrapped[method]
+
+
+class _Call:
+    """One RPC being served."""
+
+    def __init__(self, method: str, context: Context) -> None:
+        self._method = method
+        self._context = context
+        self._started = time.perf_counter()
+        self._code = "OK"
+
+    def enter(self) -> None:
+        """Set caller and deadline for this task, and check the caller's roles."""
+        identity = Identity.from_metadata(dict(self._context.invocation_metadata() or ()))
+        enter_identity(identity)
+        enter_deadline(self._context.time_remaining())
+        admit(self._method, identity)
+
+    async def refuse(self, error: Exception) -> None:
+        """End the call with the status `error` stands for; raises."""
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        failure = Failure.of(error, self._method)
+        self._code = failure.code.name
+        await self._context.abort(failure.code, failure.message, tuple(failure.trailers))
+
+    def cancelled(self) -> None:
+        """Remember that the caller went away."""
+        self._code = "CANCELLED"
+
+    def leave(self) -> None:
+        """Count the call."""
+        service, _, method = self._method.lstrip("/").rpartition("/")
+        HANDLED.labels(service, method, self._code).inc()
+        HANDLING_SECONDS.labels(service, method).observe(time.perf_counter() - self._started)
+
+
+def _wrap(handler: Handler, method: str) -> Handler:
+    """The same handler with our boundary around its one behaviour."""
+    asked = "stream" if handler.request_streaming else "unary"
+    answered = "stream" if handler.response_streaming else "unary"
+    kind = f"{asked}_{answered}"
+    boundary = _guarded_stream if handler.response_streaming else _guarded
+    # RpcMethodHandler is a named tuple at run time; its type stubs do not say so.
+    return cast(Handler, cast(Any, handler)._replace(**{kind: boundary(getattr(handler, kind), method)}))
+
+
+def _guarded(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
+    async def serve(request: Any, context: Context) -> Any:
+        call = _Call(method, context)
+        try:
+            call.enter()
+            return await behaviour(request, context)
+        except Exception as error:  # noqa: BLE001 - the boundary: nothing unknown may leave the process
+            await call.refuse(error)
+        except BaseException:
+            call.cancelled()
+            raise
+        finally:
+            call.leave()
+
+    return serve
+
+
+def _guarded_stream(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
+    async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
+        call = _Call(method, context)
+        try:
+            call.enter()
+            # An async generator, not context.write: a cancel then runs the method's `finally` at once.
+            async with aclosing(behaviour(request, context)) as steps:
+                async for step in steps:
+                    yield step
+        except Exception as error:  # noqa: BLE001 - the boundary: nothing unknown may leave the process
+            await call.refuse(error)
+        except BaseException:
+            call.cancelled()
+            raise
+        finally:
+            call.leave()
+
+    return serve
