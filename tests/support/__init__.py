@@ -1,0 +1,1 @@
+"""What the suites share: fixtures that start real things, and the scripted provider."""
