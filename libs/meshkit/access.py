@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 from google.protobuf import descriptor_pool
-from llmmesh.access.v1 import access_pb2
 
+from llmmesh.access.v1 import access_pb2
 from meshkit.errors import CredentialInvalid, RoleMissing
 from meshkit.identity import Identity
 

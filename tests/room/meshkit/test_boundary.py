@@ -12,11 +12,11 @@ import orjson
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceServicer, CacheServiceStub, add_CacheServiceServicer_to_server
 from llmmesh.guard.v1 import guard_pb2
 from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceServicer, GuardServiceStub, add_GuardServiceServicer_to_server
-
 from meshkit.client import connect
 from meshkit.deadline import seconds_remaining
 from meshkit.errors import BudgetExceeded, DependencyUnavailable, FieldInvalid, error_info, error_reason, rpc_status

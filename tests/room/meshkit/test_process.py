@@ -15,10 +15,10 @@ from typing import Any
 
 import grpc
 import pytest
-from llmmesh.cache.v1 import cache_pb2
-from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceStub
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from llmmesh.cache.v1 import cache_pb2
+from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceStub
 from meshkit.client import connect
 from meshkit.identity import Identity, acting_as
 
