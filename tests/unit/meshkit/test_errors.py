@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from llmmesh.errors.v1 import errors_pb2
+from llmmesh.errors.v1.errors_pb2 import ErrorReason
 from meshkit import errors
 from meshkit.errors import MeshError
 from meshkit.openai import openai_error, openai_error_header
 
-REASONS = {name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.DESCRIPTOR.values_by_name} - {"UNSPECIFIED"}
+REASONS = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.DESCRIPTOR.values_by_name} - {"UNSPECIFIED"}
+    "UNSPECIFIED"
+}
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, MeshError)]
 DOCUMENTED = {
     line.split("|")[1].strip(" `"): [cell.strip(" `") for cell in line.split("|")[2:]]
