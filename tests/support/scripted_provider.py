@@ -1,0 +1,281 @@
+"""A real HTTP server that speaks OpenAI's API and does what it is told: slow, broken, or fast enough for benchmarks.
+
+In a test: `async with scripted_provider(ttft_ms=50) as provider:` then `provider.base_url`, `provider.script`.
+Alone: `python -m tests.support.scripted_provider --port 8099 --ttft-ms 200`; `--help` lists the knobs.
+While it runs: `GET /control` shows knobs, counters and the last requests, `GET /control?wait=open_streams==0` answers
+once that holds, and `POST /control` sets knobs by name; `{"reset": true}` goes back to the start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import orjson
+import uvloop
+
+from tests.support import scripted_openai as openai
+from tests.support.provider_script import Counters, Script, condition
+from tests.support.scripted_http import Connection, Received
+
+REMEMBERED_REQUESTS = 256
+
+
+@dataclass
+class ScriptedProvider:
+    """The server and its controls."""
+
+    script: Script
+    counters: Counters = field(default_factory=Counters)
+    requests: deque[Received] = field(default_factory=lambda: deque(maxlen=REMEMBERED_REQUESTS))
+    base_url: str = ""
+    _connections: set[Connection] = field(default_factory=set)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def bodies(self) -> list[Any]:
+        """The JSON bodies of the last requests, oldest first."""
+        return [received.json() for received in self.requests]
+
+    async def until(self, holds: Callable[[Counters], bool], timeout_seconds: float = 5) -> None:
+        """Return once `holds(counters)`; TimeoutError when it never does."""
+        async with asyncio.timeout(timeout_seconds):
+            while not holds(self.counters):
+                await self._changed.wait()
+
+    def set(self, **knobs: Any) -> None:
+        """Turn knobs by name; an unknown one is a KeyError naming it."""
+        known = {knob.name for knob in fields(Script)}
+        if unknown := sorted(set(knobs) - known):
+            raise KeyError(f"unknown knobs {unknown}; there are {sorted(known)}")
+        for name, value in knobs.items():
+            setattr(self.script, name, value)
+
+    def reset(self) -> None:
+        """Every knob back to its default, every counter but the open ones to zero."""
+        self.set(**asdict(Script()))
+        now = self.counters
+        self.counters = Counters(open_streams=now.open_streams, open_connections=now.open_connections)
+        self.requests.clear()
+
+    def connection(self) -> Connection:
+        """Make the protocol of a new connection."""
+        connection = Connection(self._serve, self._gone)
+        self._connections.add(connection)
+        self._count(connections=1, open_connections=1)
+        return connection
+
+    def close(self) -> None:
+        """Hang up on everybody."""
+        for connection in tuple(self._connections):
+            connection.cut()
+
+    def _gone(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._count(open_connections=-1)
+
+    def _count(self, **steps: int) -> None:
+        for name, step in steps.items():
+            setattr(self.counters, name, getattr(self.counters, name) + step)
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _serve(self, received: Received, peer: Connection) -> None:
+        if received.path == "/control":
+            await self._control(received, peer)
+            return
+        self.requests.append(received)
+        self._count(requests=1)
+        if self.script.headers_ms:
+            await asyncio.sleep(self.script.headers_ms / 1000)
+        if self._fails():
+            self._fail(peer)
+        elif self.script.html:
+            peer.send(200, b"<html><body>Please log in</body></html>", "text/html; charset=utf-8")
+        else:
+            await self._answer(received, peer)
+
+    async def _answer(self, received: Received, peer: Connection) -> None:
+        match received.method, received.path:
+            case "POST", "/v1/chat/completions":
+                await self._chat(received, peer)
+            case "POST", "/v1/embeddings":
+                peer.send(200, openai.embeddings(received.json(), self.script.dimensions))
+            case "GET", "/v1/models":
+                model = {"id": "scripted", "object": "model", "created": 0, "owned_by": "scripted"}
+                peer.send(200, orjson.dumps({"object": "list", "data": [model]}))
+            case _:
+                peer.send(404, openai.error(404, f"Unknown request URL: {received.method} {received.path}."))
+
+    def _fails(self) -> bool:
+        if self.script.fail_next:
+            self.script.fail_next -= self.script.fail_next > 0
+            return True
+        return self.script.fail_rate > 0 and random.random() < self.script.fail_rate
+
+    def _fail(self, peer: Connection) -> None:
+        script = self.script
+        self._count(failed=1)
+        headers = {"retry-after": script.retry_after} if script.retry_after else {}
+        body = openai.error(script.fail_status, script.error_message, script.error_code or None)
+        peer.send(script.fail_status, body, **headers)
+
+    async def _chat(self, received: Received, peer: Connection) -> None:
+        script = self.script
+        try:
+            body = openai.chat_body(received.body)
+        except ValueError as mistake:
+            peer.send(400, openai.error(400, str(mistake)))
+            return
+        text = openai.message_text(body["messages"][-1]) if script.echo else script.reply
+        reply = openai.reply_to(body, text, script.tool_arguments, script.reply_tokens, script.cached_tokens)
+        if not body.get("stream"):
+            await asyncio.sleep(script.ttft_ms / 1000 + len(reply.pieces) * self._gap())
+            peer.send(200, openai.completion(reply))
+            return
+        include_usage = bool((body.get("stream_options") or {}).get("include_usage")) and not script.omit_usage
+        await self._stream(openai.ChunkWriter(reply, include_usage), include_usage, peer)
+
+    async def _stream(self, writer: openai.ChunkWriter, include_usage: bool, peer: Connection) -> None:
+        self._count(open_streams=1)
+        peer.start(200, "text/event-stream; charset=utf-8")
+        try:
+            async for piece in self._pieces(writer, include_usage):
+                await peer.write(piece)
+        except asyncio.CancelledError:
+            self._count(open_streams=-1, aborted_streams=1)
+            raise
+        except _Cut:
+            self._count(open_streams=-1)
+            peer.cut()
+        else:
+            self._count(open_streams=-1, finished_streams=1)
+            peer.end()
+
+    async def _pieces(self, writer: openai.ChunkWriter, include_usage: bool) -> AsyncIterator[bytes]:
+        """The body of a stream; what needs no wait between goes out as one piece."""
+        if self.script.verbatim:
+            for piece in self._verbatim():
+                yield piece
+            return
+        ready = [writer.role()]
+        for number, chunk in enumerate(writer.tokens()):
+            if gap := self.script.ttft_ms / 1000 if number == 0 else self._gap():
+                yield b"".join(ready)
+                ready.clear()
+                await asyncio.sleep(gap)
+            if self._disturbed(number):
+                yield b"".join(ready)
+                ready.clear()
+                yield await self._disturbance(number)
+            ready.append(chunk)
+        ready.append(writer.finish())
+        if include_usage:
+            ready.append(writer.usage())
+        if not self.script.omit_done:
+            ready.append(b"data: [DONE]\n\n")
+        yield b"".join(ready)
+
+    def _verbatim(self) -> Iterator[bytes]:
+        body = self.script.verbatim.encode()
+        size = self.script.verbatim_bytes or len(body)
+        return (body[start : start + size] for start in range(0, len(body), size))
+
+    def _disturbed(self, number: int) -> bool:
+        script = self.script
+        knobs = (script.cut_after_chunks, script.stall_after_chunks, script.malformed_chunk, script.error_chunk)
+        return number in knobs
+
+    async def _disturbance(self, number: int) -> bytes:
+        """Do what the script says happens before token `number`."""
+        if number == self.script.cut_after_chunks:
+            raise _Cut
+        if number == self.script.stall_after_chunks:
+            await asyncio.Event().wait()
+        if number == self.script.malformed_chunk:
+            return b'data: {"id":"chatcmpl-1","choices":[{"index":0,"del\n\n'
+        return b"data: " + openai.error(500, self.script.error_message, self.script.error_code or None) + b"\n\n"
+
+    def _gap(self) -> float:
+        return 1 / self.script.tokens_per_second if self.script.tokens_per_second else 0
+
+    async def _control(self, received: Received, peer: Connection) -> None:
+        try:
+            if received.method == "POST":
+                self._turn(received.json())
+            if awaited := received.query.get("wait"):
+                await self.until(condition(awaited), float(received.query.get("timeout_s", "5")))
+        except TimeoutError:
+            peer.send(504, openai.error(504, "the condition never held"))
+        except (KeyError, ValueError, orjson.JSONDecodeError) as mistake:
+            peer.send(400, openai.error(400, str(mistake)))
+        else:
+            peer.send(200, orjson.dumps(self._state()))
+
+    def _turn(self, knobs: dict[str, Any]) -> None:
+        if knobs.pop("reset", False):
+            self.reset()
+        self.set(**knobs)
+
+    def _state(self) -> dict[str, Any]:
+        requests = [
+            {"path": kept.path, "headers": kept.headers, "body": kept.body.decode(errors="replace")}
+            for kept in self.requests
+        ]
+        return {"script": asdict(self.script), "counters": asdict(self.counters), "requests": requests}
+
+
+class _Cut(Exception):
+    """The script says to close the connection here."""
+
+
+@asynccontextmanager
+async def scripted_provider(
+    script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0, **knobs: Any
+) -> AsyncIterator[ScriptedProvider]:
+    """Serve for the block; port 0 takes any free one. Leaving hangs up on every open connection."""
+    provider = ScriptedProvider(script or Script())
+    provider.set(**knobs)
+    server = await asyncio.get_running_loop().create_server(provider.connection, host, port)
+    provider.base_url = f"http://{host}:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield provider
+    finally:
+        server.close()
+        provider.close()
+        await provider.until(lambda now: now.open_connections == 0)
+
+
+async def _run(host: str, port: int, script: Script) -> None:
+    async with scripted_provider(script, host=host, port=port) as provider:
+        print(f"scripted provider at {provider.base_url}", flush=True)
+        await asyncio.Event().wait()
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(prog="scripted_provider", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8099)
+    for knob in fields(Script):
+        flag, text = "--" + knob.name.replace("_", "-"), knob.metadata["help"]
+        if isinstance(knob.default, bool):
+            parser.add_argument(flag, action="store_true", help=text)
+        else:
+            parser.add_argument(flag, type=type(knob.default), default=knob.default, help=f"{text} (%(default)s)")
+    given = vars(parser.parse_args())
+    host, port = given.pop("host"), given.pop("port")
+    try:
+        uvloop.run(_run(host, port, Script(**given)))
+    except KeyboardInterrupt:
+        return
+
+
+if __name__ == "__main__":
+    main()
