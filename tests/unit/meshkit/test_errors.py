@@ -13,8 +13,6 @@ from meshkit.errors import MeshError
 from meshkit.openai import openai_error, openai_error_header
 
 REASONS = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.DESCRIPTOR.values_by_name} - {"UNSPECIFIED"}
-    "UNSPECIFIED"
-}
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, MeshError)]
 DOCUMENTED = {
     line.split("|")[1].strip(" `"): [cell.strip(" `") for cell in line.split("|")[2:]]
