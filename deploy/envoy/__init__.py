@@ -1,0 +1,1 @@
+"""Envoy's configuration, rendered from the descriptor set and a list of addresses."""

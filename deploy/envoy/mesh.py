@@ -1,0 +1,33 @@
+"""The mesh listener: how a room reaches another by the name of its service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deploy.envoy.catalogue import Method
+from deploy.envoy.routes import route
+from deploy.envoy.schema import Node, http_filter, listener
+from deploy.envoy.telemetry import REQUEST_ID, rpc_metrics, tracing
+from deploy.envoy.topology import Topology
+
+
+def mesh_listener(topology: Topology, methods: Sequence[Method]) -> Node:
+    """Where rooms connect. Identity headers pass: whoever reaches this port is trusted."""
+    return listener(
+        "mesh",
+        topology.mesh,
+        {
+            "stat_prefix": "mesh",
+            "codec_type": "HTTP2",
+            "route_config": {
+                "virtual_hosts": [
+                    {"name": "mesh", "domains": ["*"], "routes": [route(method) for method in methods]},
+                ]
+            },
+            "http_filters": [rpc_metrics(methods), http_filter("router", "Router")],
+            "request_id_extension": REQUEST_ID,
+            # Rooms hold streams open for news that may be hours away; deadlines are the callers'.
+            "stream_idle_timeout": "0s",
+            **tracing(topology),
+        },
+    )

@@ -1,0 +1,40 @@
+"""The few shapes Envoy's configuration is made of."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from deploy.envoy.topology import Address
+
+Node: TypeAlias = dict[str, Any]
+"""A piece of configuration."""
+
+
+def typed(message: str, **fields: Any) -> Node:
+    """A `typed_config`; `message` is its name below `envoy.`."""
+    return {"@type": f"type.googleapis.com/envoy.{message}", **fields}
+
+
+def extension(name: str, message: str, **fields: Any) -> Node:
+    """A named extension with its configuration."""
+    return {"name": name, "typed_config": typed(message, **fields)}
+
+
+def http_filter(name: str, message: str, **fields: Any) -> Node:
+    """An HTTP filter; `message` is its name below the filter's own package."""
+    return extension(f"envoy.filters.http.{name}", f"extensions.filters.http.{name}.v3.{message}", **fields)
+
+
+def socket(address: Address) -> Node:
+    """An address to bind or to connect to."""
+    return {"socket_address": {"address": address.host, "port_value": address.port}}
+
+
+def listener(name: str, address: Address, connection_manager: Node, **fields: Any) -> Node:
+    """A listener with one HTTP connection manager."""
+    manager = extension(
+        "envoy.filters.network.http_connection_manager",
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        **connection_manager,
+    )
+    return {"name": name, "address": socket(address), "filter_chains": [{"filters": [manager]}], **fields}
