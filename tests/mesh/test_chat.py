@@ -5,10 +5,10 @@ from __future__ import annotations
 import grpc
 import orjson
 import pytest
+
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.gateway.v1.gateway_pb2_grpc import GatewayServiceStub
-
 from tests.support.fix_mesh import Mesh, Tenant, eventually
 from tests.support.scripted_provider import ScriptedProvider
 
@@ -149,10 +149,11 @@ async def test_what_happened_is_in_the_audit_log_without_the_text(tenant: Tenant
 
 async def test_fields_we_do_not_model_reach_the_provider_byte_for_byte(tenant: Tenant, first: ScriptedProvider) -> None:
     schema = '{"type":"object","properties":{"n":{"maximum":9007199254740993,"x":5.0},"a":{"type":"string"}}}'
-    tool = '{"type":"function","function":{"name":"weather","parameters":%s}}' % schema
+    tool = '{"type":"function","function":{"name":"weather","parameters":' + schema + "}}"
     body = (
-        '{"model":"scripted","messages":[{"role":"user","content":"Weather?"}],"tools":[%s],"top_k":40,'
-        '"metadata":{"b":1,"a":2}}' % tool
+        '{"model":"scripted","messages":[{"role":"user","content":"Weather?"}],"tools":['
+        + tool
+        + '],"top_k":40,"metadata":{"b":1,"a":2}}'
     )
     answer = await tenant.mesh.http.post("/v1/chat/completions", headers=tenant.headers, content=body)
     sent = first.requests[-1].body.decode()

@@ -25,9 +25,7 @@ async def test_an_attack_is_refused_before_any_provider_sees_it(
     tenant: Tenant, first: ScriptedProvider, attack: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        await tenant.openai.chat.completions.create(
-            model="scripted", messages=[{"role": "user", "content": attack}]
-        )
+        await tenant.openai.chat.completions.create(model="scripted", messages=[{"role": "user", "content": attack}])
     assert caught.value.code == "content_policy_violation"
     assert first.counters.requests == 0
 

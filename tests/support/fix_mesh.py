@@ -68,14 +68,14 @@ class Mesh:
         await tenant.key()
         return tenant
 
-    def pid(self, service: str) -> int:
-        """The process of a service now; 0 while it is down."""
-        pids = json.loads((self.command("status", "--json")).stdout)
-        return int(pids[service]["pid"])
+    def pids(self) -> dict[str, int]:
+        """The processes that run now, by name."""
+        states = json.loads(self.command("status", "--json").stdout)
+        return {name: int(state["pid"]) for name, state in states.items() if state["pid"]}
 
-    async def kill(self, service: str) -> None:
+    def kill(self, service: str) -> None:
         """Kill -9, as a machine would."""
-        os.kill(self.pid(service), signal.SIGKILL)
+        os.kill(self.pids()[service], signal.SIGKILL)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the mesh's own command line."""
@@ -132,7 +132,8 @@ class Tenant:
             records = (await self.admin_get("/usage")).get("records", [])
             return records if len(records) >= rows else None
 
-        return await eventually(read)
+        found: list[dict[str, Any]] = await eventually(read)
+        return found
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], timeout_seconds: float = 30) -> Any:

@@ -1,0 +1,222 @@
+"""The mesh's figures on this machine, generator included: `make bench` prints a table and writes JSON.
+
+Each figure names its goal. Speeds are medians of rounds in one run; on a shared machine compare ratios and CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from tests.load.generator import Load, h2load
+from tests.support.fix_mesh import PRICES, ROUTES, Mesh, Tenant, eventually, running_mesh
+
+ROUNDS = 3
+SECONDS_PER_ROUND = 6
+PAIRS = 150
+console = Console(width=120)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table."""
+
+    name: str
+    value: float
+    unit: str
+    goal: str
+    reached: bool
+    detail: str = ""
+
+
+def at_most(name: str, value: float, unit: str, goal: float, detail: str = "") -> Figure:
+    """A figure that should be small."""
+    return Figure(name, round(value, 2), unit, f"<= {goal:g}", value <= goal, detail)
+
+
+def at_least(name: str, value: float, unit: str, goal: float, detail: str = "") -> Figure:
+    """A figure that should be large."""
+    return Figure(name, round(value, 2), unit, f">= {goal:g}", value >= goal, detail)
+
+
+def chat(text: str) -> bytes:
+    """A request body."""
+    return json.dumps({"model": "scripted", "messages": [{"role": "user", "content": text}]}).encode()
+
+
+async def exact_hits(mesh: Mesh, tenant: Tenant) -> list[Figure]:
+    """How fast a cached answer is, through the whole front door."""
+    body = chat("What does a fox eat?")
+
+    async def hit() -> bool:
+        answer = await mesh.http.post("/v1/chat/completions", headers=tenant.headers, content=body)
+        return answer.headers["x-llmmesh-cache"] == "exact"
+
+    await eventually(hit)
+    url = f"{mesh.url}/v1/chat/completions"
+    await h2load(url, tenant.headers, body, clients=32, seconds=2)
+    busy = Busy(mesh)
+    many = [await h2load(url, tenant.headers, body, clients=32, seconds=SECONDS_PER_ROUND) for _ in range(ROUNDS)]
+    cpu = busy.milliseconds_per(sum(load.requests for load in many))
+    one = [await h2load(url, tenant.headers, body, clients=1, seconds=3) for _ in range(ROUNDS)]
+    rate = statistics.median(load.per_second for load in many)
+    p50, p99 = _median(many, lambda load: load.p50_ms), _median(many, lambda load: load.p99_ms)
+    return [
+        at_least("exact hit, 32 connections", rate, "req/s", 700, f"p50 {p50:.1f} ms, p99 {p99:.1f} ms; CPU {cpu}"),
+        at_most("exact hit, 1 connection, p50", _median(one, lambda load: load.p50_ms), "ms", 4),
+    ]
+
+
+def _median(loads: list[Load], of: Callable[[Load], float]) -> float:
+    return statistics.median(of(load) for load in loads)
+
+
+class Busy:
+    """CPU that the mesh's processes use."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._processes = {name: psutil.Process(pid) for name, pid in mesh.pids().items()}
+        self._before = self._seconds()
+
+    def milliseconds_per(self, requests: int) -> str:
+        """CPU per request since the start, by process, dearest first."""
+        spent = {name: (now - self._before[name]) * 1000 / requests for name, now in self._seconds().items()}
+        parts = sorted(((ms, name) for name, ms in spent.items() if ms >= 0.01), reverse=True)
+        return f"{sum(spent.values()):.2f} ms/req (" + ", ".join(f"{name} {ms:.2f}" for ms, name in parts) + ")"
+
+    def _seconds(self) -> dict[str, float]:
+        return {name: sum(process.cpu_times()[:2]) for name, process in self._processes.items()}
+
+
+async def misses(tenant: Tenant, provider_url: str, name: str, goal_ms: float) -> Figure:
+    """Latency the whole path adds to a provider that answers at once: paired, one request at a time."""
+    async with httpx.AsyncClient(timeout=30) as direct:
+
+        async def straight(text: str) -> httpx.Response:
+            return await direct.post(f"{provider_url}/chat/completions", content=chat(text))
+
+        async def meshed(text: str) -> httpx.Response:
+            url = f"{tenant.mesh.url}/v1/chat/completions"
+            return await direct.post(url, headers=tenant.headers, content=chat(text))
+
+        added = [await _added(straight, meshed, f"{name}: what is {i} and why?") for i in range(PAIRS)]
+    added = sorted(added[PAIRS // 10 :])
+    p95 = added[int(len(added) * 0.95)]
+    return at_most(f"added on a miss, {name}, p50", statistics.median(added), "ms", goal_ms, f"p95 {p95:.1f} ms")
+
+
+async def _added(
+    straight: Callable[[str], Awaitable[httpx.Response]], meshed: Callable[[str], Awaitable[httpx.Response]], text: str
+) -> float:
+    async def milliseconds(ask: Callable[[str], Awaitable[httpx.Response]]) -> float:
+        started = time.perf_counter()
+        answer = await ask(text)
+        took = (time.perf_counter() - started) * 1000
+        assert answer.status_code == 200, answer.text
+        assert answer.headers.get("x-llmmesh-cache", "miss") == "miss"
+        return took
+
+    return await milliseconds(meshed) - await milliseconds(straight)
+
+
+async def second_start(mesh: Mesh) -> Figure:
+    """Time until all but the chat model answers, with state and packages in place."""
+    await asyncio.to_thread(mesh.command, "down")
+    started = time.perf_counter()
+    await asyncio.to_thread(mesh.command, "up", "--without-model-wait")
+    return at_most("second start, all but the chat model", time.perf_counter() - started, "s", 10)
+
+
+def memory(mesh: Mesh) -> list[Figure]:
+    """Resident memory of each service, its children included."""
+    figures = []
+    for name, pid in mesh.pids().items():
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        each = [process.memory_info().rss / 2**20 for process in family]
+        detail = "" if len(each) == 1 else " + ".join(f"{part:.0f}" for part in each)
+        figures.append(at_most(f"memory of {name}", each[0], "MB", 150, detail))
+    return figures
+
+
+@asynccontextmanager
+async def scripted_process() -> AsyncIterator[str]:
+    """The scripted provider as a process of its own; yields its base URL."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.scripted_provider", "--port", "0", stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    line = (await process.stdout.readline()).decode()
+    try:
+        yield line.rsplit(maxsplit=1)[1]
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def bench(only: str) -> list[Figure]:
+    """Run every benchmark whose name contains `only`."""
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as folder:
+        async with scripted_process() as provider_url:
+            var = Path(folder)
+            routes = ROUTES.read_text().replace("FIRST_URL", provider_url).replace("SECOND_URL", provider_url)
+            (var / "routes.yaml").write_text(routes)
+            settings = {"LLMMESH_ROUTES": str(var / "routes.yaml"), "LLMMESH_PRICES": str(PRICES)}
+            async with running_mesh(var, **settings, SCRIPTED_KEY="sk", LLMMESH_LOCAL_MODELS="none") as mesh:
+                if only in "exact":
+                    console.log("exact hits …")
+                    figures += await exact_hits(mesh, await mesh.tenant())
+                if only in "miss":
+                    console.log("misses …")
+                    exact_only = await mesh.tenant(cache="CACHE_POLICY_EXACT")
+                    figures.append(await misses(exact_only, provider_url, "semantic level off", 12))
+                    figures.append(await misses(await mesh.tenant(), provider_url, "semantic level on", 50))
+                if only in "memory":
+                    figures += memory(mesh)
+                if only in "start":
+                    console.log("second start …")
+                    figures.append(await second_start(mesh))
+    return figures
+
+
+def show(figures: list[Figure], path: Path) -> None:
+    """Print the table and write the JSON."""
+    table = Table(
+        "figure", "value", "goal", "", "detail", title=f"llmmesh on {os.cpu_count()} CPUs, generator included"
+    )
+    for figure in figures:
+        mark = "[green]✓" if figure.reached else "[red]✗"
+        table.add_row(figure.name, f"{figure.value:g} {figure.unit}", figure.goal, mark, figure.detail)
+    console.print(table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    load = [round(value, 2) for value in os.getloadavg()]
+    path.write_text(json.dumps({"load_average": load, "figures": [asdict(figure) for figure in figures]}, indent=2))
+    console.print(f"written to {path}")
+
+
+def main() -> None:
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", default="", choices=["", "exact", "miss", "memory", "start"], help="one part alone")
+    parser.add_argument("--json", type=Path, default=Path("var/bench.json"), help="where to write (%(default)s)")
+    given = parser.parse_args()
+    show(asyncio.run(bench(given.only)), given.json)
+
+
+if __name__ == "__main__":
+    main()

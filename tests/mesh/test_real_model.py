@@ -1,0 +1,59 @@
+"""The mesh's own model, run by the real engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.support.fix_mesh import Tenant, eventually
+
+PARIS = "What is the capital of France?"
+
+
+async def test_a_real_model_answers_as_a_stream(tenant: Tenant, real_model: str) -> None:
+    stream = await tenant.openai.chat.completions.create(
+        model=real_model, messages=[{"role": "user", "content": PARIS}], stream=True, temperature=0, max_tokens=20
+    )
+    text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
+    assert "Paris" in text
+
+
+async def test_its_answer_is_cached_and_billed(tenant: Tenant, real_model: str) -> None:
+    asked = {"model": real_model, "temperature": 0, "max_tokens": 20}
+    first = await tenant.chat(PARIS, **asked)
+    assert first.headers["x-llmmesh-provider"] == "local"
+    assert float(first.headers["x-llmmesh-cost"].split()[0]) > 0
+
+    async def cached() -> bool:
+        return (await tenant.chat(PARIS, **asked)).headers["x-llmmesh-cache"] == "exact"
+
+    await eventually(cached)
+
+
+async def test_personal_data_may_go_to_our_own_model_and_is_not_cached(tenant: Tenant, real_model: str) -> None:
+    letter = "Write to anna.petrova@example.com about foxes."
+    for _ in range(2):
+        answer = await tenant.chat(letter, model=real_model, max_tokens=8)
+        assert (answer.status_code, answer.headers["x-llmmesh-provider"]) == (200, "local")
+        assert answer.headers["x-llmmesh-cache"] in {"miss", "bypass"}
+
+
+async def test_hanging_up_stops_the_engine(tenant: Tenant, real_model: str) -> None:
+    stream = await tenant.openai.chat.completions.create(
+        model=real_model,
+        messages=[{"role": "user", "content": "Count from one to ten thousand."}],
+        stream=True,
+        max_tokens=800,
+        extra_body={"ignore_eos": True},
+    )
+    async for _ in stream:
+        break
+    await stream.close()
+    (row,) = await tenant.usage(rows=1)
+    assert int(row["usage"]["output_tokens"]) < 400
+
+
+async def test_several_callers_are_answered_together(tenant: Tenant, real_model: str) -> None:
+    answers = await asyncio.gather(
+        *(tenant.chat(f"Say the number {i}.", model=real_model, max_tokens=16) for i in range(6))
+    )
+    assert {answer.status_code for answer in answers} == {200}
