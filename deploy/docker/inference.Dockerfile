@@ -1,0 +1,43 @@
+# docker build -f deploy/docker/inference.Dockerfile -t llmmesh/inference:cpu .
+# docker build -f deploy/docker/inference.Dockerfile -t llmmesh/inference:gpu --build-arg ENGINE=gpu .
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG ENGINE=cpu
+
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /app
+COPY deploy/docker/installer.lock deploy/docker/install.sh ./
+RUN pip install --no-cache-dir --require-hashes -r installer.lock
+COPY pyproject.toml requirements.lock deploy/docker/inference-gpu.lock ./
+# The CPU engine wants PyTorch's CPU wheel: uv finds its index by this name. UV_FIND_LINKS adds a folder or URL of wheels.
+ARG UV_TORCH_BACKEND=cpu
+ARG UV_FIND_LINKS
+ARG ENGINE
+RUN --mount=type=cache,target=/root/.cache/uv ./install.sh "inference-${ENGINE}"
+COPY libs /src/libs
+COPY services/inference /src/services/inference
+RUN python -m compileall -q /src
+
+FROM ${PYTHON_IMAGE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="llmmesh inference" \
+      org.opencontainers.image.description="Runs our own chat and embedding models" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# torch.compile and Triton build kernels at start; libnuma is asked for by the CPU engine.
+RUN apt-get update && apt-get install -y --no-install-recommends g++ libnuma1 && rm -rf /var/lib/apt/lists/*
+# The one place a service may write; everything else works on a read-only root.
+RUN install -d -o 65532 -g 65532 /var/lib/llmmesh
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /src /app
+COPY LICENSE /app/
+WORKDIR /app
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app:/app/libs PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/var/lib/llmmesh XDG_CACHE_HOME=/var/lib/llmmesh/cache VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
+USER 65532:65532
+EXPOSE 50051 9090
+# SERVING follows the embedding model at once; a chat model that still loads answers "warming".
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-m", "meshkit.probe", "127.0.0.1:50051"]
+ENTRYPOINT ["python", "-m", "services.inference"]
