@@ -1,0 +1,123 @@
+"""Writes down what became of each request: audit events, ledger rows of cached answers, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from google.protobuf import timestamp_pb2
+
+from llmmesh.audit.v1 import audit_pb2
+from llmmesh.billing.v1 import billing_pb2
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.gateway.v1 import gateway_pb2
+from services.gateway.exchange import Exchange, cache_word
+from services.gateway.measures import FIRST_BYTE_SECONDS, OVERHEAD_SECONDS, REQUEST_SECONDS, REQUESTS, TOKENS
+from services.gateway.peers.fault import reason_of
+
+REFUSALS = frozenset(
+    {
+        "FIELD_INVALID",
+        "CONTEXT_TOO_LONG",
+        "CREDENTIAL_INVALID",
+        "MODEL_NOT_FOUND",
+        "MODEL_NOT_ALLOWED",
+        "REGION_NOT_ALLOWED",
+        "BUDGET_EXCEEDED",
+        "RATE_LIMITED",
+        "PROVIDER_REFUSED",
+    }
+)
+"""Reasons that are the caller's to change."""
+CACHED = frozenset({gateway_pb2.CACHE_STATUS_EXACT, gateway_pb2.CACHE_STATUS_SEMANTIC})
+
+
+class Accounts:
+    """Takes every exchange at its end; nothing here waits."""
+
+    def __init__(
+        self, events: Callable[[audit_pb2.Event], bool], records: Callable[[billing_pb2.UsageRecord], bool]
+    ) -> None:
+        self._put_event = events
+        self._put_record = records
+
+    @contextmanager
+    def recorded(self, exchange: Exchange) -> Iterator[None]:
+        """Write down how the block ended: answered, stopped, blocked, refused, failed or cancelled."""
+        outcome, reason = "answered", ""
+        try:
+            yield
+            if exchange.finish_reason == chat_pb2.FINISH_REASON_CONTENT_FILTER:
+                outcome = "stopped"
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = "cancelled"
+            raise
+        except Exception as error:
+            reason = reason_of(error)
+            outcome = "blocked" if reason == "PROMPT_BLOCKED" else "refused" if reason in REFUSALS else "failed"
+            raise
+        finally:
+            self._write(exchange, outcome, reason)
+
+    def _write(self, exchange: Exchange, outcome: str, reason: str) -> None:
+        now = timestamp_pb2.Timestamp()
+        now.GetCurrentTime()
+        self._put_event(_event(exchange, outcome, reason, now))
+        if outcome in ("answered", "stopped") and exchange.cache_status in CACHED:
+            self._put_record(_usage_record(exchange, now))
+        _measure(exchange, outcome)
+
+
+def _event(exchange: Exchange, outcome: str, reason: str, now: timestamp_pb2.Timestamp) -> audit_pb2.Event:
+    caller = exchange.caller
+    return audit_pb2.Event(
+        request_id=caller.request_id,
+        tenant_id=caller.tenant_id,
+        key_id=caller.key_id,
+        model=exchange.model,
+        outcome=outcome,
+        reason=reason,
+        data_class=exchange.data_class,
+        guard_rules=exchange.guard_rules,
+        guard_policy_version="" if exchange.unguarded else exchange.guard_policy_version,
+        deployment=exchange.deployment,
+        cache_status=cache_word(exchange.cache_status),
+        prompt_sha256=_sha256(exchange.prompt_texts, "\n"),
+        answer_sha256=_sha256(exchange.answer_texts, "") if exchange.answer_texts else "",
+        create_time=now,
+    )
+
+
+def _usage_record(exchange: Exchange, now: timestamp_pb2.Timestamp) -> billing_pb2.UsageRecord:
+    return billing_pb2.UsageRecord(
+        request_id=exchange.caller.request_id,
+        tenant_id=exchange.caller.tenant_id,
+        key_id=exchange.caller.key_id,
+        model=exchange.model,
+        deployment=exchange.deployment,
+        provider=exchange.provider,
+        cache_status=cache_word(exchange.cache_status),
+        usage=exchange.usage,
+        finish_reason=exchange.finish_reason,
+        create_time=now,
+    )
+
+
+def _measure(exchange: Exchange, outcome: str) -> None:
+    model = exchange.model if exchange.known_model else "unknown"
+    cache = cache_word(exchange.cache_status) or "none"
+    REQUESTS.labels(model, cache, outcome).inc()
+    REQUEST_SECONDS.labels(model, cache).observe(exchange.seconds())
+    if exchange.first_byte_seconds is not None:
+        FIRST_BYTE_SECONDS.labels(model, cache).observe(exchange.first_byte_seconds)
+        OVERHEAD_SECONDS.labels(cache).observe(exchange.overhead_seconds())
+    if exchange.cache_status not in CACHED and exchange.deployment:
+        usage = exchange.usage
+        TOKENS.labels(model, "input").inc(usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens)
+        TOKENS.labels(model, "output").inc(usage.output_tokens + usage.reasoning_tokens)
+
+
+def _sha256(texts: Iterable[str], joint: str) -> str:
+    return hashlib.sha256(joint.join(texts).encode()).hexdigest()

@@ -1,0 +1,117 @@
+"""One kind of text on its way through the guard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TypeAlias
+
+from llmmesh.guard.v1 import guard_pb2
+from meshkit.errors import GuardUnavailable
+
+QUEUE_LENGTH = 64
+"""Pieces waiting for the guard; a slow guard thus slows the provider."""
+
+Watch: TypeAlias = Callable[
+    [AsyncIterator[guard_pb2.WatchAnswerRequest]], AsyncGenerator[guard_pb2.WatchAnswerResponse, None]
+]
+"""The guard: text in, text that may be shown out, a verdict last."""
+Sink: TypeAlias = Callable[[str], Awaitable[None]]
+
+
+class AnswerBlocked(Exception):
+    """The guard stopped the answer."""
+
+    def __init__(self, verdict: guard_pb2.Verdict) -> None:
+        super().__init__("the guard stopped the answer")
+        self.verdict = verdict
+
+
+class Channel:
+    """Text in by `put`, released text out into the sink.
+
+    Without a last verdict nothing counts as judged: a guard that breaks, or is silent for `verdict_seconds` after all
+    text was sent, is GuardUnavailable.
+    """
+
+    def __init__(self, watch: Watch, sink: Sink, verdict_seconds: float) -> None:
+        self._watch = watch
+        self._sink = sink
+        self._verdict_seconds = verdict_seconds
+        self._pieces: asyncio.Queue[guard_pb2.WatchAnswerRequest] = asyncio.Queue(QUEUE_LENGTH)
+        self._held = ""
+        self._closed = False
+        self._opened = False
+        self._patience: asyncio.Timeout | None = None
+
+    async def put(self, text: str) -> None:
+        """Send text to the guard; waits while the guard is behind."""
+        if self._opened:
+            await self._sink(text)
+            return
+        self._held += text
+        await self._pieces.put(guard_pb2.WatchAnswerRequest(text=text))
+
+    async def close(self) -> None:
+        """Say that no more text follows."""
+        if self._opened:
+            return
+        await self._pieces.put(guard_pb2.WatchAnswerRequest(last=True))
+        self._closed = True
+        if self._patience is not None:
+            self._patience.reschedule(asyncio.get_running_loop().time() + self._verdict_seconds)
+
+    async def open(self) -> None:
+        """Let what is held, and all that follows, pass unwatched."""
+        self._opened = True
+        while not self._pieces.empty():
+            self._pieces.get_nowait()
+        if self._held:
+            await self._sink(self._held)
+
+    async def run(self) -> guard_pb2.Verdict:
+        """Release text until the last verdict.
+
+        Raises:
+            AnswerBlocked: If the guard stopped the answer.
+            GuardUnavailable: If no verdict was reached.
+        """
+        async with aclosing(self._watch(self._sent())) as responses:
+            while response := await self._next(responses):
+                if response.text:
+                    self._held = self._held[len(response.text) :]
+                    await self._sink(response.text)
+                if response.HasField("verdict"):
+                    return _passed(response.verdict)
+        raise _no_verdict()
+
+    async def _sent(self) -> AsyncGenerator[guard_pb2.WatchAnswerRequest, None]:
+        while True:
+            piece = await self._pieces.get()
+            yield piece
+            if piece.last:
+                return
+
+    async def _next(
+        self, responses: AsyncGenerator[guard_pb2.WatchAnswerResponse, None]
+    ) -> guard_pb2.WatchAnswerResponse | None:
+        try:
+            async with asyncio.timeout(self._verdict_seconds if self._closed else None) as self._patience:
+                return await anext(responses, None)
+        except TimeoutError as error:
+            raise _no_verdict() from error
+        finally:
+            self._patience = None
+
+
+def _passed(verdict: guard_pb2.Verdict) -> guard_pb2.Verdict:
+    if verdict.action == guard_pb2.ACTION_BLOCK:
+        raise AnswerBlocked(verdict)
+    if verdict.action not in (guard_pb2.ACTION_ALLOW, guard_pb2.ACTION_MASK):
+        raise _no_verdict()
+    return verdict
+
+
+def _no_verdict() -> GuardUnavailable:
+    return GuardUnavailable("The answer cannot be checked right now: retry in a moment.", retry_after_seconds=2)

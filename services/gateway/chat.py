@@ -1,0 +1,254 @@
+"""Answers a question: the only place that knows in which order the rooms are asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from llmmesh.cache.v1 import cache_pb2
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.gateway.v1 import gateway_pb2
+from llmmesh.router.v1 import router_pb2
+from meshkit.errors import ProviderStreamBroken
+from meshkit.identity import Identity
+from services.gateway.beside import running_beside
+from services.gateway.channel import AnswerBlocked
+from services.gateway.config import GatewayConfig
+from services.gateway.exchange import CacheStatus, Event, Exchange, Finished, Question, Route
+from services.gateway.planning import Plan, planned
+from services.gateway.policies import TenantPolicy
+from services.gateway.replay import replayed
+from services.gateway.resources import Resources, StoreOrder
+from services.gateway.screening import routed_class, screen, shown_messages
+from services.gateway.spending import Spending
+from services.gateway.tee import Piece, Steps, Tee, unwatched
+from services.gateway.tokens import estimated_prompt_tokens, prompt_texts
+
+MISS = gateway_pb2.CACHE_STATUS_MISS
+BYPASS = gateway_pb2.CACHE_STATUS_BYPASS
+UNAVAILABLE = gateway_pb2.CACHE_STATUS_UNAVAILABLE
+
+
+class Chat:
+    """Answers questions for both faces."""
+
+    def __init__(self, resources: Resources, config: GatewayConfig) -> None:
+        self._resources = resources
+        self._config = config
+
+    async def answer(self, question: Question, caller: Identity) -> AsyncGenerator[Event, None]:
+        """Answer: one route, deltas, one finished.
+
+        Whatever fails before the first event is raised before it. Closing the generator, or a cancel, stops the
+        provider; what it had said until then is billed.
+        """
+        exchange = Exchange(caller, question.prompt.model, prompt_texts=tuple(prompt_texts(question.prompt)))
+        flow = _Flow(self._resources, self._config, question, exchange)
+        with self._resources.accounts.recorded(exchange):
+            async with aclosing(flow.events()) as events:
+                async for event in events:
+                    if exchange.first_byte_seconds is None:
+                        exchange.first_byte_seconds = exchange.seconds()
+                    if isinstance(event, chat_pb2.Delta):
+                        exchange.sent(event)
+                    yield event
+
+
+class _Flow:
+    """One question on its way through the rooms."""
+
+    def __init__(self, resources: Resources, config: GatewayConfig, question: Question, exchange: Exchange) -> None:
+        self._rooms = resources
+        self._config = config
+        self._question = question
+        self._exchange = exchange
+        self._policy = TenantPolicy()
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """The order of things."""
+        self._policy = self._rooms.policies.admit(self._exchange.caller)
+        plan = self._plan()
+        hit = await self._exact_answer()
+        if hit is None:
+            hit = await self._judged_prompt_or_semantic_answer()
+        if hit is not None:
+            for event in replayed(self._exchange, hit, self._config.currency_code):
+                yield event
+            return
+        with await self._reserved(plan) as spending:
+            async with aclosing(self._generated(plan, spending)) as events:
+                async for event in events:
+                    yield event
+        self._remember()
+
+    def _plan(self) -> Plan:
+        offer = self._rooms.catalogue.chat_offer(self._exchange.model, self._policy)
+        self._exchange.known_model = True
+        return planned(self._question, offer, self._config.default_max_output_tokens)
+
+    async def _exact_answer(self) -> cache_pb2.CachedAnswer | None:
+        """An answer to these very bytes; it is bound to the guard's policy, so it has passed this very guard."""
+        if self._question.bypass_cache or not self._policy.cache_exact:
+            self._exchange.cache_status = BYPASS
+            return None
+        version = self._rooms.guard_policy.version()
+        if not version:
+            self._exchange.cache_status = UNAVAILABLE
+            return None
+        found = await self._rooms.cache.look_up(self._question.prompt, version, cache_pb2.CACHE_LEVEL_EXACT)
+        if found.answer is None:
+            self._exchange.cache_status = UNAVAILABLE if found.unavailable else MISS
+            return None
+        self._exchange.cache_status = gateway_pb2.CACHE_STATUS_EXACT
+        self._exchange.guard_policy_version = version
+        return found.answer
+
+    async def _judged_prompt_or_semantic_answer(self) -> cache_pb2.CachedAnswer | None:
+        """Have the prompt judged, and meanwhile look for the same question in other words.
+
+        Nothing found is used before the verdict, nor when the data is too sensitive.
+        """
+        version = self._rooms.guard_policy.version()
+        async with running_beside(self._semantic_answer(version)) as search:
+            await screen(
+                self._exchange,
+                shown_messages(self._question.prompt),
+                self._rooms.guard,
+                self._rooms.guard_policy,
+                fail_open=self._policy.guard_fail_open,
+            )
+            if not self._exchange.cacheable:
+                # The cache was asked, but what it says may not be used.
+                self._exchange.cache_status = _barred(self._exchange.cache_status)
+                return None
+            hit = await search
+        if hit is None or self._exchange.guard_policy_version != version:
+            return None
+        self._exchange.cache_status = gateway_pb2.CACHE_STATUS_SEMANTIC
+        return hit
+
+    async def _semantic_answer(self, version: str) -> cache_pb2.CachedAnswer | None:
+        if self._exchange.cache_status != MISS or not self._policy.cache_semantic:
+            return None
+        found = await self._rooms.cache.look_up(self._question.prompt, version, cache_pb2.CACHE_LEVEL_SEMANTIC)
+        return found.answer
+
+    async def _reserved(self, plan: Plan) -> Spending:
+        reservation = await self._rooms.billing.reserve(plan.reservation(self._exchange.caller.request_id))
+        prompt = self._question.prompt
+        return Spending(
+            self._exchange,
+            reservation,
+            lambda: estimated_prompt_tokens(prompt),
+            self._rooms.billing,
+            self._rooms.settle_later,
+        )
+
+    async def _generated(self, plan: Plan, spending: Spending) -> AsyncGenerator[Event, None]:
+        """The provider's answer as the guard releases it, then the settlement."""
+        exchange, asked = self._exchange, time.perf_counter()
+        async with aclosing(self._rooms.router.generate(self._routing(plan))) as steps:
+            spending.begin(await _opening(steps))
+            exchange.provider_seconds = time.perf_counter() - asked
+            yield Route(exchange.provider, exchange.deployment, exchange.cache_status, exchange.overhead_seconds())
+            finished = router_pb2.Finished()
+            try:
+                async with aclosing(self._guarded(_counted(steps, spending))) as pieces:
+                    async for piece in pieces:
+                        if isinstance(piece, router_pb2.Finished):
+                            finished = piece
+                        else:
+                            yield piece
+            except AnswerBlocked as block:
+                exchange.judged(block.verdict)
+                finished = router_pb2.Finished(finish_reason=chat_pb2.FINISH_REASON_CONTENT_FILTER)
+        exchange.provider_seconds = _provider_seconds(finished, asked)
+        yield await self._settled(finished, spending)
+
+    def _routing(self, plan: Plan) -> router_pb2.StreamGenerateChatRequest:
+        constraints = router_pb2.RouteConstraints(
+            deployments=plan.offer.deployments,
+            data_class=routed_class(self._exchange),
+            residency=self._policy.residency,
+        )
+        return router_pb2.StreamGenerateChatRequest(prompt=plan.prompt, constraints=constraints)
+
+    async def _guarded(self, steps: Steps) -> AsyncGenerator[Piece, None]:
+        if self._exchange.unguarded:
+            async for piece in unwatched(steps):
+                yield piece
+            return
+        tee = Tee(
+            self._rooms.guard.watch,
+            fail_open=self._policy.guard_fail_open,
+            verdict_seconds=self._config.guard_timeout_seconds,
+        )
+        async with aclosing(tee.through(steps)) as pieces:
+            async for piece in pieces:
+                yield piece
+        self._exchange.unguarded = tee.unguarded
+        for verdict in tee.verdicts:
+            self._exchange.judged(verdict)
+
+    async def _settled(self, finished: router_pb2.Finished, spending: Spending) -> Finished:
+        exchange = self._exchange
+        exchange.finish_reason = finished.finish_reason
+        usage = finished.usage if finished.HasField("usage") else spending.estimate()
+        cost_micros = await spending.commit(usage, finished.finish_reason)
+        return Finished(finished.finish_reason, usage, exchange.report(cost_micros, spending.currency_code))
+
+    def _remember(self) -> None:
+        """Order the answer to be stored, if it is complete and may be."""
+        exchange = self._exchange
+        complete = exchange.finish_reason == chat_pb2.FINISH_REASON_STOP and not exchange.called_tools
+        allowed = self._policy.cache_exact and not self._question.bypass_cache and exchange.cacheable
+        if not complete or not allowed:
+            return
+        answer = chat_pb2.Answer(
+            text="".join(exchange.answer_texts),
+            reasoning="".join(exchange.reasoning_texts),
+            finish_reason=exchange.finish_reason,
+            usage=exchange.usage,
+        )
+        cached = cache_pb2.CachedAnswer(
+            answer=answer,
+            provider=exchange.provider,
+            deployment=exchange.deployment,
+            request_id=exchange.caller.request_id,
+        )
+        request = cache_pb2.StoreAnswerRequest(
+            prompt=self._question.prompt,
+            answer=cached,
+            guard_policy_version=exchange.guard_policy_version,
+            data_class=exchange.data_class,
+            semantic=self._policy.cache_semantic,
+        )
+        self._rooms.store_later(StoreOrder(exchange.caller, request))
+
+
+async def _opening(steps: Steps) -> router_pb2.RouteChosen:
+    """The router's first word."""
+    first = await anext(steps, None)
+    if first is None or not first.HasField("route"):
+        raise ProviderStreamBroken("The answer ended before it began: ask again.", retry_after_seconds=1)
+    return first.route
+
+
+async def _counted(steps: Steps, spending: Spending) -> AsyncGenerator[router_pb2.StreamGenerateChatResponse, None]:
+    """The same steps; what they hold is owed from here on, whether the guard releases it or not."""
+    async for step in steps:
+        if step.HasField("delta"):
+            spending.count(step.delta)
+        yield step
+
+
+def _provider_seconds(finished: router_pb2.Finished, asked: float) -> float:
+    """What the router measured; everything since it was asked when the answer was stopped midway."""
+    if finished.HasField("provider_time"):
+        return finished.provider_time.ToTimedelta().total_seconds()
+    return time.perf_counter() - asked
+
+
+def _barred(status: CacheStatus) -> CacheStatus:
+    return BYPASS if status == MISS else status

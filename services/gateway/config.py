@@ -1,0 +1,61 @@
+"""Settings of the gateway."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from meshkit.settings import ServiceSettings
+
+
+class GatewayConfig(ServiceSettings):
+    """Everything that differs between one deployment of the gateway and another."""
+
+    model_config = SettingsConfigDict(env_prefix="LLMMESH_GATEWAY_", frozen=True)
+
+    cache_target: str = ""
+    """Address of the cache; empty reaches it through `mesh_target`."""
+    guard_target: str = ""
+    """Address of the guard; empty reaches it through `mesh_target`."""
+    billing_target: str = ""
+    """Address of billing; empty reaches it through `mesh_target`."""
+    router_target: str = ""
+    """Address of the router; empty reaches it through `mesh_target`."""
+
+    default_model: str = "smollm2-135m"
+    """Model of a short-form request that names none."""
+    default_max_output_tokens: int = Field(default=4096, ge=1)
+    """Limit of an answer whose caller sets none, where the model's context has room for it."""
+    currency_code: str = Field(default="RUB", pattern="^[A-Z]{3}$")
+    """ISO 4217 code printed beside the price 0 of a cached answer."""
+
+    answer_timeout_seconds: float = Field(default=300.0, gt=0)
+    """Longest that an answer may take from the router."""
+    cache_timeout_seconds: float = Field(default=0.5, gt=0)
+    """Longest wait for the exact cache; after it the request goes on without."""
+    semantic_timeout_seconds: float = Field(default=1.0, gt=0)
+    """Longest wait for the semantic cache; after it the request goes on without."""
+    guard_timeout_seconds: float = Field(default=3.0, gt=0)
+    """Longest wait for a verdict."""
+    billing_timeout_seconds: float = Field(default=3.0, gt=0)
+    """Longest wait for a reservation or a settlement."""
+
+    policy_max_stale_seconds: float = Field(default=300.0, ge=0)
+    """How long known tenants keep working while billing is away."""
+    policy_resync_seconds: float = Field(default=60.0, gt=0)
+    """How often the stream of policies is opened afresh, so that a frozen one cannot pass for a quiet one."""
+    catalogue_refresh_seconds: float = Field(default=5.0, gt=0)
+    """How often the models are asked for."""
+    guard_policy_refresh_seconds: float = Field(default=3.0, gt=0)
+    """How often the version of the guard's policy is asked for."""
+    guard_policy_max_stale_seconds: float = Field(default=60.0, ge=0)
+    """How long cached answers are served while the guard is away."""
+
+    record_flush_seconds: float = Field(default=0.05, gt=0)
+    """How long usage rows and audit events wait for company."""
+    record_capacity: int = Field(default=50_000, ge=1)
+    """Usage rows and audit events kept while billing is away, each."""
+    settlement_capacity: int = Field(default=10_000, ge=1)
+    """Settlements kept while billing is away."""
+    store_capacity: int = Field(default=1_000, ge=1)
+    """Answers on their way to the cache."""

@@ -1,0 +1,88 @@
+"""Embeds texts: judged, paid for and routed as a chat is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmmesh.billing.v1 import billing_pb2
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.router.v1 import router_pb2
+from meshkit.identity import Identity
+from services.gateway.catalogue import Offer
+from services.gateway.exchange import Exchange, Report
+from services.gateway.policies import TenantPolicy
+from services.gateway.resources import Resources
+from services.gateway.screening import routed_class, screen
+from services.gateway.spending import Spending
+from services.gateway.tokens import estimated_tokens, text_token_bound
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedTexts:
+    """Vectors in the order of the texts."""
+
+    vectors: Sequence[router_pb2.Embedding]
+    usage: chat_pb2.TokenUsage
+    report: Report
+
+
+class Embedding:
+    """Embeds texts for both faces."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._rooms = resources
+
+    async def embed(self, model: str, texts: Sequence[str], caller: Identity) -> EmbeddedTexts:
+        """Embed texts; a cancel stops the provider and lets the money go."""
+        exchange = Exchange(caller, model, prompt_texts=texts)
+        with self._rooms.accounts.recorded(exchange):
+            policy = self._rooms.policies.admit(caller)
+            offer = self._rooms.catalogue.embedding_offer(model, policy)
+            exchange.known_model = True
+            messages = [_message(text) for text in texts]
+            await screen(
+                exchange, messages, self._rooms.guard, self._rooms.guard_policy, fail_open=policy.guard_fail_open
+            )
+            return await self._embedded(exchange, policy, offer, texts)
+
+    async def _embedded(
+        self, exchange: Exchange, policy: TenantPolicy, offer: Offer, texts: Sequence[str]
+    ) -> EmbeddedTexts:
+        reservation = await self._rooms.billing.reserve(
+            billing_pb2.CreateReservationRequest(
+                request_id=exchange.caller.request_id,
+                model=offer.model,
+                deployments=offer.deployments,
+                input_tokens=text_token_bound(texts),
+            )
+        )
+        with self._spending(exchange, reservation, texts) as spending:
+            asked = time.perf_counter()
+            response = await self._rooms.router.embed(_request(exchange, policy, offer, texts))
+            exchange.provider_seconds = time.perf_counter() - asked
+            exchange.first_byte_seconds = exchange.seconds()
+            spending.begin(response.route)
+            cost_micros = await spending.commit(response.usage, chat_pb2.FINISH_REASON_STOP)
+        report = exchange.report(cost_micros, spending.currency_code)
+        return EmbeddedTexts(response.embeddings, response.usage, report)
+
+    def _spending(self, exchange: Exchange, reservation: billing_pb2.Reservation, texts: Sequence[str]) -> Spending:
+        def prompt_tokens() -> int:
+            return sum(estimated_tokens(text) for text in texts)
+
+        return Spending(exchange, reservation, prompt_tokens, self._rooms.billing, self._rooms.settle_later)
+
+
+def _message(text: str) -> chat_pb2.ChatMessage:
+    return chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(text=text)])
+
+
+def _request(
+    exchange: Exchange, policy: TenantPolicy, offer: Offer, texts: Sequence[str]
+) -> router_pb2.EmbedTextRequest:
+    constraints = router_pb2.RouteConstraints(
+        deployments=offer.deployments, data_class=routed_class(exchange), residency=policy.residency
+    )
+    return router_pb2.EmbedTextRequest(model=offer.model, texts=texts, constraints=constraints)

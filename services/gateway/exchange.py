@@ -1,0 +1,148 @@
+"""One request and what became of it: the words both faces and the flow share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.gateway.v1 import gateway_pb2
+from llmmesh.guard.v1 import guard_pb2
+from meshkit.identity import Identity
+
+CacheStatus: TypeAlias = gateway_pb2.CacheStatus.ValueType
+FinishReason: TypeAlias = chat_pb2.FinishReason.ValueType
+DataClass: TypeAlias = chat_pb2.DataClass.ValueType
+
+LAST_CACHED_CLASS = chat_pb2.DATA_CLASS_INTERNAL
+"""Stricter data is neither read from the cache nor written to it."""
+
+
+def cache_word(status: CacheStatus) -> str:
+    """The status as headers, ledger and metrics spell it, such as "exact"; empty when the cache was not asked."""
+    if status == gateway_pb2.CACHE_STATUS_UNSPECIFIED:
+        return ""
+    return gateway_pb2.CacheStatus.Name(status).removeprefix("CACHE_STATUS_").lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A chat request, whichever face it came through."""
+
+    prompt: chat_pb2.ChatPrompt
+    bypass_cache: bool = False
+    """Neither read nor write the cache."""
+    output_limit_field: str = "prompt.options.max_output_tokens"
+    """What the caller calls the limit of the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """First event of an answer: who answers."""
+
+    provider: str
+    deployment: str
+    cache_status: CacheStatus
+    overhead_seconds: float
+    """Time spent by the mesh until now; the router's own part counts as the provider's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where an answer came from and what it cost."""
+
+    request_id: str
+    provider: str
+    deployment: str
+    cache_status: CacheStatus
+    cost_micros: int | None
+    """None while billing has not accepted the settlement."""
+    currency_code: str
+    overhead_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Last event of an answer."""
+
+    finish_reason: FinishReason
+    usage: chat_pb2.TokenUsage
+    report: Report
+
+
+Event: TypeAlias = Route | chat_pb2.Delta | Finished
+"""An answer is one route, deltas, one finished."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of a request while it is being answered; audit, ledger and metrics are written from it."""
+
+    caller: Identity
+    model: str
+    started: float = field(default_factory=time.perf_counter)
+    cache_status: CacheStatus = gateway_pb2.CACHE_STATUS_UNSPECIFIED
+    data_class: DataClass = chat_pb2.DATA_CLASS_UNSPECIFIED
+    guard_policy_version: str = ""
+    guard_rules: list[str] = field(default_factory=list)
+    mixed_guard_policies: bool = False
+    """True when prompt and answer were judged by different versions of the guard's policy."""
+    unguarded: bool = False
+    """True when the tenant's policy let something pass that the guard could not judge."""
+    provider: str = ""
+    deployment: str = ""
+    finish_reason: FinishReason = chat_pb2.FINISH_REASON_UNSPECIFIED
+    usage: chat_pb2.TokenUsage = field(default_factory=chat_pb2.TokenUsage)
+    provider_seconds: float = 0.0
+    first_byte_seconds: float | None = None
+    """From the start to the first piece of the answer; None when there was none."""
+    prompt_texts: Sequence[str] = ()
+    answer_texts: list[str] = field(default_factory=list)
+    """Visible text as sent."""
+    reasoning_texts: list[str] = field(default_factory=list)
+    """Reasoning as sent."""
+    called_tools: bool = False
+    known_model: bool = False
+    """Metrics name only models of the catalogue."""
+
+    def seconds(self) -> float:
+        """Time since the request arrived."""
+        return time.perf_counter() - self.started
+
+    def overhead_seconds(self) -> float:
+        """Time since the request arrived that was not the provider's."""
+        return max(0.0, self.seconds() - self.provider_seconds)
+
+    def judged(self, verdict: guard_pb2.Verdict) -> None:
+        """Take in a verdict on the prompt or the answer; the strictest data class stays."""
+        self.data_class = max(self.data_class, verdict.data_class)
+        self.guard_rules.extend(found.rule for found in verdict.detections if found.rule not in self.guard_rules)
+        self.mixed_guard_policies |= self.guard_policy_version not in ("", verdict.policy_version)
+        self.guard_policy_version = verdict.policy_version
+
+    def sent(self, delta: chat_pb2.Delta) -> None:
+        """Take in a piece of the answer on its way to the caller."""
+        self.answer_texts.append(delta.text)
+        if delta.reasoning:
+            self.reasoning_texts.append(delta.reasoning)
+        self.called_tools |= bool(delta.tool_calls)
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether the cache may hold this exchange: judged by one policy, and its data not too sensitive."""
+        judged = not self.unguarded and not self.mixed_guard_policies
+        return judged and self.data_class <= LAST_CACHED_CLASS
+
+    def report(self, cost_micros: int | None, currency_code: str) -> Report:
+        """Sum up for the caller."""
+        return Report(
+            request_id=self.caller.request_id,
+            provider=self.provider,
+            deployment=self.deployment,
+            cache_status=self.cache_status,
+            cost_micros=cost_micros,
+            currency_code=currency_code,
+            overhead_seconds=self.overhead_seconds(),
+        )

@@ -1,0 +1,76 @@
+"""The guard room: a verdict or GuardUnavailable, nothing between."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from typing import TYPE_CHECKING
+
+import grpc
+
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.guard.v1 import guard_pb2
+from meshkit.deadline import time_left
+from meshkit.errors import GuardUnavailable
+from meshkit.log import get_logger
+
+if TYPE_CHECKING:
+    from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceAsyncStub
+
+log = get_logger()
+
+JUDGED_ACTIONS = frozenset({guard_pb2.ACTION_ALLOW, guard_pb2.ACTION_MASK, guard_pb2.ACTION_BLOCK})
+
+
+class GuardPeer:
+    """Asks for verdicts."""
+
+    def __init__(self, stub: GuardServiceAsyncStub, verdict_seconds: float, answer_seconds: float) -> None:
+        self._stub = stub
+        self._verdict_seconds = verdict_seconds
+        self._answer_seconds = answer_seconds
+
+    async def policy_version(self) -> str:
+        """The version of the policy in force. Raises GuardUnavailable."""
+        try:
+            response = await self._stub.GetPolicy(guard_pb2.GetPolicyRequest(), timeout=self._verdict_seconds)
+        except grpc.aio.AioRpcError as error:
+            raise _away(error) from error
+        return response.policy_version
+
+    async def check(self, messages: Iterable[chat_pb2.ChatMessage]) -> guard_pb2.Verdict:
+        """The verdict on a prompt. Raises GuardUnavailable when none was reached, for whatever reason."""
+        request = guard_pb2.CheckPromptRequest(messages=messages)
+        try:
+            response = await self._stub.CheckPrompt(request, timeout=time_left(self._verdict_seconds))
+        except grpc.aio.AioRpcError as error:
+            raise _away(error) from error
+        return settled(response.verdict)
+
+    async def watch(
+        self, pieces: AsyncIterator[guard_pb2.WatchAnswerRequest]
+    ) -> AsyncGenerator[guard_pb2.WatchAnswerResponse, None]:
+        """Pass text through the guard: what comes out may be shown. Raises GuardUnavailable."""
+        call = self._stub.WatchAnswer(pieces, timeout=time_left(self._answer_seconds))
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise _away(error) from error
+        finally:
+            call.cancel()
+
+
+def settled(verdict: guard_pb2.Verdict) -> guard_pb2.Verdict:
+    """The verdict itself, if it is one: an error of the guard is never the same as allow."""
+    if verdict.action not in JUDGED_ACTIONS:
+        raise _no_verdict()
+    return verdict
+
+
+def _away(error: grpc.aio.AioRpcError) -> GuardUnavailable:
+    log.warning("guard_unavailable", code=error.code().name, details=error.details())
+    return _no_verdict()
+
+
+def _no_verdict() -> GuardUnavailable:
+    return GuardUnavailable("The text cannot be checked right now: retry in a moment.", retry_after_seconds=2)

@@ -1,0 +1,58 @@
+"""What a chat may use at most, before anybody is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmmesh.billing.v1 import billing_pb2
+from llmmesh.chat.v1 import chat_pb2
+from meshkit.errors import FieldInvalid
+from services.gateway.catalogue import Offer
+from services.gateway.exchange import Question
+from services.gateway.tokens import prompt_token_bound
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The worst case of one chat."""
+
+    prompt: chat_pb2.ChatPrompt
+    """As the router gets it: with a limit also where the caller set none."""
+    offer: Offer
+    input_tokens: int
+    max_output_tokens: int
+
+    def reservation(self, request_id: str) -> billing_pb2.CreateReservationRequest:
+        """The request that holds its price."""
+        return billing_pb2.CreateReservationRequest(
+            request_id=request_id,
+            model=self.offer.model,
+            deployments=self.offer.deployments,
+            input_tokens=self.input_tokens,
+            max_output_tokens=self.max_output_tokens,
+        )
+
+
+def planned(question: Question, offer: Offer, default_max_output_tokens: int) -> Plan:
+    """Bound the tokens of a chat.
+
+    A caller who sets no limit gets the default where prompt and answer are sure to fit the context; where they may
+    not, the context itself is the limit.
+
+    Raises:
+        FieldInvalid: If the caller's limit is more than the model's context.
+    """
+    prompt, context = question.prompt, offer.context_tokens
+    input_tokens = min(prompt_token_bound(prompt), context)
+    if prompt.options.HasField("max_output_tokens"):
+        limit = prompt.options.max_output_tokens
+        if limit > context:
+            field = question.output_limit_field
+            raise FieldInvalid(field, f"must be at most {context}, the context of {offer.model!r}")
+        return Plan(prompt, offer, input_tokens, limit)
+    if input_tokens + default_max_output_tokens > context:
+        return Plan(prompt, offer, input_tokens, context)
+    limited = chat_pb2.ChatPrompt()
+    limited.CopyFrom(prompt)
+    limited.options.max_output_tokens = default_max_output_tokens
+    return Plan(limited, offer, input_tokens, default_max_output_tokens)

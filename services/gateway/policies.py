@@ -1,0 +1,120 @@
+"""What each tenant may do, held in memory and kept current by a stream from billing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.tenant.v1 import tenant_pb2
+from meshkit.errors import BillingUnavailable, CredentialInvalid, DependencyUnavailable
+from meshkit.identity import Identity
+from meshkit.log import get_logger
+from services.gateway.measures import POLICY_AGE_SECONDS
+
+PAUSE_SECONDS = 0.5
+"""Between a broken stream and the next attempt."""
+RENEWAL_SECONDS = 0.05
+"""Between a stream that was ended on purpose and the next."""
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class TenantPolicy:
+    """What one tenant may do."""
+
+    allowed_models: frozenset[str] = frozenset()
+    """Empty means all."""
+    allowed_deployments: frozenset[str] = frozenset()
+    """Empty means all."""
+    residency: chat_pb2.DataResidency.ValueType = chat_pb2.DATA_RESIDENCY_UNSPECIFIED
+    cache_exact: bool = True
+    cache_semantic: bool = True
+    guard_fail_open: bool = False
+
+    @classmethod
+    def from_message(cls, policy: tenant_pb2.Policy) -> TenantPolicy:
+        """Read the policy a tenant was given."""
+        return cls(
+            allowed_models=frozenset(policy.allowed_models),
+            allowed_deployments=frozenset(policy.allowed_deployments),
+            residency=policy.residency,
+            cache_exact=policy.cache != tenant_pb2.CACHE_POLICY_OFF,
+            cache_semantic=policy.cache in (tenant_pb2.CACHE_POLICY_UNSPECIFIED, tenant_pb2.CACHE_POLICY_SEMANTIC),
+            guard_fail_open=policy.guard_fail_open,
+        )
+
+
+class PolicyTable:
+    """Policies by tenant and the revoked keys.
+
+    While the stream is broken the table stays good for `max_stale_seconds`; after that nobody is admitted, and the
+    refusal says that we are at fault, not the key.
+    """
+
+    def __init__(self, max_stale_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_stale_seconds = max_stale_seconds
+        self._clock = clock
+        self._policies: dict[str, TenantPolicy] = {}
+        self._revoked: set[str] = set()
+        self._complete = False
+        self._broken_at: float | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether callers can be judged by it."""
+        return self._complete and self._age_seconds() <= self._max_stale_seconds
+
+    def take(self, message: tenant_pb2.WatchPoliciesResponse, *, everything: bool) -> None:
+        """Take in a message of the stream; `everything` for a stream's first, which replaces the table."""
+        if everything:
+            self._policies, self._revoked = {}, set()
+            self._complete, self._broken_at = True, None
+            POLICY_AGE_SECONDS.set(0)
+        self._policies.update((tenant.id, TenantPolicy.from_message(tenant.policy)) for tenant in message.tenants)
+        self._revoked.update(message.revoked_key_ids)
+
+    def broken(self) -> None:
+        """Note that the stream ended; what is known grows old from now on."""
+        if self._broken_at is None:
+            self._broken_at = self._clock()
+        POLICY_AGE_SECONDS.set(self._age_seconds())
+
+    def admit(self, caller: Identity) -> TenantPolicy:
+        """The policy of the caller's tenant.
+
+        Raises:
+            CredentialInvalid: If the key is revoked or its tenant unknown.
+            BillingUnavailable: If too little is known to say.
+        """
+        if not self.usable:
+            raise BillingUnavailable("Keys cannot be checked right now: retry in a moment.", retry_after_seconds=2)
+        if caller.key_id in self._revoked:
+            raise CredentialInvalid("This API key is revoked: ask for a new one.")
+        policy = self._policies.get(caller.tenant_id)
+        if policy is None:
+            raise CredentialInvalid("This API key belongs to no tenant of ours: ask for a new one.")
+        return policy
+
+    def _age_seconds(self) -> float:
+        return 0.0 if self._broken_at is None else self._clock() - self._broken_at
+
+
+async def follow_policies(
+    table: PolicyTable, changes: Callable[[], AsyncIterator[tenant_pb2.WatchPoliciesResponse]]
+) -> None:
+    """Keep the table current until cancelled; a stream that ends is opened again."""
+    while True:
+        pause, everything = RENEWAL_SECONDS, True
+        try:
+            async for message in changes():
+                table.take(message, everything=everything)
+                everything = False
+        except DependencyUnavailable as error:
+            log.warning("policies_unreachable", error=str(error))
+            pause = PAUSE_SECONDS
+        table.broken()
+        await asyncio.sleep(pause)

@@ -1,0 +1,108 @@
+"""The money of one answer: held before the call, settled exactly once after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from llmmesh.billing.v1 import billing_pb2
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.router.v1 import router_pb2
+from meshkit.errors import BillingUnavailable
+from services.gateway.exchange import Exchange, FinishReason
+from services.gateway.peers.billing import BillingPeer, Settlement
+from services.gateway.tokens import estimated_tokens
+
+
+class Spending:
+    """A reservation until its settlement.
+
+    Leaving the block without `commit` settles in the background: an answer that nobody began is let go, one that was
+    begun is billed by the tokens counted here, marked as estimated.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        reservation: billing_pb2.Reservation,
+        prompt_tokens: Callable[[], int],
+        billing: BillingPeer,
+        later: Callable[[Settlement], bool],
+    ) -> None:
+        self.currency_code = reservation.currency_code
+        self._exchange = exchange
+        self._reservation_id = reservation.id
+        self._prompt_tokens = prompt_tokens
+        self._billing = billing
+        self._later = later
+        self._begun = False
+        self._settled = False
+        self._output: list[str] = []
+        self._reasoning: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._settled:
+            return
+        usage = self.estimate() if self._begun else None
+        self._later(self._settlement(usage, self._exchange.finish_reason))
+
+    def begin(self, route: router_pb2.RouteChosen) -> None:
+        """Note who answers: from now on something is owed."""
+        self._begun = True
+        self._exchange.provider, self._exchange.deployment = route.provider, route.deployment
+
+    def count(self, delta: chat_pb2.Delta) -> None:
+        """Note what came from the provider, shown to the caller or not."""
+        if delta.text:
+            self._output.append(delta.text)
+        if delta.reasoning:
+            self._reasoning.append(delta.reasoning)
+        for call in delta.tool_calls:
+            self._output.append(call.name + call.arguments)
+
+    def estimate(self) -> chat_pb2.TokenUsage:
+        """What was used so far, counted by us."""
+        return chat_pb2.TokenUsage(
+            input_tokens=self._prompt_tokens(),
+            output_tokens=estimated_tokens("".join(self._output)),
+            reasoning_tokens=estimated_tokens("".join(self._reasoning)),
+            estimated=True,
+        )
+
+    async def commit(self, usage: chat_pb2.TokenUsage, finish_reason: FinishReason) -> int | None:
+        """Settle with what was used; returns the cost in micro-units.
+
+        None when billing is away: the settlement then goes on in the background. A cancel while waiting does the same.
+        """
+        settlement = self._settlement(usage, finish_reason)
+        self._settled = True
+        try:
+            response = await self._billing.settle(settlement)
+        except BillingUnavailable:
+            self._later(settlement)
+            return None
+        except BaseException:
+            # A repeat is safe, an unsettled answer is not.
+            self._later(settlement)
+            raise
+        return response.cost_micros if response else None
+
+    def _settlement(self, usage: chat_pb2.TokenUsage | None, finish_reason: FinishReason) -> Settlement:
+        """With what was used, or letting go when nothing was."""
+        commit = None
+        if usage is not None:
+            self._exchange.usage = usage
+            commit = billing_pb2.CommitReservationRequest(
+                reservation_id=self._reservation_id,
+                deployment=self._exchange.deployment,
+                provider=self._exchange.provider,
+                usage=usage,
+                finish_reason=finish_reason,
+            )
+        return Settlement(self._exchange.caller, self._reservation_id, commit)
