@@ -1,0 +1,1 @@
+"""The router: who answers a prompt, and what when they fail."""

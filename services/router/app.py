@@ -1,0 +1,49 @@
+"""Puts the router together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
+
+from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
+from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from llmmesh.router.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
+from meshkit.client import connect
+from meshkit.server import Mount, running
+from services.router.breaker import Breaker
+from services.router.config import RouterConfig
+from services.router.egress import Egress
+from services.router.failover import Failover
+from services.router.prices import fresh_prices
+from services.router.providers.adapters import opened_providers
+from services.router.routes import load_routes
+from services.router.routing import Router
+from services.router.servicer import RouterServicer
+
+if TYPE_CHECKING:
+    from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceAsyncStub
+    from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
+
+
+@asynccontextmanager
+async def router(config: RouterConfig) -> AsyncIterator[int]:
+    """Run the router; yields the port it listens on."""
+    deployments = load_routes(config.routes, os.environ)
+    breakers = {each.name: Breaker(config.breaker_failures, config.breaker_open_seconds) for each in deployments}
+    async with (
+        connect(config.mesh_target, InferenceServiceStub) as inference,
+        connect(config.mesh_target, BillingServiceStub) as billing,
+        opened_providers(
+            deployments,
+            cast("InferenceServiceAsyncStub", inference),
+            os.environ,
+            config.provider_connections,
+        ) as providers,
+        fresh_prices(cast("BillingServiceAsyncStub", billing), config.price_refresh_seconds) as prices,
+    ):
+        routing = Router(deployments, Egress(providers), prices, Failover(breakers), config.coalesce_seconds)
+        mount = Mount(add_RouterServiceServicer_to_server, RouterServicer(routing))
+        async with running([mount], config, room="router") as port:
+            yield port

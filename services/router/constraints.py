@@ -1,0 +1,123 @@
+"""Which deployments may answer: what the caller's policy and data forbid, and what the request needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from meshkit.errors import ContextTooLong, FieldInvalid, MeshError, ModelNotAllowed, RegionNotAllowed
+from services.router.deployment import Capability, DataClass, Deployment, Region
+from services.router.needs import Needs
+
+
+class Residency(StrEnum):
+    """Where data may be processed."""
+
+    GLOBAL = "global"
+    RUSSIA = "russia"
+    EU = "eu"
+
+
+REGIONS = {
+    Residency.GLOBAL: frozenset(Region),
+    Residency.RUSSIA: frozenset({Region.LOCAL, Region.RUSSIA}),
+    Residency.EU: frozenset({Region.LOCAL, Region.EU}),
+}
+
+FIELDS = {Capability.TOOLS: "tools", Capability.JSON_SCHEMA: "response_format", Capability.VISION: "messages"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be chosen; a deployment outside these is never called, on any path."""
+
+    deployments: frozenset[str]
+    data_class: DataClass
+    residency: Residency
+
+
+class Stage(IntEnum):
+    """What kept a deployment out, in the order of asking."""
+
+    POLICY = 1
+    EGRESS = 2
+    CAPABILITY = 3
+    CONTEXT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Why a deployment may not or cannot answer."""
+
+    deployment: Deployment
+    stage: Stage
+    why: str
+    missing: Capability | None = None
+
+
+def forbidden(deployment: Deployment, limits: Limits) -> Exclusion | None:
+    """Why the caller's data may not go to `deployment`; None when it may."""
+    if deployment.name not in limits.deployments:
+        return Exclusion(deployment, Stage.POLICY, "is not among the deployments allowed for this caller")
+    if limits.data_class not in deployment.data_classes:
+        return Exclusion(deployment, Stage.EGRESS, f"may not hold {limits.data_class} data")
+    if deployment.region not in REGIONS[limits.residency]:
+        why = f"processes data in region {deployment.region}, not allowed by residency {limits.residency}"
+        return Exclusion(deployment, Stage.EGRESS, why)
+    return None
+
+
+def unfit(deployment: Deployment, needs: Needs) -> Exclusion | None:
+    """Why `deployment` cannot answer the request; None when it can."""
+    for capability in sorted(needs.capabilities - deployment.capabilities):
+        return Exclusion(deployment, Stage.CAPABILITY, f"cannot do {capability}", capability)
+    if needs.least_context_tokens > deployment.context_tokens:
+        return Exclusion(deployment, Stage.CONTEXT, f"holds {deployment.context_tokens} tokens")
+    return None
+
+
+def eligible(model: str, serving: Sequence[Deployment], limits: Limits, needs: Needs) -> list[Deployment]:
+    """The deployments that may and can answer, in the order given.
+
+    Raises:
+        ModelNotAllowed, RegionNotAllowed, FieldInvalid, ContextTooLong: If none is left; the message names what
+            excluded each, the type what excluded those that came furthest.
+    """
+    excluded = [forbidden(deployment, limits) or unfit(deployment, needs) for deployment in serving]
+    kept = [deployment for deployment, exclusion in zip(serving, excluded, strict=True) if exclusion is None]
+    if kept:
+        return kept
+    raise _refusal(model, [exclusion for exclusion in excluded if exclusion], limits, needs)
+
+
+def _refusal(model: str, excluded: list[Exclusion], limits: Limits, needs: Needs) -> MeshError:
+    whys = "; ".join(f"{exclusion.deployment.name} {exclusion.why}" for exclusion in excluded)
+    furthest = max(excluded, key=lambda exclusion: exclusion.stage)
+    match furthest.stage:
+        case Stage.POLICY:
+            return ModelNotAllowed(f"The policy allows no deployment of {model!r}: {whys}.", model=model)
+        case Stage.EGRESS:
+            return RegionNotAllowed(
+                f"No deployment of {model!r} may process this request: {whys}.",
+                model=model,
+                data_class=limits.data_class,
+                residency=limits.residency,
+            )
+        case Stage.CAPABILITY:
+            field = FIELDS[furthest.missing] if furthest.missing else "model"
+            return FieldInvalid(field, f"no allowed deployment of {model!r} can answer this: {whys}")
+        case Stage.CONTEXT:
+            return _too_long(model, excluded, needs, whys)
+
+
+def _too_long(model: str, excluded: list[Exclusion], needs: Needs, whys: str) -> ContextTooLong:
+    limit = max(exclusion.deployment.context_tokens for exclusion in excluded if exclusion.stage is Stage.CONTEXT)
+    asked = needs.least_context_tokens
+    return ContextTooLong(
+        f"Prompt and answer take at least {asked} tokens, more than fit {model!r}: {whys}. "
+        "Shorten the messages or lower max_tokens.",
+        model=model,
+        limit=str(limit),
+        asked=str(asked),
+    )

@@ -1,0 +1,57 @@
+"""The only way out: every call to a provider passes here, and only here are providers held."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from llmmesh.chat.v1 import chat_pb2
+from meshkit.errors import RegionNotAllowed
+from meshkit.log import get_logger
+from services.router.constraints import Limits, forbidden
+from services.router.deployment import Deployment
+from services.router.providers.provider import AnswerEvent, Condition, Embedded, Provider
+
+log = get_logger()
+
+
+class Egress:
+    """Calls providers, and refuses a deployment outside the limits whoever chose it."""
+
+    def __init__(self, providers: Mapping[str, Provider]) -> None:
+        self._providers = providers
+
+    def stream_chat(
+        self, deployment: Deployment, prompt: chat_pb2.ChatPrompt, limits: Limits
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """Answer with `deployment`; closing the generator closes the connection.
+
+        Raises:
+            RegionNotAllowed: If the limits forbid the deployment: then nothing was sent.
+        """
+        self._check(deployment, limits)
+        return self._providers[deployment.name].stream_chat(prompt)
+
+    async def embed(self, deployment: Deployment, texts: Sequence[str], limits: Limits) -> Embedded:
+        """Embed with `deployment`.
+
+        Raises:
+            RegionNotAllowed: If the limits forbid the deployment: then nothing was sent.
+        """
+        self._check(deployment, limits)
+        return await self._providers[deployment.name].embed(texts)
+
+    async def condition(self, deployment: Deployment) -> Condition:
+        """Ask `deployment` how it is; no data of a caller is sent."""
+        return await self._providers[deployment.name].condition()
+
+    def _check(self, deployment: Deployment, limits: Limits) -> None:
+        exclusion = forbidden(deployment, limits)
+        if exclusion is None:
+            return
+        log.error("egress_refused", deployment=deployment.name, why=exclusion.why)
+        raise RegionNotAllowed(
+            f"{deployment.name} {exclusion.why}; nothing was sent.",
+            model=deployment.serves,
+            data_class=limits.data_class,
+            residency=limits.residency,
+        )

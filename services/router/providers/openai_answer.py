@@ -1,0 +1,173 @@
+"""OpenAI's chunks, figures and vectors, read into the mesh's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from llmmesh.chat.v1 import chat_pb2
+from services.router.providers.openai_error import embedded_failure
+from services.router.providers.provider import Embedded, Ended, FailureKind, ProviderFailure
+
+DONE = b"[DONE]"
+LARGEST_COUNT = 2**30
+"""Two of them still fit the 32 bits of a token count."""
+
+FINISH_REASONS = {
+    "stop": chat_pb2.FINISH_REASON_STOP,
+    "length": chat_pb2.FINISH_REASON_LENGTH,
+    "tool_calls": chat_pb2.FINISH_REASON_TOOL_CALLS,
+    "function_call": chat_pb2.FINISH_REASON_TOOL_CALLS,
+    "content_filter": chat_pb2.FINISH_REASON_CONTENT_FILTER,
+}
+
+
+class AnswerReader:
+    """Reads the chunks of one stream; remembers how it ended and what it used."""
+
+    def __init__(self) -> None:
+        self.finish_reason: chat_pb2.FinishReason.ValueType = chat_pb2.FINISH_REASON_UNSPECIFIED
+        self.done = False
+        self._usage: chat_pb2.TokenUsage | None = None
+        self._opened_calls: set[int] = set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is whole: the provider said why it ended, or that nothing more comes."""
+        return self.done or self.finish_reason != chat_pb2.FINISH_REASON_UNSPECIFIED
+
+    def read(self, payload: bytes) -> chat_pb2.Delta | None:
+        """The piece of the answer in one event; None when it holds none.
+
+        Raises:
+            ProviderFailure: If the provider sends an error inside the stream, or something that is no chunk.
+        """
+        if payload.strip() == DONE:
+            self.done = True
+            return None
+        chunk = decoded(payload)
+        if chunk.get("error"):
+            raise embedded_failure(chunk["error"])
+        if usage := token_usage(chunk.get("usage")):
+            self._usage = usage
+        try:
+            return self._piece(chunk)
+        except (AttributeError, TypeError, ValueError):
+            raise ProviderFailure(FailureKind.MALFORMED, "sent a chunk of another shape than OpenAI's") from None
+
+    def ended(self) -> Ended:
+        """How the answer ended.
+
+        Raises:
+            ProviderFailure: If the stream stopped before the provider said so.
+        """
+        if not self.finished:
+            raise ProviderFailure(FailureKind.UNAVAILABLE, "the stream ended without a finish_reason")
+        return Ended(self.finish_reason or chat_pb2.FINISH_REASON_STOP, self._usage)
+
+    def _piece(self, chunk: dict[str, Any]) -> chat_pb2.Delta | None:
+        choice = _first_choice(chunk)
+        if choice is None:
+            return None
+        if word := choice.get("finish_reason"):
+            self.finish_reason = FINISH_REASONS.get(word, chat_pb2.FINISH_REASON_STOP)
+        return self._delta(choice.get("delta") or {})
+
+    def _delta(self, delta: dict[str, Any]) -> chat_pb2.Delta:
+        return chat_pb2.Delta(
+            text=_text(delta.get("content")) or _text(delta.get("refusal")),
+            reasoning=_text(delta.get("reasoning_content")) or _text(delta.get("reasoning")),
+            tool_calls=self._tool_calls(delta.get("tool_calls") or ()),
+        )
+
+    def _tool_calls(self, calls: Sequence[dict[str, Any]]) -> Iterator[chat_pb2.ToolCallDelta]:
+        for position, call in enumerate(calls):
+            index = call.get("index")
+            index = index if isinstance(index, int) else position
+            function = call.get("function") or {}
+            piece = chat_pb2.ToolCallDelta(index=index, arguments=_arguments(function.get("arguments")))
+            # Some providers repeat both on every piece.
+            if index not in self._opened_calls:
+                self._opened_calls.add(index)
+                piece.id, piece.name = _text(call.get("id")), _text(function.get("name"))
+            yield piece
+
+
+def decoded(payload: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ProviderFailure: If it is not one.
+    """
+    try:
+        value = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise ProviderFailure(FailureKind.MALFORMED, f"sent {len(payload)} bytes that are no JSON object")
+    return value
+
+
+def embedded(answer: dict[str, Any], count: int) -> Embedded:
+    """The vectors of an embeddings answer, in the order of the texts.
+
+    Raises:
+        ProviderFailure: If there are not `count` vectors of one length.
+    """
+    try:
+        rows = sorted(answer["data"], key=lambda row: row["index"])
+        vectors = [[float(value) for value in row["embedding"]] for row in rows]
+    except (KeyError, TypeError, ValueError):
+        vectors = []
+    if len(vectors) != count or len({len(vector) for vector in vectors}) != 1:
+        raise ProviderFailure(FailureKind.MALFORMED, f"sent no {count} vectors of one length")
+    return Embedded(vectors, token_usage(answer.get("usage")))
+
+
+def token_usage(usage: Any) -> chat_pb2.TokenUsage | None:
+    """OpenAI's overlapping figures in disjoint buckets whose sum is the provider's total; None without figures."""
+    if not isinstance(usage, dict):
+        return None
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if prompt + completion == 0:
+        return None
+    prompt_details, completion_details = _details(usage, "prompt"), _details(usage, "completion")
+    cached = min(_count(prompt_details, "cached_tokens"), prompt)
+    written = min(_count(prompt_details, "cache_creation_input_tokens"), prompt - cached)
+    reasoning = min(_count(completion_details, "reasoning_tokens"), completion)
+    # Some endpoints count reasoning into the total alone.
+    beside = max(0, _count(usage, "total_tokens") - prompt - completion)
+    return chat_pb2.TokenUsage(
+        input_tokens=prompt - cached - written,
+        cached_input_tokens=cached,
+        cache_write_tokens=written,
+        output_tokens=completion - reasoning,
+        reasoning_tokens=reasoning + beside,
+    )
+
+
+def _details(usage: dict[str, Any], side: str) -> dict[str, Any]:
+    details = usage.get(f"{side}_tokens_details")
+    return details if isinstance(details, dict) else {}
+
+
+def _count(figures: dict[str, Any], name: str) -> int:
+    value = figures.get(name)
+    return min(max(0, int(value)), LARGEST_COUNT) if isinstance(value, int | float) else 0
+
+
+def _first_choice(chunk: dict[str, Any]) -> dict[str, Any] | None:
+    for choice in chunk.get("choices") or ():
+        if isinstance(choice, dict) and not choice.get("index"):
+            return choice
+    return None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _arguments(value: Any) -> str:
+    return orjson.dumps(value).decode() if isinstance(value, dict) else _text(value)

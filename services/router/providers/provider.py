@@ -1,0 +1,133 @@
+"""The port every provider is called through, in the mesh's own words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+from llmmesh.chat.v1 import chat_pb2
+
+Vector: TypeAlias = Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of an answer, as the provider told it."""
+
+    finish_reason: chat_pb2.FinishReason.ValueType
+    usage: chat_pb2.TokenUsage | None
+    """None when the provider gave no figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors in the order of the texts."""
+
+    vectors: Sequence[Vector]
+    usage: chat_pb2.TokenUsage | None
+    """None when the provider gave no figures."""
+
+
+AnswerEvent: TypeAlias = chat_pb2.Delta | Ended
+
+
+class Health(StrEnum):
+    """Whether a deployment can be called."""
+
+    READY = "ready"
+    WARMING = "warming"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """The state of a deployment."""
+
+    health: Health
+    detail: str = ""
+    """Why, in words, when it cannot be called."""
+
+
+class FailureKind(StrEnum):
+    """What went wrong with a provider, told apart by what to do about it."""
+
+    REFUSED = "refused"
+    """The request itself is at fault; nobody else is asked."""
+    TOO_LONG = "too_long"
+    """The prompt does not fit; a deployment with more context may answer."""
+    NOT_FOUND = "not_found"
+    """The provider knows no such model or path: a mistake in the routes, or an id in the request."""
+    CREDENTIAL = "credential"
+    """Our credential is wrong, or its account is closed."""
+    THROTTLED = "throttled"
+    """We asked too often or too much."""
+    TIMEOUT = "timeout"
+    """It took too long."""
+    UNAVAILABLE = "unavailable"
+    """It cannot be reached, or fails by itself."""
+    MALFORMED = "malformed"
+    """What it says is not the protocol."""
+    WARMING = "warming"
+    """Its model is still loading."""
+
+    @property
+    def is_of_the_request(self) -> bool:
+        """Whether the failure tells nothing about the deployment's health."""
+        return self in (FailureKind.REFUSED, FailureKind.TOO_LONG, FailureKind.NOT_FOUND, FailureKind.WARMING)
+
+    @property
+    def reason(self) -> str:
+        """The ErrorReason, without its prefix, that tells a caller the same."""
+        return _REASONS.get(self, "PROVIDER_UNAVAILABLE")
+
+
+_REASONS = {
+    FailureKind.REFUSED: "PROVIDER_REFUSED",
+    FailureKind.TOO_LONG: "CONTEXT_TOO_LONG",
+    FailureKind.NOT_FOUND: "PROVIDER_REFUSED",
+    FailureKind.CREDENTIAL: "PROVIDER_REFUSED",
+    FailureKind.THROTTLED: "RATE_LIMITED",
+    FailureKind.TIMEOUT: "PROVIDER_TIMEOUT",
+    FailureKind.WARMING: "MODEL_WARMING",
+}
+
+
+class ProviderFailure(Exception):
+    """A provider did not answer; the message is for logs and holds no prompt, answer or secret."""
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        status: str = "",
+        retry_after_seconds: float | None = None,
+        public: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.status = status
+        self.retry_after_seconds = retry_after_seconds
+        self.public = public
+        """What the caller may read about its request: identifiers, or the words of a room of ours."""
+
+
+class Provider(Protocol):
+    """One deployment, spoken to. Failures are ProviderFailure; the caller of the port sets time limits."""
+
+    def stream_chat(self, prompt: chat_pb2.ChatPrompt) -> AsyncGenerator[AnswerEvent, None]:
+        """Answer as the model speaks: deltas, perhaps empty, then exactly one Ended, last.
+
+        Closing the generator, or cancelling it, closes the provider's connection at once.
+        """
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Embed texts, all with the deployment's model."""
+        ...
+
+    async def condition(self) -> Condition:
+        """Ask whether it can be called; within two seconds."""
+        ...

@@ -1,0 +1,102 @@
+"""What a caller sent, checked and read into the room's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import orjson
+
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.router.v1 import router_pb2
+from meshkit.errors import FieldInvalid
+from services.router.constraints import Limits, Residency
+from services.router.deployment import DataClass
+
+MOST_TEXTS = 2048
+
+DATA_CLASSES = {
+    # What nobody has classified is treated as the strictest.
+    chat_pb2.DATA_CLASS_UNSPECIFIED: DataClass.SENSITIVE,
+    chat_pb2.DATA_CLASS_PUBLIC: DataClass.PUBLIC,
+    chat_pb2.DATA_CLASS_INTERNAL: DataClass.INTERNAL,
+    chat_pb2.DATA_CLASS_CONFIDENTIAL: DataClass.CONFIDENTIAL,
+    chat_pb2.DATA_CLASS_SENSITIVE: DataClass.SENSITIVE,
+}
+RESIDENCIES = {
+    chat_pb2.DATA_RESIDENCY_UNSPECIFIED: Residency.GLOBAL,
+    chat_pb2.DATA_RESIDENCY_GLOBAL: Residency.GLOBAL,
+    chat_pb2.DATA_RESIDENCY_RUSSIA: Residency.RUSSIA,
+    chat_pb2.DATA_RESIDENCY_EU: Residency.EU,
+}
+
+
+def limits_of(constraints: router_pb2.RouteConstraints) -> Limits:
+    """The constraints of a request."""
+    if constraints.data_class not in DATA_CLASSES:
+        raise FieldInvalid("constraints.data_class", f"{constraints.data_class} is no known class")
+    if constraints.residency not in RESIDENCIES:
+        raise FieldInvalid("constraints.residency", f"{constraints.residency} is no known residency")
+    return Limits(
+        frozenset(constraints.deployments), DATA_CLASSES[constraints.data_class], RESIDENCIES[constraints.residency]
+    )
+
+
+def data_class_of(word: DataClass) -> chat_pb2.DataClass.ValueType:
+    """The mesh's number for a data class."""
+    return chat_pb2.DataClass.Value(f"DATA_CLASS_{word.name}")
+
+
+def checked_prompt(prompt: chat_pb2.ChatPrompt) -> chat_pb2.ChatPrompt:
+    """The prompt, if it can be put to a provider: JSON in it is spliced into requests as it stands.
+
+    Raises:
+        FieldInvalid: Naming what cannot.
+    """
+    if not prompt.messages:
+        raise FieldInvalid("messages", "must hold at least one message")
+    for index, message in enumerate(prompt.messages):
+        _check_message(f"messages[{index}]", message)
+    for field, text in _json_fields(prompt.options):
+        _check_json(field, text)
+    return prompt
+
+
+def checked_texts(texts: Sequence[str]) -> list[str]:
+    """The texts to embed.
+
+    Raises:
+        FieldInvalid: If there are none, too many, or empty ones.
+    """
+    if not 1 <= len(texts) <= MOST_TEXTS:
+        raise FieldInvalid("input", f"must hold 1 to {MOST_TEXTS} texts")
+    for index, text in enumerate(texts):
+        if not text:
+            raise FieldInvalid(f"input[{index}]", "must not be empty")
+    return list(texts)
+
+
+def _check_message(field: str, message: chat_pb2.ChatMessage) -> None:
+    if message.role == chat_pb2.ROLE_UNSPECIFIED or message.role not in chat_pb2.Role.values():
+        raise FieldInvalid(f"{field}.role", "must say who speaks")
+    for index, part in enumerate(message.content):
+        match part.WhichOneof("part"):
+            case None:
+                raise FieldInvalid(f"{field}.content[{index}]", "must hold a text, an image or JSON")
+            case "raw_json":
+                _check_json(f"{field}.content[{index}]", part.raw_json)
+
+
+def _json_fields(options: chat_pb2.GenerationOptions) -> Iterator[tuple[str, str]]:
+    yield from ((f"tools[{index}]", text) for index, text in enumerate(options.tools_json))
+    if options.tool_choice_json:
+        yield "tool_choice", options.tool_choice_json
+    if options.response_format_json:
+        yield "response_format", options.response_format_json
+    yield from options.extra_json.items()
+
+
+def _check_json(field: str, text: str) -> None:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise FieldInvalid(field, "must be one JSON value") from None

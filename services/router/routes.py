@@ -1,0 +1,125 @@
+"""The routes file: which deployments there are. Every mistake in it is found at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from meshkit.log import get_logger
+from services.router.deployment import AnyDeployment, Deployment, OpenAIDeployment
+
+REFERENCE = "env:"
+
+log = get_logger()
+_deployment: TypeAdapter[Deployment] = TypeAdapter(AnyDeployment)
+
+
+class RoutesInvalid(ValueError):
+    """The routes file cannot be used; its text lists every mistake with its place in the file."""
+
+    def __init__(self, path: Path, mistakes: list[str]) -> None:
+        lines = "".join(f"\n  {mistake}" for mistake in mistakes)
+        super().__init__(f"{path}: {len(mistakes)} mistake(s):{lines}")
+        self.mistakes = mistakes
+
+
+def load_routes(path: Path, environment: Mapping[str, str]) -> list[Deployment]:
+    """Read the deployments of a routes file, in its order, without the optional ones whose credential is not set.
+
+    Raises:
+        RoutesInvalid: If anything in it is wrong.
+    """
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+        raise RoutesInvalid(path, [_one_line(str(fault))]) from None
+    deployments, mistakes = _read(document, environment)
+    if mistakes:
+        raise RoutesInvalid(path, mistakes)
+    return deployments
+
+
+def resolved(value: str, environment: Mapping[str, str]) -> str:
+    """A value of the file, read from the environment when it says env:NAME; empty when that is not set."""
+    return environment.get(value.removeprefix(REFERENCE), "") if value.startswith(REFERENCE) else value
+
+
+def _read(document: Any, environment: Mapping[str, str]) -> tuple[list[Deployment], list[str]]:
+    entries = document.get("deployments") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or not entries:
+        return [], ["deployments: must be a list with at least one deployment"]
+    mistakes = [f"{key}: unknown; the file holds deployments only" for key in document if key != "deployments"]
+    read: list[tuple[int, Deployment]] = []
+    for index, entry in enumerate(entries):
+        try:
+            read.append((index, _deployment.validate_python(entry)))
+        except ValidationError as fault:
+            mistakes.extend(_described(index, fault))
+    kept = [(index, deployment) for index, deployment in read if not _dropped(deployment, environment)]
+    mistakes.extend(_unset(kept, environment))
+    mistakes.extend(_clashes(read))
+    if not kept and not mistakes:
+        mistakes.append("deployments: every one is optional and none has its credential")
+    return [deployment for _, deployment in kept], mistakes
+
+
+def _described(index: int, fault: ValidationError) -> Iterator[str]:
+    """Each mistake of one entry, with the path a reader finds it at."""
+    for error in fault.errors():
+        # The location begins with the adapter's name, which is no level of the file.
+        parts = [part for part in error["loc"][1:] if part != "[key]"]
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+        yield f"deployments[{index}]{path}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _dropped(deployment: Deployment, environment: Mapping[str, str]) -> bool:
+    if not isinstance(deployment, OpenAIDeployment) or not deployment.optional or not deployment.credential:
+        return False
+    if resolved(deployment.credential, environment):
+        return False
+    log.info("deployment_left_out", deployment=deployment.name, not_set=deployment.credential)
+    return True
+
+
+def _unset(read: list[tuple[int, Deployment]], environment: Mapping[str, str]) -> Iterator[str]:
+    """Variables the file names that hold nothing."""
+    for index, deployment in read:
+        if not isinstance(deployment, OpenAIDeployment):
+            continue
+        named = {"credential": deployment.credential or ""}
+        named.update({f"headers.{name}": value for name, value in deployment.headers.items()})
+        for place, value in named.items():
+            if value and not resolved(value, environment):
+                variable = value.removeprefix(REFERENCE)
+                yield f"deployments[{index}].{place}: {variable} is not set; set it, or mark the deployment optional"
+
+
+def _clashes(read: list[tuple[int, Deployment]]) -> Iterator[str]:
+    """Names used twice, and public names that mean both a chat and an embedding model."""
+    names = Counter(deployment.name for _, deployment in read)
+    kinds = {deployment.serves: deployment.embeds for _, deployment in reversed(read)}
+    for index, deployment in read:
+        if names[deployment.name] > 1:
+            yield f"deployments[{index}].name: {deployment.name!r} is used {names[deployment.name]} times"
+        if kinds[deployment.serves] != deployment.embeds:
+            yield f"deployments[{index}].embeds: {deployment.serves!r} is served both for chat and for embeddings"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML lets a later key silently win over an earlier one; for a region that could be a breach."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping whose keys are all different."""
+        keys = Counter(str(key.value) for key, _ in node.value)
+        if doubled := [key for key, count in keys.items() if count > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(doubled)} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)

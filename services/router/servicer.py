@@ -1,0 +1,109 @@
+"""The router's RPCs: decode, call, encode."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+
+from google.protobuf.duration_pb2 import Duration
+
+from llmmesh.router.v1 import router_pb2
+from llmmesh.router.v1.router_pb2_grpc import RouterServiceServicer
+from meshkit.server import Context
+from services.router.deployment import Deployment
+from services.router.providers.provider import Condition, Health
+from services.router.requests import checked_prompt, checked_texts, data_class_of, limits_of
+from services.router.routing import Chosen, Finished, RouteEvent, Router
+
+HEALTH = {
+    Health.READY: router_pb2.PROVIDER_HEALTH_READY,
+    Health.WARMING: router_pb2.PROVIDER_HEALTH_WARMING,
+    Health.UNAVAILABLE: router_pb2.PROVIDER_HEALTH_UNAVAILABLE,
+}
+
+
+class RouterServicer(RouterServiceServicer):
+    """Speaks llmmesh.router.v1."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def StreamGenerateChat(
+        self, request: router_pb2.StreamGenerateChatRequest, context: Context
+    ) -> AsyncIterator[router_pb2.StreamGenerateChatResponse]:
+        """Route a prompt and stream the answer; a caller who hangs up stops the provider."""
+        prompt = checked_prompt(request.prompt)
+        async with aclosing(self._router.stream_chat(prompt, limits_of(request.constraints))) as events:
+            async for event in events:
+                yield _step(event)
+
+    async def EmbedText(self, request: router_pb2.EmbedTextRequest, context: Context) -> router_pb2.EmbedTextResponse:
+        """Embed texts with the cheapest allowed deployment."""
+        texts = checked_texts(request.texts)
+        routed = await self._router.embed(request.model, texts, limits_of(request.constraints))
+        return router_pb2.EmbedTextResponse(
+            embeddings=[router_pb2.Embedding(values=vector) for vector in routed.vectors],
+            usage=routed.usage,
+            route=_route(routed.chosen),
+        )
+
+    async def ListModels(
+        self, request: router_pb2.ListModelsRequest, context: Context
+    ) -> router_pb2.ListModelsResponse:
+        """Every public model with its deployments."""
+        return router_pb2.ListModelsResponse(
+            models=[
+                router_pb2.Model(name=name, deployments=map(_deployment, deployments))
+                for name, deployments in self._router.models().items()
+            ]
+        )
+
+    async def ListProviders(
+        self, request: router_pb2.ListProvidersRequest, context: Context
+    ) -> router_pb2.ListProvidersResponse:
+        """The state of every deployment."""
+        return router_pb2.ListProvidersResponse(providers=_states(await self._router.conditions()))
+
+
+def _step(event: RouteEvent) -> router_pb2.StreamGenerateChatResponse:
+    if isinstance(event, Chosen):
+        return router_pb2.StreamGenerateChatResponse(route=_route(event))
+    if isinstance(event, Finished):
+        return router_pb2.StreamGenerateChatResponse(finished=_finished(event))
+    return router_pb2.StreamGenerateChatResponse(delta=event)
+
+
+def _route(chosen: Chosen) -> router_pb2.RouteChosen:
+    return router_pb2.RouteChosen(
+        deployment=chosen.deployment.name,
+        provider=chosen.deployment.provider,
+        provider_model=chosen.deployment.model,
+        failed_attempts=[
+            router_pb2.FailedAttempt(deployment=each.deployment.name, reason=each.failure.kind.reason)
+            for each in chosen.failed
+        ],
+    )
+
+
+def _finished(finished: Finished) -> router_pb2.Finished:
+    waited = Duration()
+    waited.FromMicroseconds(int(finished.provider_seconds * 1_000_000))
+    return router_pb2.Finished(finish_reason=finished.finish_reason, usage=finished.usage, provider_time=waited)
+
+
+def _deployment(deployment: Deployment) -> router_pb2.Deployment:
+    return router_pb2.Deployment(
+        name=deployment.name,
+        provider=deployment.provider,
+        region=deployment.region,
+        data_classes=sorted(map(data_class_of, deployment.data_classes)),
+        context_tokens=deployment.context_tokens,
+        embeds=deployment.embeds,
+    )
+
+
+def _states(conditions: Iterable[tuple[Deployment, Condition]]) -> Iterable[router_pb2.ProviderState]:
+    for deployment, condition in conditions:
+        yield router_pb2.ProviderState(
+            deployment=_deployment(deployment), health=HEALTH[condition.health], detail=condition.detail
+        )
