@@ -14,6 +14,10 @@ from deploy.envoy.telemetry import REQUEST_ID, access_log, rpc_metrics, tracing
 from deploy.envoy.topology import Topology
 
 LARGEST_BODY_BYTES = 16 * 1024 * 1024
+_ENVELOPE_BYTES = 256
+"""What transcoding adds around a raw body."""
+_READ_ON_BYTES = 4 * 1024 * 1024
+"""How far past the limit a body is read, so that its sender is still there to hear the refusal."""
 UNARY_SECONDS = 600
 """Longest a unary call may take: what OpenAI's own clients wait."""
 
@@ -75,9 +79,9 @@ def _filters(topology: Topology, methods: Sequence[Method], exposed: Sequence[Me
     return [
         _health(),
         http_filter("lua", "Lua", default_source_code={"inline_string": _lua()}),
-        http_filter("body_size_limit", "BodySizeLimit", max_request_bytes=LARGEST_BODY_BYTES),
         _transcoder(topology, exposed),
         _keys(),
+        _body_limit(),
         rpc_metrics(methods),
         http_filter("router", "Router"),
     ]
@@ -108,11 +112,19 @@ def _transcoder(topology: Topology, exposed: Sequence[Method]) -> Node:
         ignore_unknown_query_parameters=True,
         # Without it an unknown path goes on as it is and ends as 503.
         request_validation_options={"reject_unknown_method": True},
-        max_request_body_size=LARGEST_BODY_BYTES,
+        max_request_body_size=LARGEST_BODY_BYTES + _READ_ON_BYTES,
         print_options={"preserve_proto_field_names": True},
         # `openai` escapes the slash of a model's name.
         url_unescape_spec="ALL_CHARACTERS",
     )
+
+
+def _body_limit() -> Node:
+    """Counts what arrives instead of believing `content-length`.
+
+    A refusal before the client has sent its body is lost when the connection closes under its hands.
+    """
+    return http_filter("body_size_limit", "BodySizeLimit", max_request_bytes=LARGEST_BODY_BYTES + _ENVELOPE_BYTES)
 
 
 def _keys() -> Node:

@@ -10,35 +10,41 @@ local SHAPES = {
   ["504"] = { "server_error", "timeout" },
 }
 
-local function unescaped(text)
-  return (string.gsub(text, "%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+local function strip(headers)
+  for _, name in ipairs({ "grpc-status", "grpc-message", "grpc-status-details-bin", "x-openai-error" }) do
+    headers:remove(name)
+  end
 end
 
-local function quoted(text)
-  local safe = string.gsub(text, '[%c"\\]', function(char) return string.format("\\u%04x", string.byte(char)) end)
-  return '"' .. safe .. '"'
-end
-
--- For errors that never reached our own code, such as a message over gRPC's size limit.
-local function body_from_status(status, message)
+-- For errors that never reached our own code, such as a message over gRPC's size limit: the transcoder's body,
+-- {"code":8,"message":"..."}, said in OpenAI's words. Nil for anything else.
+local function reworded(written, status)
+  if string.sub(written, 1, 8) ~= '{"code":' then return nil end
+  local message = string.match(written, '"message":(".*"),"details":') or string.match(written, '"message":(".*")}$')
   local shape = SHAPES[status] or { "server_error", "internal_error" }
   return string.format('{"error":{"message":%s,"type":"%s","param":null,"code":"%s"}}',
-    quoted(unescaped(message)), shape[1], shape[2])
+    message or '"The request failed."', shape[1], shape[2])
 end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
   if string.sub(headers:get("content-type") or "", 1, 16) == "application/grpc" then return end
-  local rpc_status, message = headers:get("grpc-status"), headers:get("grpc-message")
-  local body = headers:get("x-openai-error")
-  if not body and rpc_status and rpc_status ~= "0" then
-    body = body_from_status(headers:get(":status"), message or "")
-  end
-  for _, name in ipairs({ "grpc-status", "grpc-message", "grpc-status-details-bin", "x-openai-error" }) do
-    headers:remove(name)
-  end
-  if body then
+  local status = headers:get(":status")
+  if tonumber(status) < 400 then return strip(headers) end
+
+  handle:body(true)
+  -- An RPC that had sent headers of its own before it failed says why in trailers.
+  local source = handle:trailers() or handle:headers()
+  local error, retry_after = source:get("x-openai-error"), source:get("retry-after")
+
+  -- Waiting has outdated every object asked for before.
+  headers = handle:headers()
+  strip(headers)
+  if retry_after then headers:replace("retry-after", retry_after) end
+  local body = handle:body(true)
+  error = error or reworded(body:getBytes(0, body:length()), status)
+  if error then
     headers:replace("content-type", "application/json")
-    handle:body(true):setBytes(body)
+    body:setBytes(error)
   end
 end

@@ -41,7 +41,8 @@ _KEY_UNACCEPTED = _body(
     "invalid_api_key",
 )
 _UNKNOWN_URL = _body(
-    "Unknown request URL: %REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)% %PATH(NQ:ORIG)%. Please check the URL and the method.",
+    "Unknown request URL: %REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)% %PATH(NQ:ORIG_OR_PATH)%. "
+    "Please check the URL and the method.",
     "invalid_request_error",
     "unknown_url",
 )

@@ -8,7 +8,7 @@ from deploy.envoy.schema import Node, typed
 _READS = ("Check", "Count", "Get", "List", "Lookup")
 """Verbs of RPCs that change nothing."""
 
-_REPEATABLE = frozenset(
+REPEATABLE = frozenset(
     {
         "/llmmesh.billing.v1.BillingService/CreateReservation",
         "/llmmesh.billing.v1.BillingService/CommitReservation",
@@ -38,7 +38,7 @@ def route(method: Method, timeout_seconds: int = 0, **fields: object) -> Node:
 
 def may_repeat(method: Method) -> bool:
     """Whether running the RPC a second time does no harm: no money spent twice, no provider asked twice."""
-    return method.name.startswith(_READS) or method.path in _REPEATABLE
+    return method.name.startswith(_READS) or method.path in REPEATABLE
 
 
 def _retries(method: Method) -> Node:

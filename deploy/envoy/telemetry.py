@@ -16,7 +16,7 @@ _FIELDS = {
     "tenant": "%REQ(X-LLMMESH-TENANT)%",
     "key": "%REQ(X-LLMMESH-KEY)%",
     "method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%",
-    "path": "%PATH(NQ:ORIG)%",
+    "path": "%PATH(NQ:ORIG_OR_PATH)%",
     "rpc": "%PATH(NQ:PATH)%",
     "protocol": "%PROTOCOL%",
     "status": "%RESPONSE_CODE%",

@@ -1,0 +1,43 @@
+"""One edge in front of two small rooms, shared by the tests that only read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.envoy.rooms import OpenAIRoom, SigningKey, billing_room, gateway_room
+from tests.support.fix_envoy import RunningEnvoy, running_envoy
+
+
+@pytest.fixture(scope="session")
+def issuer() -> SigningKey:
+    """The key every accepted token is signed with."""
+    return SigningKey()
+
+
+@pytest.fixture(scope="session")
+def openai_room() -> OpenAIRoom:
+    """The OpenAI face behind the edge."""
+    return OpenAIRoom()
+
+
+@pytest.fixture(scope="session")
+async def edge(
+    issuer: SigningKey, openai_room: OpenAIRoom, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[RunningEnvoy]:
+    """An Envoy that already knows the signing key."""
+    async with gateway_room(openai_room) as gateway, billing_room(issuer) as billing:
+        rooms = {"gateway": [gateway], "billing": [billing]}
+        async with running_envoy(rooms, tmp_path_factory.mktemp("edge")) as envoy:
+            await envoy.healthy("gateway")
+            await envoy.healthy("billing")
+            yield envoy
+
+
+@pytest.fixture(scope="session")
+async def http(edge: RunningEnvoy) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the edge without a key."""
+    async with httpx.AsyncClient(base_url=edge.url, timeout=20) as client:
+        yield client
