@@ -1,0 +1,16 @@
+# Let this Envoy go: ready no more, listeners close gracefully, running streams finish.
+#   drain.sh SETTLE_SECONDS DRAIN_SECONDS
+admin() {
+    exec 3<>/dev/tcp/127.0.0.1/15000
+    printf '%s %s HTTP/1.1\r\nhost: admin\r\ncontent-length: 0\r\nconnection: close\r\n\r\n' "$1" "$2" >&3
+    cat <&3
+    exec 3>&-
+}
+admin POST /healthcheck/fail
+admin POST '/drain_listeners?graceful'
+sleep "$1"
+for ((second = 0; second < $2; second++)); do
+    # Only the edge: services keep streams open on the mesh for news, and open them again elsewhere.
+    admin GET '/stats?filter=^http.edge.downstream_rq_active$' | grep -q 'downstream_rq_active: 0' && break
+    sleep 1
+done

@@ -1,0 +1,52 @@
+{{/* Prefix of every object's name. */}}
+{{- define "llmmesh.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* Labels that never change: what selectors ask for. Call with (list $ "gateway"). */}}
+{{- define "llmmesh.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: llmmesh
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{/* All labels. Call with (list $ "gateway"). */}}
+{{- define "llmmesh.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "llmmesh.selector" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: llmmesh
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
+{{- end }}
+
+{{/* Name and labels of one object. Call with (list $ "gateway") or (list $ "envoy" "envoy-mesh"). */}}
+{{- define "llmmesh.metadata" -}}
+{{- $root := index . 0 -}}
+name: {{ include "llmmesh.fullname" $root }}-{{ last . }}
+labels:
+  {{- include "llmmesh.labels" (list $root (index . 1)) | nindent 2 }}
+{{- end }}
+
+{{/* One workload's values over the defaults, as YAML. Call with (list $ "gateway"). */}}
+{{- define "llmmesh.workload" -}}
+{{- $root := index . 0 -}}
+{{- $own := eq (index . 1) "envoy" | ternary $root.Values.envoy (index $root.Values.services (index . 1)) -}}
+{{- mergeOverwrite (deepCopy $root.Values.defaults) (deepCopy (default dict $own)) | toYaml -}}
+{{- end }}
+
+{{/* The six services and Envoy, as a JSON list. */}}
+{{- define "llmmesh.workloads" -}}
+{{- append (keys .Values.services | sortAlpha) "envoy" | toJson -}}
+{{- end }}
+
+{{/* The image of a service. Call with (list $ "gateway" $workload). */}}
+{{- define "llmmesh.image" -}}
+{{- $root := index . 0 -}}
+{{- $tag := default $root.Chart.AppVersion $root.Values.image.tag -}}
+{{- $version := splitList "@" $tag -}}
+{{ $root.Values.image.repository }}/{{ index . 1 }}:{{ first $version }}{{ (index . 2).imageTagSuffix }}{{ with rest $version }}@{{ first . }}{{ end }}
+{{- end }}
