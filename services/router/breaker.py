@@ -34,10 +34,14 @@ class Breaker:
         return True
 
     def answered(self) -> None:
-        """The deployment spoke: close. Failures in a row are forgotten only when an answer is `completed`."""
-        self.probing = False
-        self.open_until = 0.0
-        self.failures = min(self.failures, self.failures_to_open - 1)
+        """The deployment spoke: close, if this call was to find that out; one from before the opening proves nothing.
+
+        Failures in a row are forgotten only when an answer is `completed`.
+        """
+        if self.probing:
+            self.probing = False
+            self.open_until = 0.0
+            self.failures = min(self.failures, self.failures_to_open - 1)
 
     def completed(self) -> None:
         """An answer came to its end."""

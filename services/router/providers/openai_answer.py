@@ -121,7 +121,8 @@ def embedded(answer: dict[str, Any], count: int) -> Embedded:
         vectors = [[float(value) for value in row["embedding"]] for row in rows]
     except (KeyError, TypeError, ValueError):
         vectors = []
-    if len(vectors) != count or len({len(vector) for vector in vectors}) != 1:
+    lengths = {len(vector) for vector in vectors}
+    if len(vectors) != count or len(lengths) != 1 or 0 in lengths:
         raise ProviderFailure(FailureKind.MALFORMED, f"sent no {count} vectors of one length")
     return Embedded(vectors, token_usage(answer.get("usage")))
 

@@ -1,0 +1,120 @@
+"""Who is asked next, and what a caller hears when nobody answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from meshkit.errors import ContextTooLong, ModelWarming, ProviderRefused, ProviderUnavailable, RegionNotAllowed
+from services.router.breaker import Breaker
+from services.router.constraints import Residency
+from services.router.egress import Egress
+from services.router.failover import Failover
+from services.router.providers.provider import FailureKind, ProviderFailure
+
+Attempt = Callable[[object], Awaitable[str]]
+
+
+def failing(**failures: ProviderFailure | FailureKind) -> Attempt:
+    """Deployments named here fail like that, all others answer with their name."""
+
+    async def attempt(deployment) -> str:
+        failure = failures.get(deployment.name)
+        if isinstance(failure, FailureKind):
+            raise ProviderFailure(failure, "scripted", status="0")
+        if failure is not None:
+            raise failure
+        return deployment.name
+
+    return attempt
+
+
+@pytest.fixture
+def failover() -> Failover:
+    return Failover({name: Breaker() for name in "abc"}, clock=lambda: 100.0)
+
+
+@pytest.fixture
+def ranked(deployment):
+    return [deployment(name) for name in "abc"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        FailureKind.TIMEOUT,
+        FailureKind.UNAVAILABLE,
+        FailureKind.THROTTLED,
+        FailureKind.CREDENTIAL,
+        FailureKind.MALFORMED,
+        FailureKind.NOT_FOUND,
+        FailureKind.TOO_LONG,
+        FailureKind.WARMING,
+    ],
+)
+async def test_the_next_is_asked_when_the_fault_is_not_the_requests(failover, ranked, kind):
+    answered = await failover.first_answer("m", ranked, failing(a=kind))
+    assert answered.answer == "b"
+    assert [(each.deployment.name, each.failure.kind) for each in answered.failed] == [("a", kind)]
+
+
+async def test_nobody_else_is_asked_when_the_request_is_at_fault(failover, ranked):
+    refusal = ProviderFailure(FailureKind.REFUSED, "for the log", status="400", public="param 'top_p'")
+    with pytest.raises(ProviderRefused) as caught:
+        await failover.first_answer("m", ranked, failing(a=refusal))
+    assert caught.value.metadata == {"provider": "cloud", "status": "400"}
+    assert "param 'top_p'" in str(caught.value)
+    assert "for the log" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        (FailureKind.NOT_FOUND, ProviderRefused),
+        (FailureKind.TOO_LONG, ContextTooLong),
+        (FailureKind.WARMING, ModelWarming),
+        (FailureKind.TIMEOUT, ProviderUnavailable),
+    ],
+)
+async def test_when_all_fail_alike_the_error_says_how(failover, ranked, kind, error):
+    with pytest.raises(error):
+        await failover.first_answer("m", ranked, failing(a=kind, b=kind, c=kind))
+
+
+async def test_when_all_fail_the_error_names_each_and_when_to_retry(failover, ranked):
+    limit = ProviderFailure(FailureKind.THROTTLED, "x", retry_after_seconds=9)
+    with pytest.raises(ProviderUnavailable) as caught:
+        await failover.first_answer("m", ranked, failing(a=limit, b=limit, c=limit))
+    assert "a: RATE_LIMITED; b: RATE_LIMITED; c: RATE_LIMITED" in str(caught.value)
+    assert caught.value.retry_after_seconds == 9
+
+
+async def test_one_left_alone_is_not_asked_and_named_when_nobody_answers(failover, ranked):
+    for _ in range(3):
+        await failover.first_answer("m", ranked, failing(a=FailureKind.TIMEOUT))
+    asked = []
+
+    async def attempt(deployment):
+        asked.append(deployment.name)
+        raise ProviderFailure(FailureKind.WARMING, "x")
+
+    with pytest.raises(ProviderUnavailable, match="a: failed lately, left alone"):
+        await failover.first_answer("m", ranked, attempt)
+    assert asked == ["b", "c"]
+
+
+async def test_a_fault_of_the_request_never_opens_the_breaker(failover, ranked):
+    for _ in range(5):
+        with pytest.raises(ProviderRefused):
+            await failover.first_answer("m", ranked, failing(a=FailureKind.REFUSED))
+    assert (await failover.first_answer("m", ranked, failing())).answer == "a"
+
+
+async def test_the_way_out_refuses_what_the_limits_forbid_whoever_asks(deployment, limits):
+    egress = Egress({})
+    far = deployment("far", region="global")
+    with pytest.raises(RegionNotAllowed, match="nothing was sent"):
+        egress.stream_chat(far, None, limits("far", residency=Residency.RUSSIA))
+    with pytest.raises(RegionNotAllowed, match="nothing was sent"):
+        await egress.embed(far, ["x"], limits("other"))

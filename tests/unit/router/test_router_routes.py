@@ -1,0 +1,149 @@
+"""The routes file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from services.router.deployment import DataClass, LocalDeployment, OpenAIDeployment
+from services.router.routes import RoutesInvalid, load_routes
+
+LOCAL = "{adapter: local, name: ours, provider: local, model: m, serves: m, context_tokens: 100}"
+CLOUD = """
+adapter: openai, name: cloud, provider: cloud, model: m, serves: m, context_tokens: 100, region: global,
+base_url: 'https://cloud.example/v1/'
+"""
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def routes_file(text: str) -> Path:
+        path = tmp_path / "routes.yaml"
+        path.write_text(dedent(text))
+        return path
+
+    return routes_file
+
+
+def mistakes(path: Path, **environment: str) -> list[str]:
+    with pytest.raises(RoutesInvalid) as caught:
+        load_routes(path, environment)
+    return caught.value.mistakes
+
+
+def test_the_default_routes_are_valid_without_any_credential():
+    deployments = load_routes(Path("deploy/local/routes.yaml"), {})
+    assert [each.name for each in deployments] == ["local/smollm2-135m", "local/multilingual-e5-small"]
+
+
+def test_our_own_machines_may_hold_everything_and_clouds_only_little(write):
+    ours, cloud = load_routes(write(f"deployments: [{LOCAL}, {{{CLOUD}}}]"), {})
+    assert isinstance(ours, LocalDeployment)
+    assert ours.data_classes == set(DataClass)
+    assert isinstance(cloud, OpenAIDeployment)
+    assert cloud.data_classes == {DataClass.PUBLIC, DataClass.INTERNAL}
+    assert cloud.base_url == "https://cloud.example/v1"
+
+
+def test_a_cloud_endpoint_on_our_own_machines_may_hold_everything(write):
+    text = CLOUD.replace("region: global", "region: local").replace("https:", "http:")
+    assert load_routes(write(f"deployments: [{{{text}}}]"), {})[0].data_classes == set(DataClass)
+
+
+def test_every_mistake_is_listed_with_its_place(write):
+    path = write(
+        """
+        colour: blue
+        deployments:
+          - {adapter: local, name: ours, provider: local, model: m, serves: m, context_tokens: 0}
+          - {adapter: openai, name: ours, provider: cloud, model: m, serves: m, context_tokens: 5, region: mars,
+             base_url: 'ftp://x', timeouts: {connect_seconds: soon}, data_classes: [public, secret],
+             headers: {Authorization: 'Bearer x'}, credential: sk-123}
+          - {adapter: carrier-pigeon, name: p}
+          - just text
+        """
+    )
+    listed = mistakes(path)
+    assert [line.partition(": ")[0] for line in listed] == [
+        "colour",
+        "deployments[0].context_tokens",
+        "deployments[1].region",
+        "deployments[1].data_classes[1]",
+        "deployments[1].timeouts.connect_seconds",
+        "deployments[1].base_url",
+        "deployments[1].credential",
+        "deployments[1].headers",
+        "deployments[2]",
+        "deployments[3]",
+    ]
+    assert "sk-123" not in "".join(listed)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("base_url: 'http://cloud.example/v1'", "base_url must be https unless region is local"),
+        ("base_url: 'https://me:secret@cloud.example/v1'", "must hold no user, password, query or fragment"),
+        ("optional: true", "optional needs a credential that may be absent"),
+        ("colour: blue", "Extra inputs are not permitted"),
+        ('headers: {x-folder: "a\\r\\nb"}', "String should match pattern"),
+    ],
+)
+def test_a_dangerous_field_is_refused(write, change, complaint):
+    key = change.partition(":")[0]
+    kept = ", ".join(part for part in CLOUD.strip().split(",") if not part.strip().startswith(f"{key}:"))
+    (line,) = mistakes(write(f"deployments: [{{{kept.rstrip(', ')}, {change}}}]"))
+    assert complaint in line
+    assert "secret" not in line
+
+
+def test_a_missing_credential_is_a_mistake(write):
+    path = write(f"deployments: [{{{CLOUD}, credential: 'env:CLOUD_KEY', headers: {{x-folder: 'env:FOLDER'}}}}]")
+    assert mistakes(path, FOLDER="") == [
+        "deployments[0].credential: CLOUD_KEY is not set; set it, or mark the deployment optional",
+        "deployments[0].headers.x-folder: FOLDER is not set; set it, or mark the deployment optional",
+    ]
+    assert len(load_routes(path, {"CLOUD_KEY": "k", "FOLDER": "f"})) == 1
+
+
+def test_an_optional_deployment_without_its_credential_is_left_out(write):
+    path = write(f"deployments: [{LOCAL}, {{{CLOUD}, credential: 'env:CLOUD_KEY', optional: true}}]")
+    assert [each.name for each in load_routes(path, {})] == ["ours"]
+    assert [each.name for each in load_routes(path, {"CLOUD_KEY": "k"})] == ["ours", "cloud"]
+
+
+def test_nothing_left_is_a_mistake(write):
+    path = write(f"deployments: [{{{CLOUD}, credential: 'env:CLOUD_KEY', optional: true}}]")
+    assert mistakes(path) == ["deployments: every one is optional and none has its credential"]
+
+
+def test_a_name_used_twice_is_a_mistake(write):
+    assert mistakes(write(f"deployments: [{LOCAL}, {LOCAL}]")) == [
+        "deployments[0].name: 'ours' is used 2 times",
+        "deployments[1].name: 'ours' is used 2 times",
+    ]
+
+
+def test_a_model_is_either_for_chat_or_for_embeddings(write):
+    (line,) = mistakes(write(f"deployments: [{LOCAL}, {{{CLOUD}, embeds: true}}]"))
+    assert line == "deployments[1].embeds: 'm' is served both for chat and for embeddings"
+
+
+@pytest.mark.parametrize("text", ["", "deployments: []", "deployments: {}", "[]", "just text"])
+def test_a_file_without_deployments_is_a_mistake(write, text):
+    assert mistakes(write(text)) == ["deployments: must be a list with at least one deployment"]
+
+
+def test_a_key_that_stands_twice_is_a_mistake_not_a_silent_choice(write):
+    (line,) = mistakes(write("deployments: [{adapter: openai, region: eu, region: global}]"))
+    assert "region stands twice" in line
+
+
+def test_a_file_that_is_not_there_is_a_mistake(tmp_path):
+    (line,) = mistakes(tmp_path / "missing.yaml")
+    assert "missing.yaml" in line
