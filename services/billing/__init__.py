@@ -1,0 +1,1 @@
+"""Who asks, what may they spend, what happened: tenants, keys, budgets, ledger, audit."""

@@ -1,0 +1,184 @@
+"""Puts billing together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+from llmmesh.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from llmmesh.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
+from llmmesh.tenant.v1.tenant_pb2_grpc import add_TenantServiceServicer_to_server
+from meshkit.errors import DependencyUnavailable
+from meshkit.log import get_logger
+from meshkit.server import Mount, running
+from services.billing.audit.servicer import AuditServicer
+from services.billing.coalescing import Lane
+from services.billing.config import BillingConfig
+from services.billing.database.audit import AuditStore
+from services.billing.database.budgets import BudgetStore
+from services.billing.database.engine import Database
+from services.billing.database.ledger import LedgerStore
+from services.billing.database.prices import PriceStore
+from services.billing.database.reservations import ReservationStore
+from services.billing.database.settlements import SettlementStore
+from services.billing.database.tenants import KeyStore, TenantStore
+from services.billing.following import Following
+from services.billing.ledger import CacheHits
+from services.billing.metrics import LAPSED
+from services.billing.migrations.upgrade import upgrade
+from services.billing.price_list import read_price_list
+from services.billing.prices import PriceBook
+from services.billing.reservations import Held, Hold, Reservations, Settled, Settlement
+from services.billing.servicer import BillingServicer
+from services.billing.tenants.keyring import Keyring
+from services.billing.tenants.policies import Policies
+from services.billing.tenants.servicer import TenantServicer
+from services.billing.tenants.tokens import SigningKey
+
+RETRY_SECONDS = 0.25
+BATCH_ITEMS = 64
+WAITING_ITEMS = 2048
+
+log = get_logger()
+
+
+@asynccontextmanager
+async def billing(config: BillingConfig) -> AsyncIterator[int]:
+    """Run billing; yields the port it listens on. Until the database is there, calls are refused as unavailable."""
+    room = _Room(config)
+    try:
+        async with _background(*room.work()), running(room.mounts(), config, room="billing", ready=room.ready) as port:
+            try:
+                yield port
+            finally:
+                # Watchers would otherwise hold the drain up until its end.
+                room.policies.lose()
+    finally:
+        await room.database.close()
+
+
+class _Room:
+    """Everything that lives as long as the process."""
+
+    def __init__(self, config: BillingConfig) -> None:
+        self._config = config
+        self._signing_key = SigningKey.from_file(config.signing_key_file)
+        self.database = Database(
+            config.database_url.get_secret_value(),
+            seconds=config.database_seconds,
+            connections=config.database_connections,
+        )
+        self.policies = Policies()
+        self._book = PriceBook(config.base_currency)
+        self._prices = PriceStore(self.database)
+        self._budgets = BudgetStore(self.database)
+        self._tenants = TenantStore(self.database)
+        self._keys = KeyStore(self.database)
+        self._reservations = ReservationStore(self.database, lease_seconds=config.reservation_seconds)
+        settlements = SettlementStore(self.database)
+        self._holds: Lane[Hold, Held] = self._lane("hold", self._reservations.hold)
+        self._settlements: Lane[Settlement, Settled] = self._lane("settle", settlements.settle)
+
+    def mounts(self) -> list[Mount]:
+        """The three services of the room."""
+        return [
+            Mount(add_BillingServiceServicer_to_server, self._billing()),
+            Mount(add_TenantServiceServicer_to_server, self._tenancy()),
+            Mount(add_AuditServiceServicer_to_server, AuditServicer(AuditStore(self.database))),
+        ]
+
+    def work(self) -> list[Coroutine[Any, Any, Any]]:
+        """What runs beside the calls."""
+        return [self._holds.run(), self._settlements.run(), self._sweep(), self._open_and_follow()]
+
+    async def ready(self) -> bool:
+        """Whether calls can be served."""
+        return self.policies.live and await self.database.answers()
+
+    def _lane(self, name: str, work: Any) -> Lane[Any, Any]:
+        return Lane(
+            name, work, batch_items=BATCH_ITEMS, waiting_items=WAITING_ITEMS, seconds=self._config.database_seconds
+        )
+
+    def _billing(self) -> BillingServicer:
+        ledger = LedgerStore(self.database)
+        currency_of = self._budgets.currency_of
+        return BillingServicer(
+            reservations=Reservations(
+                self._book,
+                currency_of=currency_of,
+                hold=self._holds.submit,
+                settle=self._settlements.submit,
+                release=self._reservations.release,
+            ),
+            cache_hits=CacheHits(self._book, currency_of=currency_of, record=ledger.record),
+            budgets=self._budgets,
+            ledger=ledger,
+            prices=self._book,
+        )
+
+    def _tenancy(self) -> TenantServicer:
+        return TenantServicer(
+            tenants=self._tenants,
+            keys=self._keys,
+            keyring=Keyring(self._signing_key, write=self._keys.create),
+            policies=self.policies,
+            prices=self._book,
+            jwks=self._signing_key.jwks(),
+            jwks_seconds=self._config.jwks_seconds,
+        )
+
+    async def _open_and_follow(self) -> NoReturn:
+        await self._open()
+        await Following(
+            self.database,
+            tenants=self._tenants,
+            keys=self._keys,
+            prices=self._prices,
+            policies=self.policies,
+            book=self._book,
+            answer_seconds=self._config.database_seconds,
+        ).run()
+
+    async def _open(self) -> None:
+        """Migrate and import prices, however long the database takes to appear."""
+        waiting = False
+        while True:
+            try:
+                await upgrade(self.database.engine)
+                self.database.open()
+                await self._import_prices()
+            except DependencyUnavailable:
+                if not waiting:
+                    log.warning("waiting_for_database")
+                waiting = True
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    async def _import_prices(self) -> None:
+        if self._config.prices:
+            added = await self._prices.add(read_price_list(self._config.prices, self._config.base_currency))
+            log.info("prices_imported", rows=added)
+
+    async def _sweep(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(self._config.sweep_seconds)
+            try:
+                LAPSED.inc(await self._reservations.sweep())
+            except DependencyUnavailable:
+                log.warning("sweep_postponed")
+
+
+@asynccontextmanager
+async def _background(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
+    """Run `work` beside the block and cancel it at the end; if any of it fails, the block ends too."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in work]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()

@@ -1,0 +1,56 @@
+"""What differs between one deployment of billing and another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from meshkit.settings import ServiceSettings
+from services.billing.price_list import read_price_list
+
+
+class BillingConfig(ServiceSettings):
+    """Settings of the billing room."""
+
+    model_config = SettingsConfigDict(env_prefix="LLMMESH_BILLING_", frozen=True)
+
+    database_url: SecretStr
+    """Postgres, as postgresql+psycopg://user:password@host:port/name."""
+    signing_key_file: Path
+    """Private JWK (Ed25519) that signs virtual keys; made, readable by its owner alone, when missing."""
+    base_currency: str = Field(default="RUB", pattern="^[A-Z]{3}$")
+    """Currency that deployments are compared in, and budgets made without a currency are kept in."""
+    prices: Path | None = None
+    """Price file imported at start when it differs from the price book; none imports nothing."""
+    database_seconds: float = Field(default=2.0, gt=0)
+    """Longest that one call may wait for the database."""
+    database_connections: int = Field(default=8, ge=4)
+    """Most connections open at once."""
+    reservation_seconds: float = Field(default=900.0, gt=0)
+    """How long a reservation holds money without being settled; longer than any answer takes."""
+    sweep_seconds: float = Field(default=15.0, gt=0)
+    """How often lapsed reservations are let go."""
+    jwks_seconds: int = Field(default=300, ge=0)
+    """How long the key set may be cached."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr) -> SecretStr:
+        try:
+            driver = make_url(value.get_secret_value()).drivername
+        except ArgumentError:
+            raise ValueError("is no database URL") from None
+        if driver != "postgresql+psycopg":
+            raise ValueError("must start with postgresql+psycopg://")
+        return value
+
+    @field_validator("prices")
+    @classmethod
+    def _is_price_list(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and "base_currency" in info.data:
+            read_price_list(value, info.data["base_currency"])
+        return value

@@ -1,0 +1,147 @@
+"""Connections to Postgres that never outstay their deadline, however the server fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, cast
+
+import psycopg
+from sqlalchemy import URL, Executable, make_url, text
+from sqlalchemy.engine import RowMapping
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from meshkit.deadline import time_left
+from meshkit.errors import DependencyUnavailable
+from services.billing.metrics import STATEMENT_SECONDS
+
+Rows = Sequence[RowMapping]
+
+
+class Database:
+    """A bounded pool. Until `open` is called every use is refused: the schema may not be there yet."""
+
+    def __init__(self, url: str, *, seconds: float, connections: int) -> None:
+        self.url: URL = make_url(url)
+        self._seconds = seconds
+        self.engine: AsyncEngine = create_async_engine(
+            self.url, pool_size=connections, max_overflow=0, pool_timeout=seconds, pool_use_lifo=True
+        )
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._open = False
+
+    def open(self) -> None:
+        """Let statements in: the schema is up to date."""
+        self._open = True
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+    async def fetch(self, operation: str, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Rows:
+        """Run one statement that is harmless to repeat, in a transaction of its own.
+
+        It is run a second time when the pooled connection turns out to be dead, as all are after a restart of the
+        server.
+
+        Raises:
+            DependencyUnavailable: If the database is away or takes too long.
+        """
+        seconds = time_left(at_most=self._seconds)
+        started = time.monotonic()
+        try:
+            with STATEMENT_SECONDS.labels(operation).time():
+                return await self._fetch_once(statement, parameters, seconds)
+        except ConnectionStale:
+            return await self._fetch_once(statement, parameters, seconds - (time.monotonic() - started))
+
+    @asynccontextmanager
+    async def transaction(self, operation: str) -> AsyncIterator[AsyncConnection]:
+        """Run the block in one transaction, committed at its end.
+
+        Raises:
+            DependencyUnavailable: If the database is away or takes too long; nothing was then promised.
+        """
+        with STATEMENT_SECONDS.labels(operation).time():
+            seconds = time_left(at_most=self._seconds)
+            async with self._borrowed(self.engine, seconds) as connection, connection.begin():
+                yield connection
+
+    async def answers(self) -> bool:
+        """Whether the database answers within the deadline."""
+        await self.fetch("ping", text("SELECT 1"))
+        return True
+
+    async def _fetch_once(self, statement: Executable, parameters: Mapping[str, Any] | None, seconds: float) -> Rows:
+        async with self._borrowed(self._autocommit, seconds) as connection:
+            result = await connection.execute(statement, parameters)
+            return result.mappings().all() if result.returns_rows else ()
+
+    @asynccontextmanager
+    async def _borrowed(self, engine: AsyncEngine, seconds: float) -> AsyncIterator[AsyncConnection]:
+        if not self._open:
+            raise DependencyUnavailable("The database is not ready yet: retry in a moment.", retry_after_seconds=1)
+        until = time.monotonic() + seconds
+        with translated():
+            async with asyncio.timeout(seconds):
+                connection = await engine.connect()
+            try:
+                with cut_off(await driver(connection), until - time.monotonic()):
+                    yield connection
+            finally:
+                await connection.close()
+
+
+class ConnectionStale(DependencyUnavailable):
+    """The pooled connection was dead; a new one may work."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's ways of saying that the database is away into ours; its text stays inside."""
+    away = "The database is away: retry in a moment."
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        kind = ConnectionStale if error.connection_invalidated else DependencyUnavailable
+        raise kind(away, retry_after_seconds=1) from error
+    except (psycopg.OperationalError, PoolTimeout, TimeoutError, OSError) as error:
+        raise DependencyUnavailable(away, retry_after_seconds=1) from error
+    except DBAPIError as error:
+        # A standby that has just taken our connections over refuses to write.
+        if getattr(error.orig, "sqlstate", None) == "25006":
+            raise DependencyUnavailable(away, retry_after_seconds=1) from error
+        raise
+
+
+async def driver(connection: AsyncConnection) -> psycopg.AsyncConnection[Any]:
+    """The psycopg connection below."""
+    raw = await connection.get_raw_connection()
+    return cast("psycopg.AsyncConnection[Any]", raw.driver_connection)
+
+
+@contextmanager
+def cut_off(connection: psycopg.AsyncConnection[Any], seconds: float) -> Iterator[None]:
+    """Cut the connection if the block takes longer than `seconds`: what it awaits then fails at once.
+
+    Cancelling is no way out: the driver then asks the server to cancel and waits for its answer, which a frozen
+    server never gives.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _shut_down, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _shut_down(connection: psycopg.AsyncConnection[Any]) -> None:
+    if connection.closed:
+        return
+    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,176 @@
+"""Holding and letting go: each a single statement over many reservations at once.
+
+Every statement locks the budget rows first, in order of tenant, and so never deadlocks with another. `now()` of a
+statement that waited for a lock lies before what the lock's last holder did; therefore a budget's period never moves
+back.
+
+None waits for the disk (`relaxed`, which holds for its own transaction alone): a hold lost in a crash would have lapsed
+anyway, and settling does not need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import orjson
+from sqlalchemy import RowMapping, text
+
+from services.billing.database.engine import Database
+from services.billing.reservations import Held, Hold, Lease
+
+_HOLD = text("""
+WITH RECURSIVE relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
+asked AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(CAST(:holds AS jsonb)) AS hold(
+        ordinal int, tenant_id text, key_id text, request_id text, model text, fingerprint text,
+        amount_micros bigint, priced_at timestamptz)
+),
+standing AS MATERIALIZED (
+    SELECT asked.ordinal, r.fingerprint, r.amount_micros, r.priced_at, r.expire_time
+    FROM asked JOIN reservations r USING (tenant_id, request_id)
+),
+billed AS MATERIALIZED (
+    SELECT asked.ordinal FROM asked JOIN ledger USING (tenant_id, request_id)
+),
+budget AS MATERIALIZED (
+    SELECT tenant_id, limit_micros, reserved_micros,
+        CASE WHEN period_start < date_trunc('month', now(), 'UTC') THEN 0 ELSE spent_micros END AS spent_micros,
+        greatest(period_start, date_trunc('month', now(), 'UTC')) AS period_start
+    FROM budgets WHERE tenant_id IN (SELECT tenant_id FROM asked) ORDER BY tenant_id FOR UPDATE
+),
+fresh AS MATERIALIZED (
+    SELECT asked.*, row_number() OVER (PARTITION BY tenant_id ORDER BY ordinal) AS turn
+    FROM asked
+    WHERE ordinal NOT IN (SELECT ordinal FROM standing) AND ordinal NOT IN (SELECT ordinal FROM billed)
+),
+served AS (
+    SELECT tenant_id, CAST(0 AS bigint) AS turn, limit_micros - spent_micros - reserved_micros AS left_micros,
+        false AS fits
+    FROM budget
+    UNION ALL
+    SELECT tenant_id, fresh.turn,
+        left_micros - CASE WHEN fresh.amount_micros <= left_micros THEN fresh.amount_micros ELSE 0 END,
+        fresh.amount_micros <= left_micros
+    FROM served JOIN fresh USING (tenant_id) WHERE fresh.turn = served.turn + 1
+),
+held AS (
+    INSERT INTO reservations
+        (tenant_id, request_id, key_id, model, fingerprint, amount_micros, priced_at, expire_time)
+    SELECT tenant_id, request_id, key_id, model, fingerprint, amount_micros, priced_at,
+        clock_timestamp() + make_interval(secs => :lease_seconds)
+    FROM fresh JOIN served USING (tenant_id, turn) WHERE fits
+    ON CONFLICT (tenant_id, request_id) DO NOTHING
+    RETURNING tenant_id, request_id, fingerprint, amount_micros, priced_at, expire_time
+),
+counted AS (
+    UPDATE budgets
+    SET reserved_micros = budget.reserved_micros + added.micros, spent_micros = budget.spent_micros,
+        period_start = budget.period_start
+    FROM budget JOIN (SELECT tenant_id, sum(amount_micros)::bigint AS micros FROM held GROUP BY tenant_id) AS added
+        USING (tenant_id)
+    WHERE budgets.tenant_id = budget.tenant_id
+)
+SELECT budget.tenant_id IS NOT NULL AS budget_known,
+    coalesce(served.fits, false) AND held.request_id IS NULL AS overtaken,
+    coalesce(budget.limit_micros, 0) AS limit_micros,
+    coalesce(served.left_micros, 0) AS left_micros,
+    billed.ordinal IS NOT NULL AS billed,
+    coalesce(held.fingerprint, standing.fingerprint) AS fingerprint,
+    coalesce(held.amount_micros, standing.amount_micros, 0) AS amount_micros,
+    coalesce(held.priced_at, standing.priced_at) AS priced_at,
+    coalesce(held.expire_time, standing.expire_time) AS expire_time
+FROM relaxed CROSS JOIN asked
+LEFT JOIN budget USING (tenant_id)
+LEFT JOIN fresh USING (ordinal)
+LEFT JOIN served ON served.tenant_id = fresh.tenant_id AND served.turn = fresh.turn
+LEFT JOIN held ON held.tenant_id = asked.tenant_id AND held.request_id = asked.request_id
+LEFT JOIN standing USING (ordinal)
+LEFT JOIN billed USING (ordinal)
+ORDER BY ordinal
+""")
+
+_RELEASE = text("""
+WITH relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
+budget AS MATERIALIZED (
+    SELECT tenant_id, reserved_micros FROM budgets WHERE tenant_id = :tenant_id FOR UPDATE
+),
+released AS (
+    DELETE FROM reservations r USING budget
+    WHERE r.tenant_id = budget.tenant_id AND r.request_id = :request_id
+    RETURNING r.tenant_id, r.amount_micros
+),
+counted AS (
+    UPDATE budgets SET reserved_micros = budget.reserved_micros - released.amount_micros
+    FROM budget JOIN released USING (tenant_id) WHERE budgets.tenant_id = budget.tenant_id
+)
+SELECT count(*) AS released FROM relaxed, released
+""")
+
+_SWEEP = text("""
+WITH relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
+budget AS MATERIALIZED (
+    SELECT tenant_id, reserved_micros FROM budgets
+    WHERE tenant_id IN (SELECT tenant_id FROM reservations WHERE expire_time <= now())
+    ORDER BY tenant_id FOR UPDATE SKIP LOCKED
+),
+lapsed AS (
+    DELETE FROM reservations r USING budget WHERE r.tenant_id = budget.tenant_id AND r.expire_time <= now()
+    RETURNING r.tenant_id, r.amount_micros
+),
+counted AS (
+    UPDATE budgets SET reserved_micros = budget.reserved_micros - gone.micros
+    FROM budget JOIN (SELECT tenant_id, sum(amount_micros)::bigint AS micros FROM lapsed GROUP BY tenant_id) AS gone
+        USING (tenant_id)
+    WHERE budgets.tenant_id = budget.tenant_id
+)
+SELECT count(*) AS lapsed FROM relaxed, lapsed
+""")
+
+
+class ReservationStore:
+    """Reservations in Postgres."""
+
+    def __init__(self, database: Database, *, lease_seconds: float) -> None:
+        self._database = database
+        self._lease_seconds = lease_seconds
+
+    async def hold(self, holds: Sequence[Hold]) -> list[Held]:
+        """Hold as many of `holds`, in their order, as the budgets allow; one answer each.
+
+        A row exists exactly as long as its amount is counted in the budget.
+        """
+        asked = [{"ordinal": ordinal, **asdict(hold)} for ordinal, hold in enumerate(holds)]
+        parameters = {"holds": orjson.dumps(asked).decode(), "lease_seconds": self._lease_seconds}
+        rows = await self._database.fetch("hold", _HOLD, parameters)
+        answers = [_held(row) for row in rows]
+        # Another replica made the same hold between our snapshot and our lock: now it can be seen.
+        overtaken = [index for index, row in enumerate(rows) if row["overtaken"]]
+        if overtaken:
+            again = await self.hold([holds[index] for index in overtaken])
+            for index, answer in zip(overtaken, again, strict=True):
+                answers[index] = answer
+        return answers
+
+    async def release(self, lease: Lease) -> None:
+        """Let one reservation go, if it stands."""
+        parameters = {"tenant_id": lease.tenant_id, "request_id": lease.request_id}
+        await self._database.fetch("release", _RELEASE, parameters)
+
+    async def sweep(self) -> int:
+        """Let lapsed reservations go; says how many. Tenants another replica is busy with are left to it."""
+        rows = await self._database.fetch("sweep", _SWEEP)
+        return int(rows[0]["lapsed"])
+
+
+def _held(row: RowMapping) -> Held:
+    return Held(
+        budget_known=row["budget_known"],
+        left_micros=row["left_micros"],
+        limit_micros=row["limit_micros"],
+        billed=row["billed"],
+        fingerprint=row["fingerprint"],
+        amount_micros=row["amount_micros"],
+        priced_at=row["priced_at"],
+        expire_time=row["expire_time"],
+    )

@@ -1,0 +1,185 @@
+"""The tables. Migrations make them; a test holds the two together."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+metadata = MetaData(
+    naming_convention={
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+def _text(name: str, *, primary_key: bool = False) -> Column[str]:
+    return Column(name, Text, primary_key=primary_key, nullable=False)
+
+
+def _micros(name: str) -> Column[int]:
+    return Column(name, BigInteger, CheckConstraint(f"{name} >= 0", name=name), nullable=False)
+
+
+def _time(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=False)
+
+
+def _made() -> Column[object]:
+    return Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now())
+
+
+def _serial() -> Column[int]:
+    return Column("id", BigInteger, Identity(always=True), primary_key=True)
+
+
+def _of_tenant(*, primary_key: bool = False) -> Column[str]:
+    return Column("tenant_id", Text, ForeignKey("tenants.id"), primary_key=primary_key, nullable=False)
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, Integer, nullable=False)
+
+
+tenants = Table(
+    "tenants",
+    metadata,
+    _text("id", primary_key=True),
+    _text("display_name"),
+    Column("allowed_models", ARRAY(Text), nullable=False),
+    Column("allowed_deployments", ARRAY(Text), nullable=False),
+    _text("residency"),
+    _text("cache"),
+    Column("guard_fail_open", Boolean, nullable=False),
+    _made(),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    _text("id", primary_key=True),
+    _of_tenant(),
+    _text("display_name"),
+    Column("roles", ARRAY(Text), nullable=False),
+    _made(),
+    _time("expire_time"),
+    Column("revoke_time", DateTime(timezone=True)),
+    Index(None, "tenant_id", "create_time", "id"),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    _of_tenant(primary_key=True),
+    _text("currency_code"),
+    _micros("limit_micros"),
+    _micros("spent_micros"),
+    _micros("reserved_micros"),
+    _time("period_start"),
+    # Room on the page for the next version of a row that every request rewrites.
+    postgresql_with={"fillfactor": "50"},
+)
+
+prices = Table(
+    "prices",
+    metadata,
+    _serial(),
+    _text("deployment"),
+    _text("currency_code"),
+    _micros("input_micros"),
+    _micros("cached_input_micros"),
+    _micros("output_micros"),
+    _time("effective_time"),
+    UniqueConstraint("deployment", "effective_time"),
+)
+
+exchange_rates = Table(
+    "exchange_rates",
+    metadata,
+    _serial(),
+    _text("currency_code"),
+    _micros("rate_micros"),
+    _time("effective_time"),
+    UniqueConstraint("currency_code", "effective_time"),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    _of_tenant(primary_key=True),
+    _text("request_id", primary_key=True),
+    _text("key_id"),
+    _text("model"),
+    _text("fingerprint"),
+    _micros("amount_micros"),
+    _time("priced_at"),
+    _time("expire_time"),
+    Index(None, "expire_time"),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    _serial(),
+    _of_tenant(),
+    _text("request_id"),
+    _text("key_id"),
+    _text("model"),
+    _text("deployment"),
+    _text("provider"),
+    _text("cache_status"),
+    _count("input_tokens"),
+    _count("cached_input_tokens"),
+    _count("cache_write_tokens"),
+    _count("output_tokens"),
+    _count("reasoning_tokens"),
+    Column("estimated", Boolean, nullable=False),
+    _micros("cost_micros"),
+    _micros("saved_micros"),
+    _text("currency_code"),
+    _text("finish_reason"),
+    _made(),
+    UniqueConstraint("tenant_id", "request_id"),
+    Index(None, "tenant_id", "create_time", "id"),
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    _serial(),
+    # No foreign key: an event about a tenant nobody knows is worth keeping.
+    _text("tenant_id"),
+    _text("request_id"),
+    _text("key_id"),
+    _text("model"),
+    _text("outcome"),
+    _text("reason"),
+    _text("data_class"),
+    Column("guard_rules", ARRAY(Text), nullable=False),
+    _text("guard_policy_version"),
+    _text("deployment"),
+    _text("cache_status"),
+    _text("prompt_sha256"),
+    _text("answer_sha256"),
+    _made(),
+    UniqueConstraint("tenant_id", "request_id"),
+    Index(None, "tenant_id", "create_time", "id"),
+)

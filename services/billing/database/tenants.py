@@ -1,0 +1,164 @@
+"""Tenants and their keys in Postgres. Triggers announce every change to whoever listens."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import RowMapping, func, insert, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as insert_or_skip
+
+from services.billing.database.engine import Database
+from services.billing.database.schema import budgets, keys, tenants
+from services.billing.pagination import Position
+from services.billing.tenants.tenant import Key, NewTenant, Policy, Tenant
+
+
+class TenantStore:
+    """Tenants in Postgres."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, new: NewTenant) -> Tenant | None:
+        """Make a tenant and its budget; None when the id is taken."""
+        row = {"id": new.id, "display_name": new.display_name, **_columns(new.policy)}
+        budget = {
+            "tenant_id": new.id,
+            "currency_code": new.currency_code,
+            "limit_micros": new.budget_limit_micros,
+            "spent_micros": 0,
+            "reserved_micros": 0,
+            "period_start": func.date_trunc("month", func.now(), "UTC"),
+        }
+        statement = insert_or_skip(tenants).values(row).on_conflict_do_nothing().returning(tenants)
+        async with self._database.transaction("create_tenant") as connection:
+            made = (await connection.execute(statement)).mappings().one_or_none()
+            if made is None:
+                return None
+            await connection.execute(insert(budgets).values(budget))
+        return _tenant(made)
+
+    async def get(self, tenant_id: str) -> Tenant | None:
+        """One tenant."""
+        rows = await self._database.fetch("get_tenant", select(tenants).where(tenants.c.id == tenant_id))
+        return _tenant(rows[0]) if rows else None
+
+    async def page(self, *, most: int, after: str, only: str | None) -> list[Tenant]:
+        """At most `most` tenants by id, after the id `after`; `only` one when it is given."""
+        statement = select(tenants).where(tenants.c.id > after).order_by(tenants.c.id).limit(most)
+        if only is not None:
+            statement = statement.where(tenants.c.id == only)
+        return [_tenant(row) for row in await self._database.fetch("list_tenants", statement)]
+
+    async def all(self) -> list[Tenant]:
+        """Every tenant."""
+        return [_tenant(row) for row in await self._database.fetch("all_tenants", select(tenants))]
+
+    async def update(self, tenant_id: str, *, display_name: str | None, policy: Policy | None) -> Tenant | None:
+        """Change what is given; None when there is no such tenant."""
+        columns = dict(_columns(policy)) if policy else {}
+        if display_name is not None:
+            columns["display_name"] = display_name
+        if not columns:
+            return await self.get(tenant_id)
+        statement = update(tenants).where(tenants.c.id == tenant_id).values(columns).returning(tenants)
+        rows = await self._database.fetch("update_tenant", statement)
+        return _tenant(rows[0]) if rows else None
+
+
+class KeyStore:
+    """Virtual keys in Postgres: their ids, never their tokens."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, key: Key) -> bool:
+        """Write a key; False when there is no such tenant."""
+        source = select(tenants.c.id).where(tenants.c.id == key.tenant_id)
+        row = {
+            "id": key.id,
+            "tenant_id": key.tenant_id,
+            "display_name": key.display_name,
+            "roles": list(key.roles),
+            "create_time": key.create_time,
+            "expire_time": key.expire_time,
+        }
+        async with self._database.transaction("create_key") as connection:
+            if (await connection.execute(source)).one_or_none() is None:
+                return False
+            await connection.execute(insert(keys).values(row))
+        return True
+
+    async def get(self, key_id: str) -> Key | None:
+        """One key, whoever's it is."""
+        rows = await self._database.fetch("get_key", select(keys).where(keys.c.id == key_id))
+        return _key(rows[0]) if rows else None
+
+    async def page(self, tenant_id: str, *, most: int, before: Position | None) -> list[Key]:
+        """At most `most` keys of a tenant, newest first, older than `before`."""
+        statement = select(keys).where(keys.c.tenant_id == tenant_id)
+        if before:
+            statement = statement.where(tuple_(keys.c.create_time, keys.c.id) < (before.time, before.id))
+        statement = statement.order_by(keys.c.create_time.desc(), keys.c.id.desc()).limit(most)
+        return [_key(row) for row in await self._database.fetch("list_keys", statement)]
+
+    async def revoke(self, tenant_id: str, key_id: str) -> Key | None:
+        """Revoke a key for good; the first time counts. None when the tenant has no such key."""
+        statement = (
+            update(keys)
+            .where(keys.c.tenant_id == tenant_id, keys.c.id == key_id)
+            .values(revoke_time=func.coalesce(keys.c.revoke_time, func.now()))
+            .returning(keys)
+        )
+        rows = await self._database.fetch("revoke_key", statement)
+        return _key(rows[0]) if rows else None
+
+    async def revoke_named(self, tenant_id: str, display_name: str) -> None:
+        """Revoke every key of a tenant that goes by a name."""
+        statement = (
+            update(keys)
+            .where(keys.c.tenant_id == tenant_id, keys.c.display_name == display_name, keys.c.revoke_time.is_(None))
+            .values(revoke_time=func.now())
+        )
+        await self._database.fetch("revoke_keys", statement)
+
+    async def revoked(self) -> dict[str, datetime]:
+        """Keys that are revoked and would still be valid, each with the time it would have expired."""
+        statement = select(keys.c.id, keys.c.expire_time).where(
+            keys.c.revoke_time.is_not(None), keys.c.expire_time > func.now()
+        )
+        rows = await self._database.fetch("revoked_keys", statement)
+        return {row["id"]: row["expire_time"] for row in rows}
+
+
+def _columns(policy: Policy) -> dict[str, object]:
+    return {
+        "allowed_models": list(policy.allowed_models),
+        "allowed_deployments": list(policy.allowed_deployments),
+        "residency": policy.residency,
+        "cache": policy.cache,
+        "guard_fail_open": policy.guard_fail_open,
+    }
+
+
+def _tenant(row: RowMapping) -> Tenant:
+    policy = Policy(
+        allowed_models=tuple(row["allowed_models"]),
+        allowed_deployments=tuple(row["allowed_deployments"]),
+        residency=row["residency"],
+        cache=row["cache"],
+        guard_fail_open=row["guard_fail_open"],
+    )
+    return Tenant(row["id"], row["display_name"], policy, row["create_time"])
+
+
+def _key(row: RowMapping) -> Key:
+    return Key(
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        display_name=row["display_name"],
+        roles=tuple(row["roles"]),
+        create_time=row["create_time"],
+        expire_time=row["expire_time"],
+        revoke_time=row["revoke_time"],
+    )

@@ -1,0 +1,182 @@
+"""Between the room's own words and the messages of its protos."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from llmmesh.billing.v1 import billing_pb2
+from llmmesh.chat.v1 import chat_pb2
+from meshkit.errors import FieldInvalid
+from services.billing.fields import check_count, check_listed, check_tenant_id, check_text
+from services.billing.ledger import Budget, CacheHit, LedgerRow, UsageTotal
+from services.billing.prices import Quote, Usage
+from services.billing.reservations import Ask, Reservation
+
+if TYPE_CHECKING:
+    from google.protobuf.internal.enum_type_wrapper import _EnumTypeWrapper as EnumType
+
+Value = TypeVar("Value", bound=int)
+
+_TOKEN_FIELDS = (
+    "input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens"
+)  # fmt: skip
+_FREE_CACHE_STATUSES = ("exact", "semantic")
+MOST_DEPLOYMENTS = 100
+
+
+def enum_word(field: str, enum: EnumType[Value], value: Value) -> str:
+    """The word of an enum value: FINISH_REASON_STOP is "stop".
+
+    Raises:
+        FieldInvalid: If the enum has no such value.
+    """
+    try:
+        return enum.Name(value).removeprefix(_prefix(enum)).lower()
+    except ValueError:
+        raise FieldInvalid(field, f"has no value {value}") from None
+
+
+def enum_value(enum: EnumType[Value], word: str) -> Value:
+    """The enum value of a word that `enum_word` gave."""
+    return enum.Value(_prefix(enum) + word.upper())
+
+
+def timestamp(time: datetime) -> Timestamp:
+    """A time as a message."""
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def time_of(field: str, message: Timestamp) -> datetime:
+    """A message as a time.
+
+    Raises:
+        FieldInvalid: If it lies outside the years 1 to 9999.
+    """
+    try:
+        return message.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise FieldInvalid(field, "is not a valid time") from None
+
+
+def ask_of(request: billing_pb2.CreateReservationRequest) -> Ask:
+    """What a reservation is asked for."""
+    if not 1 <= len(request.deployments) <= MOST_DEPLOYMENTS:
+        raise FieldInvalid("deployments", f"must hold 1 to {MOST_DEPLOYMENTS} names")
+    return Ask(
+        request_id=check_text("request_id", request.request_id),
+        model=check_text("model", request.model),
+        deployments=tuple(check_text("deployments", deployment) for deployment in request.deployments),
+        input_tokens=check_count("input_tokens", request.input_tokens),
+        max_output_tokens=check_count("max_output_tokens", request.max_output_tokens),
+    )
+
+
+def usage_of(field: str, message: chat_pb2.TokenUsage) -> Usage:
+    """Token counts."""
+    counts = {name: check_count(f"{field}.{name}", getattr(message, name)) for name in _TOKEN_FIELDS}
+    return Usage(**counts, estimated=message.estimated)
+
+
+def cache_hit_of(field: str, message: billing_pb2.UsageRecord) -> CacheHit:
+    """A row of an answer that cost nothing."""
+    if message.cost_micros:
+        raise FieldInvalid(f"{field}.cost_micros", "must be 0: what costs money is settled by CommitReservation")
+    made = time_of(f"{field}.create_time", message.create_time) if message.HasField("create_time") else None
+    return CacheHit(
+        request_id=check_text(f"{field}.request_id", message.request_id),
+        tenant_id=check_tenant_id(f"{field}.tenant_id", message.tenant_id),
+        key_id=check_text(f"{field}.key_id", message.key_id, required=False),
+        model=check_text(f"{field}.model", message.model),
+        deployment=check_text(f"{field}.deployment", message.deployment),
+        provider=check_text(f"{field}.provider", message.provider, required=False),
+        cache_status=check_listed(f"{field}.cache_status", message.cache_status, _FREE_CACHE_STATUSES),
+        usage=usage_of(f"{field}.usage", message.usage),
+        finish_reason=enum_word(f"{field}.finish_reason", chat_pb2.FinishReason, message.finish_reason),
+        create_time=made,
+    )
+
+
+def reservation_message(reservation: Reservation) -> billing_pb2.Reservation:
+    """A reservation."""
+    return billing_pb2.Reservation(
+        id=reservation.id,
+        amount_micros=reservation.amount_micros,
+        currency_code=reservation.currency_code,
+        expire_time=timestamp(reservation.expire_time),
+    )
+
+
+def price_message(quote: Quote) -> billing_pb2.Price:
+    """A price in force."""
+    return billing_pb2.Price(
+        deployment=quote.price.deployment,
+        currency_code=quote.price.currency_code,
+        input_micros=quote.price.input_micros,
+        cached_input_micros=quote.price.cached_input_micros,
+        output_micros=quote.price.output_micros,
+        effective_time=timestamp(quote.price.effective_time),
+        base_input_micros=quote.base_input_micros,
+        base_output_micros=quote.base_output_micros,
+    )
+
+
+def budget_message(budget: Budget) -> billing_pb2.Budget:
+    """A budget."""
+    return billing_pb2.Budget(
+        tenant_id=budget.tenant_id,
+        limit_micros=budget.limit_micros,
+        spent_micros=budget.spent_micros,
+        reserved_micros=budget.reserved_micros,
+        currency_code=budget.currency_code,
+        period_start_time=timestamp(budget.period_start),
+    )
+
+
+def usage_record_message(row: LedgerRow) -> billing_pb2.UsageRecord:
+    """A ledger row."""
+    usage = chat_pb2.TokenUsage(
+        input_tokens=row.usage.input_tokens,
+        cached_input_tokens=row.usage.cached_input_tokens,
+        cache_write_tokens=row.usage.cache_write_tokens,
+        output_tokens=row.usage.output_tokens,
+        reasoning_tokens=row.usage.reasoning_tokens,
+        estimated=row.usage.estimated,
+    )
+    return billing_pb2.UsageRecord(
+        request_id=row.request_id,
+        tenant_id=row.tenant_id,
+        key_id=row.key_id,
+        model=row.model,
+        deployment=row.deployment,
+        provider=row.provider,
+        cache_status=row.cache_status,
+        usage=usage,
+        cost_micros=row.cost_micros,
+        saved_micros=row.saved_micros,
+        currency_code=row.currency_code,
+        finish_reason=enum_value(chat_pb2.FinishReason, row.finish_reason),
+        create_time=timestamp(row.create_time),
+    )
+
+
+def usage_total_message(total: UsageTotal, currency_code: str) -> billing_pb2.UsageTotal:
+    """A line of a summary."""
+    return billing_pb2.UsageTotal(
+        name=total.name,
+        request_count=total.request_count,
+        cached_count=total.cached_count,
+        token_count=total.token_count,
+        cost_micros=total.cost_micros,
+        saved_micros=total.saved_micros,
+        currency_code=currency_code,
+    )
+
+
+def _prefix(enum: EnumType[Value]) -> str:
+    """The part every value's name begins with."""
+    return enum.keys()[0].removesuffix("UNSPECIFIED")

@@ -1,0 +1,162 @@
+"""The price book: what tokens cost at a deployment, and what a currency is worth."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from operator import itemgetter
+from typing import Generic, TypeVar
+
+from meshkit.errors import BillingUnavailable, FieldInvalid, ResourceNotFound
+from services.billing.money import MICROS, MOST_MICROS, ceil_div
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens in disjoint buckets: their sum is the total."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Micro-units per million tokens at one deployment, in force from `effective_time` on."""
+
+    deployment: str
+    currency_code: str
+    input_micros: int
+    cached_input_micros: int
+    output_micros: int
+    effective_time: datetime
+
+    def of(self, usage: Usage) -> int:
+        """Price of `usage` in millionths of a micro-unit: nothing is rounded yet.
+
+        Tokens written to a provider's prompt cache cost what uncached input costs.
+        """
+        return (
+            (usage.input_tokens + usage.cache_write_tokens) * self.input_micros
+            + usage.cached_input_tokens * self.cached_input_micros
+            + (usage.output_tokens + usage.reasoning_tokens) * self.output_micros
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeRate:
+    """Micro-units of the base currency that one unit of a currency is worth from `effective_time` on."""
+
+    currency_code: str
+    rate_micros: int
+    effective_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A price in force, and what it is in the base currency."""
+
+    price: Price
+    base_input_micros: int
+    base_output_micros: int
+
+
+class PriceBook:
+    """All prices and rates in memory, past and future; empty until `load` is called."""
+
+    def __init__(self, base_currency: str) -> None:
+        self.base_currency = base_currency
+        self.loaded = False
+        self._prices: dict[str, _History[Price]] = {}
+        self._rates: dict[str, _History[ExchangeRate]] = {}
+
+    def load(self, prices: Iterable[Price], rates: Iterable[ExchangeRate]) -> None:
+        """Replace everything the book holds."""
+        self._prices = _histories((price.deployment, price.effective_time, price) for price in prices)
+        self._rates = _histories((rate.currency_code, rate.effective_time, rate) for rate in rates)
+        self.loaded = True
+
+    def cost(self, deployment: str, usage: Usage, currency_code: str, at: datetime) -> int:
+        """Price of `usage` at `deployment` at the time `at`, in micro-units of a currency, rounded up once.
+
+        Raises:
+            ResourceNotFound: If the deployment had no price, or a currency no rate.
+            FieldInvalid: If the amount is absurd.
+            BillingUnavailable: If the book is not loaded yet.
+        """
+        price = self.price(deployment, at)
+        cost = ceil_div(price.of(usage) * self._rate(price.currency_code, at), MICROS * self._rate(currency_code, at))
+        if cost > MOST_MICROS:
+            raise FieldInvalid("usage", "costs more than a billion units: check the token counts")
+        return cost
+
+    def dearest(self, deployments: Sequence[str], usage: Usage, currency_code: str, at: datetime) -> int:
+        """The most that `usage` can cost at any of `deployments`."""
+        return max(self.cost(deployment, usage, currency_code, at) for deployment in deployments)
+
+    def price(self, deployment: str, at: datetime) -> Price:
+        """The price of `deployment` in force at the time `at`."""
+        if not self.loaded:
+            raise BillingUnavailable("The price book is not loaded yet: retry in a moment.", retry_after_seconds=1)
+        history = self._prices.get(deployment)
+        price = history.at(at) if history else None
+        if price is None:
+            raise ResourceNotFound(
+                f"The price book has no price for deployment {deployment!r}: add it to the price file.",
+                resource=f"prices/{deployment}",
+            )
+        return price
+
+    def knows_currency(self, currency_code: str, at: datetime) -> bool:
+        """Whether amounts can be converted to the currency."""
+        history = self._rates.get(currency_code)
+        return currency_code == self.base_currency or bool(history and history.at(at))
+
+    def in_force(self, at: datetime) -> list[Quote]:
+        """Every deployment's price at the time `at`, by deployment."""
+        prices = (self._prices[deployment].at(at) for deployment in sorted(self._prices))
+        return [self._quote(price, at) for price in prices if price]
+
+    def _quote(self, price: Price, at: datetime) -> Quote:
+        rate = self._rate(price.currency_code, at)
+        return Quote(price, ceil_div(price.input_micros * rate, MICROS), ceil_div(price.output_micros * rate, MICROS))
+
+    def _rate(self, currency_code: str, at: datetime) -> int:
+        if currency_code == self.base_currency:
+            return MICROS
+        history = self._rates.get(currency_code)
+        rate = history.at(at) if history else None
+        if rate is None:
+            raise ResourceNotFound(
+                f"The price book has no exchange rate for {currency_code!r}: add it to the price file.",
+                resource=f"exchange_rates/{currency_code}",
+            )
+        return rate.rate_micros
+
+
+class _History(Generic[Row]):
+    """Dated rows of one deployment or currency."""
+
+    def __init__(self, dated: Iterable[tuple[datetime, Row]]) -> None:
+        ordered = sorted(dated, key=itemgetter(0))
+        self._times = [time for time, _ in ordered]
+        self._rows = [row for _, row in ordered]
+
+    def at(self, time: datetime) -> Row | None:
+        """The row in force at `time`; None before the first."""
+        index = bisect_right(self._times, time)
+        return self._rows[index - 1] if index else None
+
+
+def _histories(rows: Iterable[tuple[str, datetime, Row]]) -> dict[str, _History[Row]]:
+    grouped: dict[str, list[tuple[datetime, Row]]] = {}
+    for name, time, row in rows:
+        grouped.setdefault(name, []).append((time, row))
+    return {name: _History(dated) for name, dated in grouped.items()}

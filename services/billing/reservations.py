@@ -1,0 +1,258 @@
+"""Money held before a call and settled after it."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+
+from meshkit.errors import (
+    BillingUnavailable,
+    BudgetExceeded,
+    DependencyUnavailable,
+    MeshError,
+    ReservationConflict,
+    ResourceNotFound,
+)
+from meshkit.identity import Identity
+from services.billing.metrics import LEDGER_ROWS, RESERVATIONS, count_cost
+from services.billing.money import to_text
+from services.billing.prices import PriceBook, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request about to be made."""
+
+    request_id: str
+    model: str
+    deployments: tuple[str, ...]
+    input_tokens: int
+    max_output_tokens: int
+
+    @property
+    def worst_case(self) -> Usage:
+        """The most it can use."""
+        return Usage(input_tokens=self.input_tokens, output_tokens=self.max_output_tokens)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same body, another for any other."""
+        body = (self.model, sorted(self.deployments), self.input_tokens, self.max_output_tokens)
+        return hashlib.blake2b(orjson.dumps(body), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a reservation's id says: all that settling needs.
+
+    Settling therefore reads nothing first, and bills also when the row is gone: lapsed, or lost in a crash of the
+    database, for which reservations are not flushed to disk.
+    """
+
+    tenant_id: str
+    key_id: str
+    request_id: str
+    model: str
+    currency_code: str
+    priced_at: datetime
+    """Time whose prices hold for this request."""
+
+    def to_id(self) -> str:
+        """Write it as an opaque id."""
+        parts = (self.tenant_id, self.key_id, self.request_id, self.model, self.currency_code, self.priced_at)
+        return urlsafe_b64encode(orjson.dumps(parts)).decode().rstrip("=")
+
+    @classmethod
+    def from_id(cls, reservation_id: str) -> Lease:
+        """Read an id that `to_id` wrote.
+
+        Raises:
+            ValueError: If it is no such id.
+        """
+        padding = "=" * (-len(reservation_id) % 4)
+        parts = orjson.loads(urlsafe_b64decode(reservation_id + padding))
+        if not isinstance(parts, list) or len(parts) != 6:
+            raise ValueError("not the id of a reservation")
+        if not all(isinstance(part, str) and part.isprintable() for part in parts):
+            raise ValueError("not the id of a reservation")
+        tenant_id, key_id, request_id, model, currency_code, priced_at = parts
+        time = datetime.fromisoformat(priced_at).astimezone(UTC)
+        return cls(tenant_id, key_id, request_id, model, currency_code, time)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """An amount to be held."""
+
+    tenant_id: str
+    key_id: str
+    request_id: str
+    model: str
+    fingerprint: str
+    amount_micros: int
+    priced_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the database says about a hold that was asked for."""
+
+    budget_known: bool
+    left_micros: int
+    limit_micros: int
+    billed: bool
+    """The request has its ledger row already."""
+    fingerprint: str | None
+    """Of the hold that stands under this request id; None when none does."""
+    amount_micros: int
+    priced_at: datetime | None
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """An amount held against a budget."""
+
+    id: str
+    amount_micros: int
+    currency_code: str
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What was used, to be billed."""
+
+    lease: Lease
+    deployment: str
+    provider: str
+    usage: Usage
+    cost_micros: int
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What the ledger says about a settlement that was asked for."""
+
+    cost_micros: int
+    first: bool
+    """False when the request had been billed before."""
+
+
+class Reservations:
+    """Holds, settles and lets go."""
+
+    def __init__(
+        self,
+        book: PriceBook,
+        *,
+        currency_of: Callable[[str], Awaitable[str]],
+        hold: Callable[[Hold], Awaitable[Held]],
+        settle: Callable[[Settlement], Awaitable[Settled]],
+        release: Callable[[Lease], Awaitable[None]],
+    ) -> None:
+        self._book = book
+        self._currency_of = currency_of
+        self._hold = hold
+        self._settle = settle
+        self._release = release
+
+    async def create(self, caller: Identity, ask: Ask) -> Reservation:
+        """Hold the worst case of `ask` against the budget of the caller's tenant until it is settled or lapses.
+
+        Asking again with the same request id returns the first reservation. Cancelled midway, the hold may stand;
+        it then lapses.
+
+        Raises:
+            BudgetExceeded: If less than the worst case is left this month.
+            ReservationConflict: If the request id stands for another request, or for one already billed.
+            ResourceNotFound: If the tenant is unknown or a deployment has no price.
+            BillingUnavailable: If the database is away.
+        """
+        try:
+            reservation = await self._create(caller, ask)
+        except BillingUnavailable:
+            RESERVATIONS.labels("unavailable").inc()
+            raise
+        except DependencyUnavailable as error:
+            RESERVATIONS.labels("unavailable").inc()
+            raise BillingUnavailable(
+                "Spending cannot be reserved now: retry in a moment.", retry_after_seconds=1
+            ) from error
+        except MeshError as error:
+            RESERVATIONS.labels(error.reason.lower()).inc()
+            raise
+        RESERVATIONS.labels("held").inc()
+        return reservation
+
+    async def commit(
+        self, caller: Identity, lease: Lease, *, deployment: str, provider: str, usage: Usage, finish_reason: str
+    ) -> Settled:
+        """Bill what was used and let the rest go. A repeat returns the first settlement.
+
+        The ledger row is on disk when this returns. A reservation that has lapsed or was let go is billed too.
+        """
+        _check_owner(caller, lease)
+        cost = self._book.cost(deployment, usage, lease.currency_code, lease.priced_at)
+        settled = await self._settle(Settlement(lease, deployment, provider, usage, cost, finish_reason))
+        if settled.first:
+            count_cost(provider, lease.model, lease.currency_code, settled.cost_micros)
+            LEDGER_ROWS.labels("miss").inc()
+        return settled
+
+    async def cancel(self, caller: Identity, lease: Lease) -> None:
+        """Let a reservation go; one that is gone already is no error."""
+        _check_owner(caller, lease)
+        await self._release(lease)
+
+    async def _create(self, caller: Identity, ask: Ask) -> Reservation:
+        currency_code = await self._currency_of(caller.tenant_id)
+        now = datetime.now(UTC)
+        amount = self._book.dearest(ask.deployments, ask.worst_case, currency_code, now)
+        hold = Hold(caller.tenant_id, caller.key_id, ask.request_id, ask.model, ask.fingerprint, amount, now)
+        held = await self._hold(hold)
+        priced_at, expire_time = _standing(held, hold, currency_code)
+        lease = Lease(caller.tenant_id, caller.key_id, ask.request_id, ask.model, currency_code, priced_at)
+        return Reservation(lease.to_id(), held.amount_micros, currency_code, expire_time)
+
+
+def _standing(held: Held, hold: Hold, currency_code: str) -> tuple[datetime, datetime]:
+    """When the hold was priced and when it lapses; raises when none stands for this very request."""
+    if not held.budget_known:
+        raise tenant_unknown(hold.tenant_id)
+    if held.billed:
+        raise _conflict(hold.request_id, "is billed already: use a new id for a new request")
+    if held.priced_at is None or held.expire_time is None:
+        raise _exceeded(held, hold, currency_code)
+    if held.fingerprint != hold.fingerprint:
+        raise _conflict(hold.request_id, "holds money for another request: use a new id for each")
+    return held.priced_at, held.expire_time
+
+
+def _exceeded(held: Held, hold: Hold, currency_code: str) -> BudgetExceeded:
+    return BudgetExceeded(
+        f"The budget of tenant {hold.tenant_id!r} is spent: of {to_text(held.limit_micros)} {currency_code} a month "
+        f"{to_text(max(0, held.left_micros))} is left and this request may cost {to_text(hold.amount_micros)}. "
+        "Raise the budget, ask for fewer tokens or wait for the next month.",
+        budget=f"tenants/{hold.tenant_id}/budget",
+    )
+
+
+def _conflict(request_id: str, what: str) -> ReservationConflict:
+    return ReservationConflict(f"The request id {request_id!r} {what}.", reservation=request_id)
+
+
+def _check_owner(caller: Identity, lease: Lease) -> None:
+    if caller.tenant_id != lease.tenant_id:
+        raise ResourceNotFound("There is no such reservation.", resource="reservations")
+
+
+def tenant_unknown(tenant_id: str) -> ResourceNotFound:
+    """The error for a tenant that does not exist or is not the caller's: the two look the same."""
+    return ResourceNotFound(f"There is no tenant {tenant_id!r}.", resource=f"tenants/{tenant_id}")

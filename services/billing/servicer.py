@@ -1,0 +1,156 @@
+"""BillingService: reservations for the gateway; budgets, prices and usage for people."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from llmmesh.billing.v1 import billing_pb2
+from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceServicer
+from llmmesh.chat.v1 import chat_pb2
+from meshkit.errors import FieldInvalid
+from meshkit.server import Context
+from services.billing import pagination
+from services.billing.access import paying_caller, visible_tenant
+from services.billing.database.budgets import BudgetStore
+from services.billing.database.ledger import LedgerStore
+from services.billing.fields import check_micros, check_number_of, check_text
+from services.billing.ledger import CacheHits
+from services.billing.messages import (
+    ask_of,
+    budget_message,
+    cache_hit_of,
+    enum_word,
+    price_message,
+    reservation_message,
+    time_of,
+    usage_of,
+    usage_record_message,
+    usage_total_message,
+)
+from services.billing.prices import PriceBook
+from services.billing.reservations import Lease, Reservations
+
+MOST_RECORDS = 1000
+
+
+class BillingServicer(BillingServiceServicer):
+    """Decodes, asks the domain, encodes."""
+
+    def __init__(
+        self,
+        *,
+        reservations: Reservations,
+        cache_hits: CacheHits,
+        budgets: BudgetStore,
+        ledger: LedgerStore,
+        prices: PriceBook,
+    ) -> None:
+        self._reservations = reservations
+        self._cache_hits = cache_hits
+        self._budgets = budgets
+        self._ledger = ledger
+        self._prices = prices
+
+    async def CreateReservation(
+        self, request: billing_pb2.CreateReservationRequest, context: Context
+    ) -> billing_pb2.CreateReservationResponse:
+        """Hold the worst case of a request against the caller's budget."""
+        reservation = await self._reservations.create(paying_caller(), ask_of(request))
+        return billing_pb2.CreateReservationResponse(reservation=reservation_message(reservation))
+
+    async def CommitReservation(
+        self, request: billing_pb2.CommitReservationRequest, context: Context
+    ) -> billing_pb2.CommitReservationResponse:
+        """Bill what was used."""
+        lease = _lease(request.reservation_id)
+        settled = await self._reservations.commit(
+            paying_caller(),
+            lease,
+            deployment=check_text("deployment", request.deployment),
+            provider=check_text("provider", request.provider, required=False),
+            usage=usage_of("usage", request.usage),
+            finish_reason=enum_word("finish_reason", chat_pb2.FinishReason, request.finish_reason),
+        )
+        return billing_pb2.CommitReservationResponse(cost_micros=settled.cost_micros, currency_code=lease.currency_code)
+
+    async def CancelReservation(
+        self, request: billing_pb2.CancelReservationRequest, context: Context
+    ) -> billing_pb2.CancelReservationResponse:
+        """Let a reservation go."""
+        await self._reservations.cancel(paying_caller(), _lease(request.reservation_id))
+        return billing_pb2.CancelReservationResponse()
+
+    async def RecordUsage(
+        self, request: billing_pb2.RecordUsageRequest, context: Context
+    ) -> billing_pb2.RecordUsageResponse:
+        """Write down cache hits."""
+        check_number_of("records", len(request.records), most=MOST_RECORDS)
+        hits = [cache_hit_of(f"records[{index}]", record) for index, record in enumerate(request.records)]
+        await self._cache_hits.record(hits)
+        return billing_pb2.RecordUsageResponse()
+
+    async def ListPrices(
+        self, request: billing_pb2.ListPricesRequest, context: Context
+    ) -> billing_pb2.ListPricesResponse:
+        """The prices in force."""
+        quotes = self._prices.in_force(datetime.now(UTC))
+        return billing_pb2.ListPricesResponse(prices=[price_message(quote) for quote in quotes])
+
+    async def GetBudget(self, request: billing_pb2.GetBudgetRequest, context: Context) -> billing_pb2.GetBudgetResponse:
+        """A tenant's budget."""
+        budget = await self._budgets.get(visible_tenant(request.tenant_id))
+        return billing_pb2.GetBudgetResponse(budget=budget_message(budget))
+
+    async def UpdateBudget(
+        self, request: billing_pb2.UpdateBudgetRequest, context: Context
+    ) -> billing_pb2.UpdateBudgetResponse:
+        """Set a tenant's budget."""
+        limit_micros = check_micros("limit_micros", request.limit_micros)
+        budget = await self._budgets.set_limit(visible_tenant(request.tenant_id), limit_micros)
+        return billing_pb2.UpdateBudgetResponse(budget=budget_message(budget))
+
+    async def ListUsageRecords(
+        self, request: billing_pb2.ListUsageRecordsRequest, context: Context
+    ) -> billing_pb2.ListUsageRecordsResponse:
+        """A page of ledger rows."""
+        tenant_id = visible_tenant(request.tenant_id)
+        await self._budgets.currency_of(tenant_id)  # raises when there is no such tenant
+        size = pagination.page_size(request.page_size)
+        listing = f"usage/{tenant_id}"
+        before = pagination.position(request.page_token, listing)
+        rows, last = pagination.split(await self._ledger.page(tenant_id, most=size + 1, before=before), size)
+        return billing_pb2.ListUsageRecordsResponse(
+            records=[usage_record_message(row) for row in rows],
+            next_page_token=pagination.token(listing, last.create_time, last.id) if last else "",
+        )
+
+    async def GetUsageSummary(
+        self, request: billing_pb2.GetUsageSummaryRequest, context: Context
+    ) -> billing_pb2.GetUsageSummaryResponse:
+        """What a tenant spent and saved."""
+        currency_code = await self._budgets.currency_of(visible_tenant(request.tenant_id))
+        summary = await self._ledger.summary(request.tenant_id, *_period(request))
+        return billing_pb2.GetUsageSummaryResponse(
+            total=usage_total_message(summary.total, currency_code),
+            by_provider=[usage_total_message(total, currency_code) for total in summary.by_provider],
+            by_model=[usage_total_message(total, currency_code) for total in summary.by_model],
+        )
+
+
+def _lease(reservation_id: str) -> Lease:
+    try:
+        return Lease.from_id(reservation_id)
+    except ValueError:
+        raise FieldInvalid("reservation_id", "is not the id of a reservation") from None
+
+
+def _period(request: billing_pb2.GetUsageSummaryRequest) -> tuple[datetime, datetime]:
+    """From the start of the month up to now, unless the request says otherwise."""
+    now = datetime.now(UTC)
+    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    if request.HasField("start_time"):
+        start = time_of("start_time", request.start_time)
+    end = time_of("end_time", request.end_time) if request.HasField("end_time") else now
+    if end < start:
+        raise FieldInvalid("end_time", "must not lie before start_time")
+    return start, end

@@ -1,0 +1,41 @@
+"""Makes and revokes virtual keys."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+from meshkit.errors import FieldInvalid
+from services.billing.reservations import tenant_unknown
+from services.billing.tenants.tenant import Key
+from services.billing.tenants.tokens import SigningKey, new_key_id
+
+DEFAULT_LIFETIME = timedelta(days=365)
+LONGEST_LIFETIME = timedelta(days=3660)
+
+
+class Keyring:
+    """Makes keys: the token is shown once, its id alone is kept."""
+
+    def __init__(self, signing_key: SigningKey, *, write: Callable[[Key], Awaitable[bool]]) -> None:
+        self._signing_key = signing_key
+        self._write = write
+
+    async def create(
+        self, tenant_id: str, *, display_name: str, roles: tuple[str, ...], expire_time: datetime | None
+    ) -> tuple[Key, str]:
+        """Make a key that ends at `expire_time`, else in a year; returns it and its bearer token.
+
+        Raises:
+            FieldInvalid: If the key would end in the past or outlive ten years.
+            ResourceNotFound: If there is no such tenant.
+        """
+        # Tokens count in whole seconds; so do keys, lest the two disagree.
+        now = datetime.now(UTC).replace(microsecond=0)
+        expires = (expire_time or now + DEFAULT_LIFETIME).replace(microsecond=0)
+        if not now < expires <= now + LONGEST_LIFETIME:
+            raise FieldInvalid("expire_time", "must lie in the future and within ten years")
+        key = Key(new_key_id(), tenant_id, display_name, roles, now, expires)
+        if not await self._write(key):
+            raise tenant_unknown(tenant_id)
+        return key, self._signing_key.sign(key)

@@ -1,0 +1,78 @@
+"""Between tenants, keys, policies and their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmmesh.access.v1 import access_pb2
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.tenant.v1 import tenant_pb2
+from meshkit.errors import FieldInvalid
+from services.billing.fields import check_number_of, check_text
+from services.billing.messages import enum_value, enum_word, timestamp
+from services.billing.tenants.policies import PolicyChange
+from services.billing.tenants.tenant import Key, Policy, Tenant
+
+MOST_NAMES = 1000
+DEFAULT_ROLES = ("developer",)
+
+
+def policy_of(message: tenant_pb2.Policy) -> Policy:
+    """What a tenant may do."""
+    return Policy(
+        allowed_models=_names("policy.allowed_models", message.allowed_models),
+        allowed_deployments=_names("policy.allowed_deployments", message.allowed_deployments),
+        residency=enum_word("policy.residency", chat_pb2.DataResidency, message.residency),
+        cache=enum_word("policy.cache", tenant_pb2.CachePolicy, message.cache),
+        guard_fail_open=message.guard_fail_open,
+    )
+
+
+def roles_of(roles: Sequence[access_pb2.Role.ValueType]) -> tuple[str, ...]:
+    """Words of the roles of a key, each once; developer when there are none."""
+    words = {enum_word("roles", access_pb2.Role, role) for role in roles}
+    if "unspecified" in words:
+        raise FieldInvalid("roles", "must not hold ROLE_UNSPECIFIED")
+    return tuple(sorted(words)) or DEFAULT_ROLES
+
+
+def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
+    """A tenant."""
+    policy = tenant_pb2.Policy(
+        allowed_models=tenant.policy.allowed_models,
+        allowed_deployments=tenant.policy.allowed_deployments,
+        residency=enum_value(chat_pb2.DataResidency, tenant.policy.residency),
+        cache=enum_value(tenant_pb2.CachePolicy, tenant.policy.cache),
+        guard_fail_open=tenant.policy.guard_fail_open,
+    )
+    return tenant_pb2.Tenant(
+        id=tenant.id,
+        display_name=tenant.display_name,
+        policy=policy,
+        create_time=timestamp(tenant.create_time),
+    )
+
+
+def key_message(key: Key) -> tenant_pb2.Key:
+    """A key, without its token."""
+    return tenant_pb2.Key(
+        id=key.id,
+        tenant_id=key.tenant_id,
+        display_name=key.display_name,
+        roles=[enum_value(access_pb2.Role, role) for role in key.roles],
+        create_time=timestamp(key.create_time),
+        expire_time=timestamp(key.expire_time),
+        revoke_time=timestamp(key.revoke_time) if key.revoke_time else None,
+    )
+
+
+def change_message(change: PolicyChange) -> tenant_pb2.WatchPoliciesResponse:
+    """A change of policies."""
+    return tenant_pb2.WatchPoliciesResponse(
+        tenants=[tenant_message(tenant) for tenant in change.tenants], revoked_key_ids=change.revoked_key_ids
+    )
+
+
+def _names(field: str, names: Sequence[str]) -> tuple[str, ...]:
+    check_number_of(field, len(names), most=MOST_NAMES)
+    return tuple(check_text(field, name) for name in names)

@@ -1,0 +1,154 @@
+"""TenantService: tenants, virtual keys, and policies pushed to gateways."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+
+from google.api import httpbody_pb2
+
+from llmmesh.tenant.v1 import tenant_pb2
+from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceServicer
+from meshkit.errors import FieldInvalid, ResourceExists, ResourceNotFound
+from meshkit.server import Context
+from services.billing import pagination
+from services.billing.access import only_tenant, visible_tenant
+from services.billing.database.tenants import KeyStore, TenantStore
+from services.billing.fields import check_currency, check_micros, check_tenant_id, check_text
+from services.billing.messages import time_of
+from services.billing.prices import PriceBook
+from services.billing.reservations import tenant_unknown
+from services.billing.tenants.keyring import Keyring
+from services.billing.tenants.messages import change_message, key_message, policy_of, roles_of, tenant_message
+from services.billing.tenants.policies import Policies
+from services.billing.tenants.tenant import NewTenant
+
+
+class TenantServicer(TenantServiceServicer):
+    """Decodes, asks the domain, encodes."""
+
+    def __init__(
+        self,
+        *,
+        tenants: TenantStore,
+        keys: KeyStore,
+        keyring: Keyring,
+        policies: Policies,
+        prices: PriceBook,
+        jwks: bytes,
+        jwks_seconds: int,
+    ) -> None:
+        self._tenants = tenants
+        self._keys = keys
+        self._keyring = keyring
+        self._policies = policies
+        self._prices = prices
+        self._jwks = jwks
+        self._jwks_seconds = jwks_seconds
+
+    async def CreateTenant(
+        self, request: tenant_pb2.CreateTenantRequest, context: Context
+    ) -> tenant_pb2.CreateTenantResponse:
+        """Make a tenant with its budget."""
+        tenant = await self._tenants.create(self._new_tenant(request))
+        if tenant is None:
+            raise ResourceExists(
+                f"There is a tenant {request.tenant_id!r} already.", resource=f"tenants/{request.tenant_id}"
+            )
+        return tenant_pb2.CreateTenantResponse(tenant=tenant_message(tenant))
+
+    async def GetTenant(self, request: tenant_pb2.GetTenantRequest, context: Context) -> tenant_pb2.GetTenantResponse:
+        """One tenant."""
+        tenant = await self._tenants.get(visible_tenant(request.tenant_id))
+        if tenant is None:
+            raise tenant_unknown(request.tenant_id)
+        return tenant_pb2.GetTenantResponse(tenant=tenant_message(tenant))
+
+    async def ListTenants(
+        self, request: tenant_pb2.ListTenantsRequest, context: Context
+    ) -> tenant_pb2.ListTenantsResponse:
+        """A page of tenants."""
+        size = pagination.page_size(request.page_size)
+        after = pagination.position(request.page_token, "tenants", str)
+        found = await self._tenants.page(most=size + 1, after=str(after.id) if after else "", only=only_tenant())
+        rows, last = pagination.split(found, size)
+        return tenant_pb2.ListTenantsResponse(
+            tenants=[tenant_message(tenant) for tenant in rows],
+            next_page_token=pagination.token("tenants", last.create_time, last.id) if last else "",
+        )
+
+    async def UpdateTenant(
+        self, request: tenant_pb2.UpdateTenantRequest, context: Context
+    ) -> tenant_pb2.UpdateTenantResponse:
+        """Change a tenant."""
+        named = request.HasField("display_name")
+        tenant = await self._tenants.update(
+            visible_tenant(request.tenant_id),
+            display_name=check_text("display_name", request.display_name, required=False) if named else None,
+            policy=policy_of(request.policy) if request.HasField("policy") else None,
+        )
+        if tenant is None:
+            raise tenant_unknown(request.tenant_id)
+        return tenant_pb2.UpdateTenantResponse(tenant=tenant_message(tenant))
+
+    async def CreateKey(self, request: tenant_pb2.CreateKeyRequest, context: Context) -> tenant_pb2.CreateKeyResponse:
+        """Make a key and show its token."""
+        expires = time_of("expire_time", request.expire_time) if request.HasField("expire_time") else None
+        key, token = await self._keyring.create(
+            visible_tenant(request.tenant_id),
+            display_name=check_text("display_name", request.display_name, required=False),
+            roles=roles_of(request.roles),
+            expire_time=expires,
+        )
+        return tenant_pb2.CreateKeyResponse(key=key_message(key), token=token)
+
+    async def ListKeys(self, request: tenant_pb2.ListKeysRequest, context: Context) -> tenant_pb2.ListKeysResponse:
+        """A page of keys."""
+        tenant_id = visible_tenant(request.tenant_id)
+        if await self._tenants.get(tenant_id) is None:
+            raise tenant_unknown(tenant_id)
+        size = pagination.page_size(request.page_size)
+        listing = f"keys/{tenant_id}"
+        before = pagination.position(request.page_token, listing, str)
+        rows, last = pagination.split(await self._keys.page(tenant_id, most=size + 1, before=before), size)
+        return tenant_pb2.ListKeysResponse(
+            keys=[key_message(key) for key in rows],
+            next_page_token=pagination.token(listing, last.create_time, last.id) if last else "",
+        )
+
+    async def RevokeKey(self, request: tenant_pb2.RevokeKeyRequest, context: Context) -> tenant_pb2.RevokeKeyResponse:
+        """Revoke a key."""
+        tenant_id = visible_tenant(request.tenant_id)
+        key_id = check_text("key_id", request.key_id)
+        key = await self._keys.revoke(tenant_id, key_id)
+        if key is None:
+            raise ResourceNotFound(
+                f"Tenant {tenant_id!r} has no key {key_id!r}.", resource=f"tenants/{tenant_id}/keys/{key_id}"
+            )
+        return tenant_pb2.RevokeKeyResponse(key=key_message(key))
+
+    async def GetJwks(self, request: tenant_pb2.GetJwksRequest, context: Context) -> httpbody_pb2.HttpBody:
+        """The key set, which may be cached."""
+        await context.send_initial_metadata((("cache-control", f"public, max-age={self._jwks_seconds}"),))
+        return httpbody_pb2.HttpBody(content_type="application/jwk-set+json", data=self._jwks)
+
+    async def WatchPolicies(
+        self, request: tenant_pb2.WatchPoliciesRequest, context: Context
+    ) -> AsyncIterator[tenant_pb2.WatchPoliciesResponse]:
+        """Everything, then each change."""
+        async with aclosing(self._policies.watch()) as changes:
+            async for change in changes:
+                yield change_message(change)
+
+    def _new_tenant(self, request: tenant_pb2.CreateTenantRequest) -> NewTenant:
+        currency_code = check_currency("currency_code", request.currency_code or self._prices.base_currency)
+        if not self._prices.knows_currency(currency_code, datetime.now(UTC)):
+            raise FieldInvalid("currency_code", f"the price book has no exchange rate for {currency_code}")
+        return NewTenant(
+            id=check_tenant_id("tenant_id", request.tenant_id),
+            display_name=check_text("display_name", request.display_name, required=False) or request.tenant_id,
+            budget_limit_micros=check_micros("budget_limit_micros", request.budget_limit_micros),
+            currency_code=currency_code,
+            policy=policy_of(request.policy),
+        )

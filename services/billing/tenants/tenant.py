@@ -1,0 +1,51 @@
+"""What a tenant and a key are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a tenant may do; the defaults allow everything."""
+
+    allowed_models: tuple[str, ...] = ()
+    allowed_deployments: tuple[str, ...] = ()
+    residency: str = "unspecified"
+    cache: str = "unspecified"
+    guard_fail_open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewTenant:
+    """A tenant to make, with its budget."""
+
+    id: str
+    display_name: str
+    budget_limit_micros: int
+    currency_code: str
+    policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A customer of the mesh."""
+
+    id: str
+    display_name: str
+    policy: Policy
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A virtual key, without its token."""
+
+    id: str
+    tenant_id: str
+    display_name: str
+    roles: tuple[str, ...]
+    create_time: datetime
+    expire_time: datetime
+    revoke_time: datetime | None = None

@@ -1,0 +1,66 @@
+"""The schema: made by migrations, the same as the code's, safe to make twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from services.billing.database.schema import metadata
+from services.billing.migrations.upgrade import upgrade
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(database_url)
+    yield engine
+    await engine.dispose()
+
+
+def differences(connection: Connection) -> list[object]:
+    return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+
+async def test_migrations_make_the_tables_the_code_expects(engine: AsyncEngine) -> None:
+    await upgrade(engine)
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_processes_that_migrate_at_once_do_not_collide(engine: AsyncEngine) -> None:
+    await asyncio.gather(*(upgrade(engine) for _ in range(4)))
+    async with engine.connect() as connection:
+        assert (await connection.scalar(text("SELECT count(*) FROM alembic_version"))) == 1
+
+
+@pytest.mark.parametrize("table", ["ledger", "audit_events", "prices", "exchange_rates"])
+@pytest.mark.parametrize("change", ["DELETE FROM {}", "TRUNCATE {}", "UPDATE {} SET id = DEFAULT"])
+async def test_books_refuse_to_be_rewritten(engine: AsyncEngine, table: str, change: str) -> None:
+    await upgrade(engine)
+    async with engine.connect() as connection:
+        with pytest.raises(ProgrammingError, match="only ever added"):
+            await connection.execute(text(change.format(table)))
+
+
+def test_the_command_migrates_and_says_so(database_url: str) -> None:
+    command = [sys.executable, "-m", "services.billing.migrations"]
+    environment = {**os.environ, "LLMMESH_BILLING_DATABASE_URL": database_url}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "The database is up to date.\n"
+
+
+def test_the_command_names_what_is_missing() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LLMMESH_")}
+    command = [sys.executable, "-m", "services.billing.migrations"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "LLMMESH_BILLING_DATABASE_URL" in done.stderr
