@@ -35,7 +35,7 @@ class Script:
     retry_after: str = knob("", "Retry-After of a failure")
     html: bool = knob(False, "answer with a web page and status 200")
     cut_after_chunks: int = knob(NEVER, "close the connection after this many tokens; -1 never")
-    stall_after_chunks: int = knob(NEVER, "say nothing more after this many tokens; -1 never")
+    stall_after_chunks: int = knob(NEVER, "say nothing more after this many tokens, or after a verbatim body; -1 never")
     malformed_chunk: int = knob(NEVER, "send broken JSON after this many tokens; -1 never")
     error_chunk: int = knob(NEVER, "send an error object inside the stream after this many tokens; -1 never")
     omit_usage: bool = knob(False, "never say what was used")

@@ -21,7 +21,7 @@ import orjson
 import uvloop
 
 from tests.support import scripted_openai as openai
-from tests.support.provider_script import Counters, Script, condition
+from tests.support.provider_script import NEVER, Counters, Script, condition
 from tests.support.scripted_http import Connection, Received
 
 REMEMBERED_REQUESTS = 256
@@ -163,6 +163,8 @@ class ScriptedProvider:
         if self.script.verbatim:
             for piece in self._verbatim():
                 yield piece
+            if self.script.stall_after_chunks != NEVER:
+                await asyncio.Event().wait()
             return
         ready = [writer.role()]
         for number, chunk in enumerate(writer.tokens()):
