@@ -1,0 +1,1 @@
+"""The whole mesh on one machine: real stores, real Envoy, six services, one supervisor."""

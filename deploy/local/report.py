@@ -1,0 +1,73 @@
+"""What a started mesh tells: `mesh.env` for scripts, three commands for people."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from deploy.envoy.catalogue import ROOMS
+from deploy.local.launch import Launch
+from deploy.local.settings import DEFAULT_MODEL, LocalSettings
+from deploy.local.stores import database_url
+
+
+def write_mesh_env(settings: LocalSettings, launch: Launch) -> Path:
+    """Write how to reach this mesh, readable by its owner alone: it holds keys."""
+    ports = launch.ports
+    variables: dict[str, object] = {
+        "LLMMESH_URL": launch.url,
+        "LLMMESH_GRPC": launch.url.removeprefix("http://"),
+        "LLMMESH_API_KEY": launch.keys.developer,
+        "LLMMESH_ADMIN_KEY": launch.keys.admin,
+        "LLMMESH_LOG_DIR": settings.log,
+        "LLMMESH_MESH_ADDRESS": f"127.0.0.1:{ports.mesh}",
+        "LLMMESH_ENVOY_ADMIN_URL": f"http://127.0.0.1:{ports.admin}",
+        "LLMMESH_ENVOY_METRICS_URL": f"http://127.0.0.1:{ports.status}/stats/prometheus",
+        "LLMMESH_REDIS_URL": f"unix://{settings.redis_socket}",
+        "LLMMESH_DATABASE_URL": database_url(settings),
+        **{f"LLMMESH_{room.upper()}_ADDRESS": f"127.0.0.1:{ports.services[room]}" for room in ROOMS},
+        **{f"LLMMESH_{room.upper()}_METRICS_URL": f"http://127.0.0.1:{ports.metrics[room]}/metrics" for room in ROOMS},
+    }
+    lines = [f"export {name}={shlex.quote(str(value))}\n" for name, value in variables.items()]
+    settings.mesh_env.touch(mode=0o600)
+    settings.mesh_env.chmod(0o600)
+    settings.mesh_env.write_text("".join(lines))
+    return settings.mesh_env
+
+
+def read_mesh_env(settings: LocalSettings) -> dict[str, str]:
+    """What the last start wrote; empty when there was none."""
+    if not settings.mesh_env.exists():
+        return {}
+    pairs = (line.removeprefix("export ").partition("=") for line in settings.mesh_env.read_text().splitlines())
+    return {name: "".join(shlex.split(value)) for name, _, value in pairs}
+
+
+def welcome(settings: LocalSettings) -> str:
+    """The address, a key, and three commands to paste."""
+    mesh = read_mesh_env(settings)
+    return _WELCOME.format(url=mesh["LLMMESH_URL"], key=mesh["LLMMESH_API_KEY"], model=DEFAULT_MODEL, log=settings.log)
+
+
+_WELCOME = """
+  URL  {url}/v1
+  Key  {key}
+  Logs {log}
+
+# One answer
+curl -s {url}/v1/chat/completions -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
+  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+
+# The same, as it is spoken
+curl -sN {url}/v1/chat/completions -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
+  -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Tell me about the sea."}}]}}'
+
+# From Python, with the official client
+python3 - <<'END'
+from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key="{key}")
+messages = [{{"role": "user", "content": "What is the capital of France?"}}]
+for chunk in client.chat.completions.create(model="{model}", messages=messages, stream=True):
+    print(chunk.choices[0].delta.content or "" if chunk.choices else "", end="", flush=True)
+END
+"""

@@ -1,0 +1,241 @@
+"""The supervisor: restarts what dies, takes orders over a unix socket, and is never outlived by what it runs."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, cast
+from xmlrpc.client import Fault, ServerProxy, Transport
+
+from deploy.local.programs import DRAIN_SECONDS, Program
+from deploy.local.settings import REPOSITORY, LocalSettings, SettingsInvalid
+
+START_SECONDS = 15
+STOP_SECONDS = DRAIN_SECONDS + 10
+ANSWER_SECONDS = STOP_SECONDS + 10
+"""An order to stop is answered when it is done."""
+MOST_FILES = 65_536
+_EXIT_CONFIG = 78
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """One process as the supervisor sees it."""
+
+    name: str
+    state: str
+    """RUNNING, STARTING, BACKOFF, FATAL, EXITED, STOPPED, STOPPING."""
+    pid: int
+    """0 while it is down."""
+    uptime_seconds: int
+    reason: str
+    log: Path
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("supervisor", timeout=ANSWER_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class _UnixTransport(Transport):
+    """XML-RPC over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: object) -> HTTPConnection:  # noqa: ARG002
+        return _UnixConnection(self._path)
+
+
+class Supervisor:
+    """A running supervisor, reached through its socket."""
+
+    def __init__(self, settings: LocalSettings) -> None:
+        self._settings = settings
+        transport = _UnixTransport(settings.supervisor_socket)
+        self._rpc = cast(Any, ServerProxy("http://supervisor", transport=transport)).supervisor
+
+    def answers(self) -> bool:
+        """Whether it is there."""
+        try:
+            self._rpc.getState()
+        except (OSError, HTTPException, Fault):
+            return False
+        return True
+
+    def processes(self) -> dict[str, ProcessState]:
+        """Every process of the mesh by name."""
+        found = [self._state(info) for info in self._rpc.getAllProcessInfo() if info["group"] != "reaper"]
+        return {process.name: process for process in found}
+
+    def start(self, name: str) -> None:
+        """Start a process that is down; returns before it is up."""
+        self._rpc.startProcess(self._full_name(name), False)
+
+    def stop(self, name: str) -> None:
+        """Stop a process in order, and leave it down."""
+        self._rpc.stopProcess(self._full_name(name), True)
+
+    def kill(self, name: str) -> None:
+        """Kill a process at once; it comes back by itself."""
+        self._rpc.signalProcess(self._full_name(name), "KILL")
+
+    def shut_down(self) -> None:
+        """Stop every process, edge first and stores last, then the supervisor; returns when all are gone."""
+        pid = self._rpc.getPID()
+        self._rpc.shutdown()
+        until = time.monotonic() + 3 * STOP_SECONDS
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < until and not _reaped(pid):
+            time.sleep(0.05)
+
+    def _full_name(self, name: str) -> str:
+        groups = {info["name"]: info["group"] for info in self._rpc.getAllProcessInfo()}
+        return f"{groups[name]}:{name}"
+
+    def _state(self, info: Mapping[str, Any]) -> ProcessState:
+        return ProcessState(
+            name=info["name"],
+            state=info["statename"],
+            pid=info["pid"],
+            uptime_seconds=max(0, info["now"] - info["start"]) if info["pid"] else 0,
+            reason=info["spawnerr"] or f"exit status {info['exitstatus']}",
+            log=self._settings.log / f"{info['name']}.log",
+        )
+
+
+def start_supervisor(
+    settings: LocalSettings, programs: Sequence[Program], environment: Mapping[str, str], *, with_us: bool
+) -> Supervisor:
+    """Start a supervisor whose processes are all down; `with_us` ends it when this process dies.
+
+    Raises:
+        SettingsInvalid: If this machine has no `setpriv`.
+        TimeoutError: If it does not answer.
+    """
+    if not shutil.which("setpriv"):
+        raise SettingsInvalid("There is no setpriv here: install util-linux")
+    configuration = settings.run / "supervisord.conf"
+    configuration.write_text(_configuration(settings, programs))
+    leash = ["setpriv", "--pdeathsig", "TERM", "--"] if with_us else []
+    with (settings.log / "supervisord.out").open("wb") as output:
+        subprocess.Popen(  # noqa: S603
+            [*leash, sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(configuration)],
+            cwd=REPOSITORY,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    return _answering(settings)
+
+
+def _answering(settings: LocalSettings) -> Supervisor:
+    supervisor = Supervisor(settings)
+    until = time.monotonic() + START_SECONDS
+    while not supervisor.answers():
+        if time.monotonic() > until:
+            raise TimeoutError(f"the supervisor does not answer: see {settings.log / 'supervisord.log'}")
+        time.sleep(0.02)
+    return supervisor
+
+
+def _reaped(pid: int) -> bool:
+    """Collect the supervisor when it was our child; True once it is gone."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False
+
+
+def _configuration(settings: LocalSettings, programs: Sequence[Program]) -> str:
+    groups: dict[str, list[str]] = {}
+    for program in programs:
+        groups.setdefault(program.group, []).append(program.name)
+    sections = [
+        _section("unix_http_server", file=settings.supervisor_socket, chmod="0700"),
+        _section("supervisord", **_daemon(settings)),
+        _section(
+            "rpcinterface:supervisor",
+            **{"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
+        ),
+        *(_section(f"program:{program.name}", **_program(settings, program)) for program in programs),
+        *(
+            _section(f"group:{name}", programs=",".join(members), priority=place)
+            for place, (name, members) in enumerate(groups.items(), 1)
+        ),
+        _section("eventlistener:reaper", **_reaper(settings)),
+    ]
+    return "\n".join(sections)
+
+
+def _daemon(settings: LocalSettings) -> dict[str, object]:
+    hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    options: dict[str, object] = {
+        "logfile": settings.log / "supervisord.log",
+        "pidfile": settings.run / "supervisord.pid",
+        "minfds": min(MOST_FILES, hard_limit) if hard_limit > 0 else MOST_FILES,
+        "loglevel": "info",
+    }
+    return options | ({"user": "root"} if os.getuid() == 0 else {})
+
+
+def _program(settings: LocalSettings, program: Program) -> dict[str, object]:
+    return {
+        "command": shlex.join(_leashed(program.command, program.stop_signal)),
+        "directory": REPOSITORY,
+        "autostart": "false",
+        # A process that says its settings are wrong will not get better by trying again.
+        "autorestart": "unexpected",
+        "exitcodes": _EXIT_CONFIG,
+        "startsecs": 1,
+        "startretries": 1000,
+        "stopsignal": program.stop_signal,
+        "stopwaitsecs": STOP_SECONDS,
+        "killasgroup": "true",
+        "redirect_stderr": "true",
+        "stdout_logfile": settings.log / f"{program.name}.log",
+        "stdout_logfile_maxbytes": "20MB",
+        "stdout_logfile_backups": 2,
+    }
+
+
+def _leashed(command: Iterable[str], death_signal: str) -> list[str]:
+    """A command that ends with the supervisor, even when that is killed."""
+    parts = list(command)
+    if parts[0] == "setpriv":
+        return ["setpriv", "--pdeathsig", death_signal, *parts[1:]]
+    return ["setpriv", "--pdeathsig", death_signal, "--", *parts]
+
+
+def _reaper(settings: LocalSettings) -> dict[str, object]:
+    script = Path(__file__).with_name("reaper.py")
+    return {
+        "command": shlex.join(_leashed([sys.executable, "-I", "-S", str(script)], "KILL")),
+        "events": "PROCESS_STATE_EXITED,PROCESS_STATE_STOPPED",
+        "stderr_logfile": settings.log / "reaper.log",
+    }
+
+
+def _section(title: str, **options: object) -> str:
+    lines = [f"{name} = {str(value).replace('%', '%%')}" for name, value in options.items()]
+    return "\n".join([f"[{title}]", *lines, ""])
