@@ -15,7 +15,7 @@ from meshkit.identity import Identity
 from services.gateway.beside import running_beside
 from services.gateway.channel import AnswerBlocked
 from services.gateway.config import GatewayConfig
-from services.gateway.exchange import CacheStatus, Event, Exchange, Finished, Question, Route
+from services.gateway.exchange import CacheStatus, Event, Exchange, Finished, Question
 from services.gateway.planning import Plan, planned
 from services.gateway.policies import TenantPolicy
 from services.gateway.replay import replayed
@@ -59,7 +59,9 @@ class _Flow:
     """One question on its way through the rooms."""
 
     def __init__(self, resources: Resources, config: GatewayConfig, question: Question, exchange: Exchange) -> None:
-        self._rooms = resources
+        self._resources = resources
+        self._peers = resources.peers
+        self._known = resources.known
         self._config = config
         self._question = question
         self._exchange = exchange
@@ -67,7 +69,7 @@ class _Flow:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The order of things."""
-        self._policy = self._rooms.policies.admit(self._exchange.caller)
+        self._policy = self._known.policies.admit(self._exchange.caller)
         plan = self._plan()
         hit = await self._exact_answer()
         if hit is None:
@@ -83,7 +85,7 @@ class _Flow:
         self._remember()
 
     def _plan(self) -> Plan:
-        offer = self._rooms.catalogue.chat_offer(self._exchange.model, self._policy)
+        offer = self._known.catalogue.chat_offer(self._exchange.model, self._policy)
         self._exchange.known_model = True
         return planned(self._question, offer, self._config.default_max_output_tokens)
 
@@ -92,11 +94,11 @@ class _Flow:
         if self._question.bypass_cache or not self._policy.cache_exact:
             self._exchange.cache_status = BYPASS
             return None
-        version = self._rooms.guard_policy.version()
+        version = self._known.guard_policy.version()
         if not version:
             self._exchange.cache_status = UNAVAILABLE
             return None
-        found = await self._rooms.cache.look_up(self._question.prompt, version, cache_pb2.CACHE_LEVEL_EXACT)
+        found = await self._peers.cache.look_up(self._question.prompt, version, cache_pb2.CACHE_LEVEL_EXACT)
         if found.answer is None:
             self._exchange.cache_status = UNAVAILABLE if found.unavailable else MISS
             return None
@@ -109,13 +111,13 @@ class _Flow:
 
         Nothing found is used before the verdict, nor when the data is too sensitive.
         """
-        version = self._rooms.guard_policy.version()
+        version = self._known.guard_policy.version()
         async with running_beside(self._semantic_answer(version)) as search:
             await screen(
                 self._exchange,
                 shown_messages(self._question.prompt),
-                self._rooms.guard,
-                self._rooms.guard_policy,
+                self._peers.guard,
+                self._known.guard_policy,
                 fail_open=self._policy.guard_fail_open,
             )
             if not self._exchange.cacheable:
@@ -131,27 +133,27 @@ class _Flow:
     async def _semantic_answer(self, version: str) -> cache_pb2.CachedAnswer | None:
         if self._exchange.cache_status != MISS or not self._policy.cache_semantic:
             return None
-        found = await self._rooms.cache.look_up(self._question.prompt, version, cache_pb2.CACHE_LEVEL_SEMANTIC)
+        found = await self._peers.cache.look_up(self._question.prompt, version, cache_pb2.CACHE_LEVEL_SEMANTIC)
         return found.answer
 
     async def _reserved(self, plan: Plan) -> Spending:
-        reservation = await self._rooms.billing.reserve(plan.reservation(self._exchange.caller.request_id))
+        reservation = await self._peers.billing.reserve(plan.reservation(self._exchange.caller.request_id))
         prompt = self._question.prompt
         return Spending(
             self._exchange,
             reservation,
             lambda: estimated_prompt_tokens(prompt),
-            self._rooms.billing,
-            self._rooms.settle_later,
+            self._peers.billing,
+            self._resources.settle_later,
         )
 
     async def _generated(self, plan: Plan, spending: Spending) -> AsyncGenerator[Event, None]:
         """The provider's answer as the guard releases it, then the settlement."""
         exchange, asked = self._exchange, time.perf_counter()
-        async with aclosing(self._rooms.router.generate(self._routing(plan))) as steps:
+        async with aclosing(self._peers.router.generate(self._routing(plan))) as steps:
             spending.begin(await _opening(steps))
             exchange.provider_seconds = time.perf_counter() - asked
-            yield Route(exchange.provider, exchange.deployment, exchange.cache_status, exchange.overhead_seconds())
+            yield exchange.route()
             finished = router_pb2.Finished()
             try:
                 async with aclosing(self._guarded(_counted(steps, spending))) as pieces:
@@ -180,7 +182,7 @@ class _Flow:
                 yield piece
             return
         tee = Tee(
-            self._rooms.guard.watch,
+            self._peers.guard.watch,
             fail_open=self._policy.guard_fail_open,
             verdict_seconds=self._config.guard_timeout_seconds,
         )
@@ -224,7 +226,7 @@ class _Flow:
             data_class=exchange.data_class,
             semantic=self._policy.cache_semantic,
         )
-        self._rooms.store_later(StoreOrder(exchange.caller, request))
+        self._resources.store_later(StoreOrder(exchange.caller, request))
 
 
 async def _opening(steps: Steps) -> router_pb2.RouteChosen:

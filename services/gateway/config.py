@@ -59,3 +59,5 @@ class GatewayConfig(ServiceSettings):
     """Settlements kept while billing is away."""
     store_capacity: int = Field(default=1_000, ge=1)
     """Answers on their way to the cache."""
+    outbox_drain_seconds: float = Field(default=5.0, ge=0)
+    """Longest that SIGTERM waits, after the last call, for all of these to be delivered."""

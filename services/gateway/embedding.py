@@ -32,25 +32,31 @@ class Embedding:
     """Embeds texts for both faces."""
 
     def __init__(self, resources: Resources) -> None:
-        self._rooms = resources
+        self._resources = resources
+        self._peers = resources.peers
+        self._known = resources.known
 
     async def embed(self, model: str, texts: Sequence[str], caller: Identity) -> EmbeddedTexts:
         """Embed texts; a cancel stops the provider and lets the money go."""
         exchange = Exchange(caller, model, prompt_texts=texts)
-        with self._rooms.accounts.recorded(exchange):
-            policy = self._rooms.policies.admit(caller)
-            offer = self._rooms.catalogue.embedding_offer(model, policy)
+        with self._resources.accounts.recorded(exchange):
+            policy = self._known.policies.admit(caller)
+            offer = self._known.catalogue.embedding_offer(model, policy)
             exchange.known_model = True
             messages = [_message(text) for text in texts]
             await screen(
-                exchange, messages, self._rooms.guard, self._rooms.guard_policy, fail_open=policy.guard_fail_open
+                exchange,
+                messages,
+                self._peers.guard,
+                self._known.guard_policy,
+                fail_open=policy.guard_fail_open,
             )
             return await self._embedded(exchange, policy, offer, texts)
 
     async def _embedded(
         self, exchange: Exchange, policy: TenantPolicy, offer: Offer, texts: Sequence[str]
     ) -> EmbeddedTexts:
-        reservation = await self._rooms.billing.reserve(
+        reservation = await self._peers.billing.reserve(
             billing_pb2.CreateReservationRequest(
                 request_id=exchange.caller.request_id,
                 model=offer.model,
@@ -60,7 +66,7 @@ class Embedding:
         )
         with self._spending(exchange, reservation, texts) as spending:
             asked = time.perf_counter()
-            response = await self._rooms.router.embed(_request(exchange, policy, offer, texts))
+            response = await self._peers.router.embed(_request(exchange, policy, offer, texts))
             exchange.provider_seconds = time.perf_counter() - asked
             exchange.first_byte_seconds = exchange.seconds()
             spending.begin(response.route)
@@ -72,7 +78,7 @@ class Embedding:
         def prompt_tokens() -> int:
             return sum(estimated_tokens(text) for text in texts)
 
-        return Spending(exchange, reservation, prompt_tokens, self._rooms.billing, self._rooms.settle_later)
+        return Spending(exchange, reservation, prompt_tokens, self._peers.billing, self._resources.settle_later)
 
 
 def _message(text: str) -> chat_pb2.ChatMessage:

@@ -13,6 +13,7 @@ from llmmesh.guard.v1 import guard_pb2
 from meshkit.identity import Identity
 
 CacheStatus: TypeAlias = gateway_pb2.CacheStatus.ValueType
+CacheMode: TypeAlias = gateway_pb2.CacheMode.ValueType
 FinishReason: TypeAlias = chat_pb2.FinishReason.ValueType
 DataClass: TypeAlias = chat_pb2.DataClass.ValueType
 
@@ -42,11 +43,14 @@ class Question:
 class Route:
     """First event of an answer: who answers."""
 
+    request_id: str
     provider: str
     deployment: str
     cache_status: CacheStatus
     overhead_seconds: float
     """Time spent by the mesh until now; the router's own part counts as the provider's."""
+    free_in: str = ""
+    """Currency in which the answer costs nothing; empty when its cost is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,17 @@ class Exchange:
         """Whether the cache may hold this exchange: judged by one policy, and its data not too sensitive."""
         judged = not self.unguarded and not self.mixed_guard_policies
         return judged and self.data_class <= LAST_CACHED_CLASS
+
+    def route(self, free_in: str = "") -> Route:
+        """Say who answers, and in which currency it costs nothing."""
+        return Route(
+            request_id=self.caller.request_id,
+            provider=self.provider,
+            deployment=self.deployment,
+            cache_status=self.cache_status,
+            overhead_seconds=self.overhead_seconds(),
+            free_in=free_in,
+        )
 
     def report(self, cost_micros: int | None, currency_code: str) -> Report:
         """Sum up for the caller."""

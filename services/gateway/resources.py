@@ -10,11 +10,22 @@ from meshkit.identity import Identity
 from services.gateway.accounts import Accounts
 from services.gateway.catalogue import Catalogue
 from services.gateway.guard_policy import GuardPolicy
-from services.gateway.peers.billing import BillingPeer, Settlement
-from services.gateway.peers.cache import CachePeer
-from services.gateway.peers.guard import GuardPeer
-from services.gateway.peers.router import RouterPeer
+from services.gateway.peers.billing import Settlement
+from services.gateway.peers.connections import Peers
 from services.gateway.policies import PolicyTable
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What is known of the other rooms without asking."""
+
+    policies: PolicyTable
+    catalogue: Catalogue
+    guard_policy: GuardPolicy
+
+    async def usable(self) -> bool:
+        """Whether requests can be judged at all."""
+        return self.policies.usable and self.catalogue.known
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +38,10 @@ class StoreOrder:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The other rooms, what is known of them in memory, and what is done after the answer."""
+    """The other rooms, what is known of them, and what is done after the answer."""
 
-    cache: CachePeer
-    guard: GuardPeer
-    billing: BillingPeer
-    router: RouterPeer
-    policies: PolicyTable
-    catalogue: Catalogue
-    guard_policy: GuardPolicy
+    peers: Peers
+    known: Knowledge
     accounts: Accounts
     settle_later: Callable[[Settlement], bool]
     store_later: Callable[[StoreOrder], bool]

@@ -1,0 +1,52 @@
+"""Puts the gateway together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from llmmesh.gateway.v1.gateway_pb2_grpc import add_GatewayServiceServicer_to_server
+from llmmesh.gateway.v1.openai_pb2_grpc import add_OpenAIServiceServicer_to_server
+from meshkit.server import Mount, running
+from services.gateway.accounts import Accounts
+from services.gateway.background import Outboxes, background
+from services.gateway.catalogue import Catalogue
+from services.gateway.chat import Chat
+from services.gateway.config import GatewayConfig
+from services.gateway.embedding import Embedding
+from services.gateway.guard_policy import GuardPolicy
+from services.gateway.openai.servicer import OpenAIServicer
+from services.gateway.peers.connections import connected
+from services.gateway.policies import PolicyTable
+from services.gateway.resources import Knowledge, Resources
+from services.gateway.servicer import GatewayServicer
+
+
+@asynccontextmanager
+async def gateway(config: GatewayConfig) -> AsyncIterator[int]:
+    """Run the gateway; yields the port it listens on.
+
+    On leaving, running calls end first, then what is owed to other rooms is delivered.
+    """
+    known = Knowledge(
+        PolicyTable(config.policy_max_stale_seconds), Catalogue(), GuardPolicy(config.guard_policy_max_stale_seconds)
+    )
+    async with connected(config) as peers:
+        outboxes = Outboxes.to(peers, config)
+        accounts = Accounts(outboxes.events.put, outboxes.records.put)
+        resources = Resources(peers, known, accounts, outboxes.settlements.put, outboxes.answers.put)
+        async with (
+            background(peers, known, outboxes, config),
+            running(_mounts(resources, config), config, room="gateway", ready=known.usable) as port,
+        ):
+            yield port
+
+
+def _mounts(resources: Resources, config: GatewayConfig) -> Sequence[Mount]:
+    chat, embedding = Chat(resources, config), Embedding(resources)
+    typed = GatewayServicer(chat, embedding, resources.known)
+    openai = OpenAIServicer(chat, embedding, resources.known, config.default_model)
+    return (
+        Mount(add_GatewayServiceServicer_to_server, typed),
+        Mount(add_OpenAIServiceServicer_to_server, openai),
+    )

@@ -1,0 +1,99 @@
+"""What goes on beside the requests: memory kept current, records and settlements delivered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from llmmesh.audit.v1 import audit_pb2
+from llmmesh.billing.v1 import billing_pb2
+from meshkit.log import get_logger
+from services.gateway.config import GatewayConfig
+from services.gateway.outbox import Outbox, OutboxLimits
+from services.gateway.peers.billing import Settlement
+from services.gateway.peers.connections import Peers
+from services.gateway.policies import follow_policies
+from services.gateway.refresh import refreshing
+from services.gateway.resources import Knowledge, StoreOrder
+
+RECORD_BATCH = 200
+SETTLEMENT_WORKERS = 4
+STORE_WORKERS = 4
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Outboxes:
+    """Everything on its way to another room without a request waiting for it."""
+
+    settlements: Outbox[Settlement]
+    records: Outbox[billing_pb2.UsageRecord]
+    events: Outbox[audit_pb2.Event]
+    answers: Outbox[StoreOrder]
+
+    @classmethod
+    def to(cls, peers: Peers, config: GatewayConfig) -> Outboxes:
+        """Outboxes that deliver to `peers`; billing's keep trying, the cache's does not."""
+
+        async def settle(batch: Sequence[Settlement]) -> None:
+            for settlement in batch:
+                await peers.billing.settle(settlement)
+
+        async def store(batch: Sequence[StoreOrder]) -> None:
+            for order in batch:
+                await peers.cache.store(order.owner, order.request)
+
+        batched = OutboxLimits(
+            config.record_capacity, batch_size=RECORD_BATCH, linger_seconds=config.record_flush_seconds
+        )
+        return cls(
+            settlements=Outbox(
+                "settlements", settle, OutboxLimits(config.settlement_capacity, workers=SETTLEMENT_WORKERS)
+            ),
+            records=Outbox("usage", peers.billing.record_usage, batched),
+            events=Outbox("audit", peers.billing.record_events, batched),
+            answers=Outbox("answers", store, OutboxLimits(config.store_capacity, attempts=1, workers=STORE_WORKERS)),
+        )
+
+    def each(self) -> Sequence[Outbox[Any]]:
+        """All of them, the most important first."""
+        return (self.settlements, self.records, self.events, self.answers)
+
+
+@asynccontextmanager
+async def background(peers: Peers, known: Knowledge, outboxes: Outboxes, config: GatewayConfig) -> AsyncIterator[None]:
+    """Keep memory current and deliver what is owed for the block; at its end the outboxes are drained."""
+
+    async def load_models() -> None:
+        known.catalogue.replace(await peers.router.models())
+
+    async def load_guard_policy() -> None:
+        known.guard_policy.learn(await peers.guard.policy_version())
+
+    work = [
+        follow_policies(known.policies, peers.billing.policies),
+        refreshing("models", load_models, config.catalogue_refresh_seconds),
+        refreshing("guard_policy", load_guard_policy, config.guard_policy_refresh_seconds),
+        *(outbox.run() for outbox in outboxes.each()),
+    ]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in work]
+        try:
+            yield
+        finally:
+            await _drain(outboxes, config.outbox_drain_seconds)
+            for task in tasks:
+                task.cancel()
+
+
+async def _drain(outboxes: Outboxes, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            for outbox in outboxes.each():
+                await outbox.drain()
+    except TimeoutError:
+        log.error("outboxes_lost", items=sum(len(outbox) for outbox in outboxes.each()))

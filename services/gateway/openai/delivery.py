@@ -1,0 +1,77 @@
+"""How an answer reaches an HTTP client: headers first, then one object or server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TypeAlias
+
+from google.api import httpbody_pb2
+
+from llmmesh.chat.v1 import chat_pb2
+from meshkit.failure import Failure
+from meshkit.openai import OPENAI_ERROR
+from meshkit.server import Context
+from services.gateway.exchange import Event, Finished, Route
+from services.gateway.headers import closing_headers, opening_headers
+from services.gateway.openai.chat_reply import ChatReply
+from services.gateway.openai.short_reply import ShortReply
+from services.gateway.replay import collected
+
+JSON = "application/json"
+EVENTS = "text/event-stream"
+
+Reply: TypeAlias = ChatReply | ShortReply
+Bodies: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
+
+
+async def whole(events: AsyncIterator[Event], reply: Reply, context: Context) -> Bodies:
+    """The answer as one object, once it is complete."""
+    answer = await collected(events)
+    await context.send_initial_metadata(closing_headers(answer.finished.report))
+    yield httpbody_pb2.HttpBody(content_type=JSON, data=reply.whole(answer))
+
+
+async def streamed(events: AsyncIterator[Event], reply: Reply, context: Context) -> Bodies:
+    """The answer as server-sent events.
+
+    Headers go out with the first piece, so that a failure before it is still a proper status. A failure after it is
+    the last event, without an end mark: over HTTP/1.1 the caller could not see it otherwise.
+    """
+    begun = False
+    try:
+        async for data in _written(events, reply, context):
+            yield httpbody_pb2.HttpBody(content_type=EVENTS, data=data)
+            begun = True
+    except Exception as error:
+        if not begun:
+            raise
+        yield httpbody_pb2.HttpBody(content_type=EVENTS, data=_error_event(error))
+
+
+async def _written(events: AsyncIterator[Event], reply: Reply, context: Context) -> AsyncGenerator[bytes, None]:
+    """The bytes of a stream; the first piece brings the opening with it, a cached answer is one piece."""
+    pending, cached = reply.opening(), False
+    route: Route | None = None
+    finished: Finished | None = None
+    async for event in events:
+        if isinstance(event, Route):
+            route, cached = event, bool(event.free_in)
+            continue
+        if route is not None:
+            await context.send_initial_metadata(opening_headers(route))
+            route = None
+        if isinstance(event, chat_pb2.Delta):
+            pending += reply.delta(event)
+            if pending and not cached:
+                yield pending
+                pending = b""
+        else:
+            finished = event
+    assert finished is not None
+    yield pending + reply.closing(finished)
+
+
+def _error_event(error: Exception) -> bytes:
+    failure = Failure.of(error, "CreateChatCompletion")
+    (body,) = [value for name, value in failure.trailers if name == OPENAI_ERROR]
+    return b"data: " + (body if isinstance(body, bytes) else body.encode()) + b"\n\n"

@@ -1,0 +1,45 @@
+"""What an answer used and where it came from, as JSON."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from llmmesh.chat.v1 import chat_pb2
+from services.gateway.exchange import Report, cache_word
+
+encoder = msgspec.json.Encoder(decimal_format="number")
+"""Writes money as exact decimal numbers."""
+
+
+def usage_object(usage: chat_pb2.TokenUsage) -> dict[str, Any]:
+    """OpenAI's `usage`: cached tokens count inside the prompt's, reasoning tokens inside the completion's."""
+    prompt_tokens = usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens
+    completion_tokens = usage.output_tokens + usage.reasoning_tokens
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+def cost_number(report: Report) -> Decimal | None:
+    """The cost as an exact decimal number; None while it is not known."""
+    return None if report.cost_micros is None else Decimal(report.cost_micros).scaleb(-6).normalize() + 0
+
+
+def report_object(report: Report, usage: chat_pb2.TokenUsage) -> dict[str, Any]:
+    """The `llmmesh` member beside OpenAI's own."""
+    return {
+        "request_id": report.request_id,
+        "provider": report.provider,
+        "cache": cache_word(report.cache_status),
+        "cost": cost_number(report),
+        "currency": report.currency_code,
+        "overhead_ms": round(report.overhead_seconds * 1000, 2),
+        "usage_estimated": usage.estimated,
+    }

@@ -1,0 +1,111 @@
+"""The typed face: decode and check, call, encode."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from google.protobuf import duration_pb2
+
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.gateway.v1 import gateway_pb2
+from llmmesh.gateway.v1.gateway_pb2_grpc import GatewayServiceServicer
+from meshkit.errors import FieldInvalid
+from meshkit.server import Context
+from services.gateway.caller import identified, wants_fresh_answer
+from services.gateway.catalogue import Offer
+from services.gateway.chat import Chat
+from services.gateway.embedding import Embedding
+from services.gateway.exchange import CacheMode, Event, Finished, Question, Report, Route
+from services.gateway.replay import collected
+from services.gateway.resources import Knowledge
+from services.gateway.validation import check_json, check_prompt, check_texts
+
+
+class GatewayServicer(GatewayServiceServicer):
+    """Chat, embeddings and models for typed clients."""
+
+    def __init__(self, chat: Chat, embedding: Embedding, known: Knowledge) -> None:
+        self._chat = chat
+        self._embedding = embedding
+        self._known = known
+
+    async def GenerateChat(
+        self, request: gateway_pb2.GenerateChatRequest, context: Context
+    ) -> gateway_pb2.GenerateChatResponse:
+        """Answer in one message; a cancel stops the model."""
+        question = _question(request.prompt, request.cache_mode, context)
+        async with aclosing(self._chat.answer(question, identified())) as events:
+            whole = await collected(events)
+        return gateway_pb2.GenerateChatResponse(answer=whole.answer, report=_report(whole.finished.report))
+
+    async def StreamGenerateChat(
+        self, request: gateway_pb2.StreamGenerateChatRequest, context: Context
+    ) -> AsyncGenerator[gateway_pb2.StreamGenerateChatResponse, None]:
+        """Answer as the model speaks; a cancel stops it."""
+        question = _question(request.prompt, request.cache_mode, context)
+        async with aclosing(self._chat.answer(question, identified())) as events:
+            async for event in events:
+                yield _step(event)
+
+    async def EmbedText(self, request: gateway_pb2.EmbedTextRequest, context: Context) -> gateway_pb2.EmbedTextResponse:
+        """Embed texts."""
+        if not request.model:
+            raise FieldInvalid("model", "must name a model: list the models to see their names")
+        check_texts(request.texts, "texts")
+        embedded = await self._embedding.embed(request.model, request.texts, identified())
+        vectors = [gateway_pb2.Embedding(values=vector.values) for vector in embedded.vectors]
+        return gateway_pb2.EmbedTextResponse(embeddings=vectors, usage=embedded.usage)
+
+    async def ListModels(
+        self, request: gateway_pb2.ListModelsRequest, context: Context
+    ) -> gateway_pb2.ListModelsResponse:
+        """The models the caller's tenant may use."""
+        policy = self._known.policies.admit(identified())
+        offers = self._known.catalogue.offers(policy)
+        return gateway_pb2.ListModelsResponse(models=[_model(offer) for offer in offers])
+
+
+def _question(prompt: chat_pb2.ChatPrompt, cache_mode: CacheMode, context: Context) -> Question:
+    check_prompt(prompt, _named)
+    check_json(prompt, _named)
+    bypass = cache_mode == gateway_pb2.CACHE_MODE_BYPASS or wants_fresh_answer(context.invocation_metadata())
+    return Question(prompt, bypass, _named("max_output_tokens"))
+
+
+def _named(field: str) -> str:
+    """Where a field of ChatPrompt, or of its options, stands in the request."""
+    return f"prompt.{field}" if field in ("model", "messages") else f"prompt.options.{field}"
+
+
+def _step(event: Event) -> gateway_pb2.StreamGenerateChatResponse:
+    if isinstance(event, chat_pb2.Delta):
+        return gateway_pb2.StreamGenerateChatResponse(delta=event)
+    if isinstance(event, Route):
+        route = gateway_pb2.Route(provider=event.provider, deployment=event.deployment, cache_status=event.cache_status)
+        return gateway_pb2.StreamGenerateChatResponse(route=route)
+    return gateway_pb2.StreamGenerateChatResponse(finished=_finished(event))
+
+
+def _finished(event: Finished) -> gateway_pb2.Finished:
+    return gateway_pb2.Finished(finish_reason=event.finish_reason, usage=event.usage, report=_report(event.report))
+
+
+def _report(report: Report) -> gateway_pb2.AnswerReport:
+    overhead = duration_pb2.Duration()
+    overhead.FromMicroseconds(int(report.overhead_seconds * 1_000_000))
+    return gateway_pb2.AnswerReport(
+        request_id=report.request_id,
+        provider=report.provider,
+        deployment=report.deployment,
+        cache_status=report.cache_status,
+        cost_micros=report.cost_micros or 0,
+        currency_code=report.currency_code,
+        overhead=overhead,
+    )
+
+
+def _model(offer: Offer) -> gateway_pb2.Model:
+    return gateway_pb2.Model(
+        name=offer.model, providers=offer.providers, embeds=offer.embeds, context_tokens=offer.context_tokens
+    )

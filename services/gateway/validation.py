@@ -1,0 +1,120 @@
+"""Rules every prompt obeys, whichever face it came through; each face has its own names for the fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from llmmesh.chat.v1 import chat_pb2
+from meshkit.errors import FieldInvalid
+
+Naming: TypeAlias = Callable[[str], str]
+"""From a field of ChatPrompt to the caller's own name for it."""
+
+Sampling: TypeAlias = Literal["temperature", "top_p", "presence_penalty", "frequency_penalty"]
+RANGES: dict[Sampling, tuple[float, float]] = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+}
+MOST_STOP_TEXTS = 4
+LONGEST_MODEL_NAME = 256
+
+MODELLED_FIELDS = frozenset(
+    {
+        "audio",
+        "frequency_penalty",
+        "function_call",
+        "functions",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "modalities",
+        "model",
+        "n",
+        "presence_penalty",
+        "prompt",
+        "response_format",
+        "seed",
+        "stop",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+    }
+)
+"""OpenAI's request fields that have a meaning here; all others pass to providers as they came."""
+
+_json_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_json_value = msgspec.json.Decoder(msgspec.Raw)
+
+
+def check_prompt(prompt: chat_pb2.ChatPrompt, named: Naming) -> None:
+    """Raise FieldInvalid for the first rule the prompt breaks."""
+    if not prompt.model or len(prompt.model) > LONGEST_MODEL_NAME:
+        raise FieldInvalid(named("model"), "must name a model: list the models to see their names")
+    if not prompt.messages:
+        raise FieldInvalid(named("messages"), "must hold at least one message")
+    for index, message in enumerate(prompt.messages):
+        _check_message(message, f"{named('messages')}[{index}]")
+    _check_options(prompt.options, named)
+
+
+def check_texts(texts: Sequence[str], field: str) -> None:
+    """Raise FieldInvalid unless there are 1 to 2048 texts, none of them empty."""
+    if not 1 <= len(texts) <= 2048:
+        raise FieldInvalid(field, "must hold 1 to 2048 texts")
+    if not all(texts):
+        raise FieldInvalid(field, "must not hold an empty text")
+
+
+def check_json(prompt: chat_pb2.ChatPrompt, named: Naming) -> None:
+    """Raise FieldInvalid unless every JSON text of a prompt is JSON, and none stands for a field that has its own."""
+    options = prompt.options
+    for index, tool in enumerate(options.tools_json):
+        _check_json(_json_object, tool, f"{named('tools_json')}[{index}]")
+    for field in ("tool_choice_json", "response_format_json"):
+        if text := getattr(options, field):
+            _check_json(_json_value, text, named(field))
+    for name, text in options.extra_json.items():
+        if name in MODELLED_FIELDS:
+            raise FieldInvalid(f"{named('extra_json')}[{name}]", "has a field of its own: use that")
+        _check_json(_json_value, text, f"{named('extra_json')}[{name}]")
+    for index, message in enumerate(prompt.messages):
+        for part in message.content:
+            if part.HasField("raw_json"):
+                _check_json(_json_object, part.raw_json, f"{named('messages')}[{index}].content")
+
+
+def _check_message(message: chat_pb2.ChatMessage, field: str) -> None:
+    if message.role == chat_pb2.ROLE_UNSPECIFIED:
+        raise FieldInvalid(f"{field}.role", "must be system, developer, user, assistant or tool")
+    if not message.content and message.role != chat_pb2.ROLE_ASSISTANT:
+        raise FieldInvalid(f"{field}.content", "must not be missing")
+    if message.role == chat_pb2.ROLE_TOOL and not message.tool_call_id:
+        raise FieldInvalid(f"{field}.tool_call_id", "must name the tool call this message answers")
+
+
+def _check_options(options: chat_pb2.GenerationOptions, named: Naming) -> None:
+    for field, (low, high) in RANGES.items():
+        if options.HasField(field) and not low <= getattr(options, field) <= high:
+            raise FieldInvalid(named(field), f"must be from {low} to {high}")
+    if options.HasField("max_output_tokens") and options.max_output_tokens < 1:
+        raise FieldInvalid(named("max_output_tokens"), "must be at least 1")
+    if len(options.stop) > MOST_STOP_TEXTS or not all(options.stop):
+        raise FieldInvalid(named("stop"), f"must hold at most {MOST_STOP_TEXTS} texts, none of them empty")
+
+
+def _check_json(decoder: msgspec.json.Decoder[Any], text: str, field: str) -> None:
+    try:
+        decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise FieldInvalid(field, f"must be JSON ({error})") from error
