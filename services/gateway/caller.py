@@ -23,9 +23,10 @@ def identified() -> Identity:
 
 def wants_fresh_answer(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
     """Whether the caller's headers say to neither read nor write the cache."""
-    for name, value in metadata or ():
-        if name == CACHE_HEADER and value == "bypass":
-            return True
-        if name == "cache-control" and isinstance(value, str):
-            return not FRESH_DIRECTIVES.isdisjoint(part.strip() for part in value.lower().split(","))
-    return False
+    return any(_asks_for_fresh(name, value) for name, value in metadata or () if isinstance(value, str))
+
+
+def _asks_for_fresh(name: str, value: str) -> bool:
+    if name == "cache-control":
+        return not FRESH_DIRECTIVES.isdisjoint(part.strip() for part in value.lower().split(","))
+    return name == CACHE_HEADER and value == "bypass"

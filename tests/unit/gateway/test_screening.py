@@ -1,0 +1,209 @@
+"""What the guard is shown, what its verdict means, what is written down."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.gateway.v1 import gateway_pb2
+from llmmesh.guard.v1 import guard_pb2
+from meshkit.errors import BudgetExceeded, FieldInvalid, PromptBlocked, ProviderStreamBroken
+from meshkit.identity import Identity
+from services.gateway.accounts import Accounts
+from services.gateway.caller import wants_fresh_answer
+from services.gateway.exchange import Exchange
+from services.gateway.screening import admitted, routed_class, shown_messages
+from services.gateway.validation import check_json, check_prompt
+
+ADA = Identity("acme", "key-1", request_id="r1")
+HELLO = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(text="hello")])
+
+
+def verdict(action: Any, *rules: str, **more: Any) -> guard_pb2.Verdict:
+    found = [guard_pb2.Detection(rule=rule) for rule in rules]
+    return guard_pb2.Verdict(action=action, detections=found, policy_version="v1", **more)
+
+
+def test_the_guard_sees_everything_that_reaches_the_model() -> None:
+    options = chat_pb2.GenerationOptions(
+        tools_json=['{"t":1}'], tool_choice_json='"auto"', response_format_json='{"r":1}', extra_json={"k": "[1]"}
+    )
+    shown = shown_messages(chat_pb2.ChatPrompt(messages=[HELLO], options=options))
+    assert shown[0] == HELLO
+    assert [part.raw_json for part in shown[1].content] == ['{"t":1}', '"auto"', '{"r":1}', "[1]"]
+
+
+def test_a_bare_conversation_is_shown_as_it_is() -> None:
+    assert shown_messages(chat_pb2.ChatPrompt(messages=[HELLO])) == [HELLO]
+
+
+def test_a_block_names_its_rules_and_risk() -> None:
+    with pytest.raises(PromptBlocked) as caught:
+        admitted(verdict(guard_pb2.ACTION_BLOCK, "b", "a", "b", risk_level=guard_pb2.RISK_LEVEL_HIGH))
+    assert caught.value.metadata == {"risk": "high", "rules": "a,b"}
+
+
+def test_only_allow_lets_a_prompt_pass() -> None:
+    admitted(verdict(guard_pb2.ACTION_ALLOW))
+    with pytest.raises(PromptBlocked):
+        admitted(verdict(guard_pb2.ACTION_MASK))
+
+
+def test_sensitive_data_and_what_nobody_judged_is_not_cacheable() -> None:
+    exchange = Exchange(ADA, "m")
+    exchange.judged(verdict(guard_pb2.ACTION_ALLOW, data_class=chat_pb2.DATA_CLASS_INTERNAL))
+    assert exchange.cacheable
+    exchange.unguarded = True
+    assert not exchange.cacheable
+    exchange.unguarded = False
+    exchange.judged(verdict(guard_pb2.ACTION_ALLOW, data_class=chat_pb2.DATA_CLASS_CONFIDENTIAL))
+    exchange.judged(verdict(guard_pb2.ACTION_ALLOW, data_class=chat_pb2.DATA_CLASS_PUBLIC))
+    assert exchange.data_class == chat_pb2.DATA_CLASS_CONFIDENTIAL
+    assert not exchange.cacheable
+
+
+def test_an_answer_judged_by_another_policy_than_its_prompt_is_not_cacheable() -> None:
+    exchange = Exchange(ADA, "m")
+    exchange.judged(verdict(guard_pb2.ACTION_ALLOW))
+    exchange.judged(guard_pb2.Verdict(action=guard_pb2.ACTION_ALLOW, policy_version="v2"))
+    assert not exchange.cacheable
+
+
+def test_what_nobody_judged_is_routed_as_internal() -> None:
+    assert routed_class(Exchange(ADA, "m")) == chat_pb2.DATA_CLASS_INTERNAL
+
+
+class Books:
+    """The accounts and what was put into them."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self.records: list[Any] = []
+        self.accounts = Accounts(self._event, self._record)
+
+    def _event(self, event: Any) -> bool:
+        self.events.append(event)
+        return True
+
+    def _record(self, record: Any) -> bool:
+        self.records.append(record)
+        return True
+
+    def after(self, error: BaseException | None = None, **known: Any) -> Any:
+        exchange = Exchange(ADA, "m", prompt_texts=["hello"])
+        for name, value in known.items():
+            setattr(exchange, name, value)
+        try:
+            with self.accounts.recorded(exchange):
+                if error:
+                    raise error
+        except BaseException as raised:
+            assert raised is error
+        return self.events[-1]
+
+
+def test_an_answer_is_written_down_without_its_text() -> None:
+    event = Books().after(answer_texts=["The ", "fox."], guard_policy_version="v1", deployment="a/m")
+    assert (event.outcome, event.reason, event.request_id, event.tenant_id) == ("answered", "", "r1", "acme")
+    assert event.prompt_sha256 == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    assert len(event.answer_sha256) == 64
+    assert "fox" not in str(event)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason"),
+    [
+        (PromptBlocked("no"), "blocked", "PROMPT_BLOCKED"),
+        (BudgetExceeded("spent"), "refused", "BUDGET_EXCEEDED"),
+        (ProviderStreamBroken("gone"), "failed", "PROVIDER_STREAM_BROKEN"),
+        (ZeroDivisionError(), "failed", "INTERNAL"),
+        (asyncio.CancelledError(), "cancelled", ""),
+        (GeneratorExit(), "cancelled", ""),
+    ],
+)
+def test_every_other_end_is_written_down_too(error: BaseException, outcome: str, reason: str) -> None:
+    event = Books().after(error)
+    assert (event.outcome, event.reason, event.answer_sha256) == (outcome, reason, "")
+
+
+def test_a_stopped_answer_is_called_stopped() -> None:
+    assert Books().after(finish_reason=chat_pb2.FINISH_REASON_CONTENT_FILTER).outcome == "stopped"
+
+
+def test_an_unjudged_answer_names_no_policy() -> None:
+    assert Books().after(unguarded=True, guard_policy_version="v1").guard_policy_version == ""
+
+
+def test_only_cached_answers_are_put_into_the_ledger_here() -> None:
+    books = Books()
+    books.after(cache_status=gateway_pb2.CACHE_STATUS_MISS)
+    assert books.records == []
+    books.after(cache_status=gateway_pb2.CACHE_STATUS_EXACT, usage=chat_pb2.TokenUsage(output_tokens=3))
+    (record,) = books.records
+    assert (record.cache_status, record.usage.output_tokens, record.cost_micros) == ("exact", 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fresh"),
+    [
+        ("x-llmmesh-cache", "bypass", True),
+        ("x-llmmesh-cache", "yes", False),
+        ("cache-control", "no-cache", True),
+        ("cache-control", "max-age=0, No-Store", True),
+        ("cache-control", "max-age=60", False),
+        ("pragma", "no-cache", False),
+    ],
+)
+def test_a_caller_may_ask_for_a_fresh_answer(name: str, value: str, fresh: bool) -> None:
+    assert wants_fresh_answer([("user-agent", "x"), (name, value)]) is fresh
+    assert not wants_fresh_answer(None)
+
+
+def typed(**change: Any) -> chat_pb2.ChatPrompt:
+    return chat_pb2.ChatPrompt(**{"model": "m", "messages": [HELLO], **change})
+
+
+def faulty(prompt: chat_pb2.ChatPrompt) -> str:
+    with pytest.raises(FieldInvalid) as caught:
+        check_prompt(prompt, str)
+        check_json(prompt, str)
+    return caught.value.metadata["field"]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"temperature": float("nan")}, "temperature"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"tools_json": ["{}", "{"]}, "tools_json[1]"),
+        ({"tools_json": ["5"]}, "tools_json[0]"),
+        ({"tool_choice_json": "auto"}, "tool_choice_json"),
+        ({"response_format_json": "{]"}, "response_format_json"),
+        ({"extra_json": {"top_k": "4 0"}}, "extra_json[top_k]"),
+        ({"extra_json": {"messages": "[]"}}, "extra_json[messages]"),
+        ({"extra_json": {"max_tokens": "100000"}}, "extra_json[max_tokens]"),
+    ],
+)
+def test_typed_options_that_break_a_rule_are_named(options: dict[str, Any], field: str) -> None:
+    assert faulty(typed(options=chat_pb2.GenerationOptions(**options))) == field
+
+
+def test_typed_messages_that_break_a_rule_are_named() -> None:
+    nobody = chat_pb2.ChatMessage(content=HELLO.content)
+    odd = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(raw_json="[1]")])
+    assert faulty(typed(messages=[])) == "messages"
+    assert faulty(typed(model="")) == "model"
+    assert faulty(typed(messages=[HELLO, nobody])) == "messages[1].role"
+    assert faulty(typed(messages=[odd])) == "messages[0].content"
+
+
+def test_a_typed_prompt_with_sound_json_passes() -> None:
+    options = chat_pb2.GenerationOptions(
+        temperature=2, tools_json=['{"a":1}'], tool_choice_json='"auto"', extra_json={"top_k": "40"}
+    )
+    prompt = typed(options=options)
+    check_prompt(prompt, str)
+    check_json(prompt, str)
