@@ -118,10 +118,10 @@ def test_an_answer_nobody_began_is_let_go() -> None:
 
 def test_an_answer_that_broke_off_is_billed_by_our_own_count() -> None:
     money = Money()
-    with pytest.raises(ConnectionError), money.spending as spending:
-        spending.begin(router_pb2.RouteChosen(deployment="a/m", provider="a"))
-        spending.count(chat_pb2.Delta(text="four" * 3, reasoning="four"))
-        spending.count(chat_pb2.Delta(tool_calls=[chat_pb2.ToolCallDelta(name="f", arguments="123")]))
+    money.spending.begin(router_pb2.RouteChosen(deployment="a/m", provider="a"))
+    money.spending.count(chat_pb2.Delta(text="four" * 3, reasoning="four"))
+    money.spending.count(chat_pb2.Delta(tool_calls=[chat_pb2.ToolCallDelta(name="f", arguments="123")]))
+    with pytest.raises(ConnectionError), money.spending:
         raise ConnectionError
     (settlement,) = money.settlements
     usage = settlement.commit.usage
