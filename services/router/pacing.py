@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeAlias
 
 from llmmesh.chat.v1 import chat_pb2
+from services.router.deltas import append, says_something
 from services.router.deployment import TimeLimits
 from services.router.providers.provider import AnswerEvent, Ended, FailureKind, ProviderFailure
 
@@ -54,7 +55,7 @@ class TimedStream:
             async with asyncio.timeout(seconds) as silence:
                 while True:
                     event = await anext(self._events)
-                    if isinstance(event, Ended) or _says_something(event):
+                    if isinstance(event, Ended) or says_something(event):
                         return event
                     if not overall:
                         silence.reschedule(asyncio.get_running_loop().time() + seconds)
@@ -130,20 +131,5 @@ def _merged(item: _Item, arrived: asyncio.Queue[_Item]) -> tuple[_Item, _Item | 
         following = arrived.get_nowait()
         if not isinstance(following, chat_pb2.Delta):
             return merged, following
-        _append(merged, following)
+        append(merged, following)
     return merged, None
-
-
-def _append(merged: chat_pb2.Delta, delta: chat_pb2.Delta) -> None:
-    merged.text += delta.text
-    merged.reasoning += delta.reasoning
-    for call in delta.tool_calls:
-        last = merged.tool_calls[-1] if merged.tool_calls else None
-        if last is not None and last.index == call.index and not call.id and not call.name:
-            last.arguments += call.arguments
-        else:
-            merged.tool_calls.append(call)
-
-
-def _says_something(delta: chat_pb2.Delta) -> bool:
-    return bool(delta.text or delta.reasoning or delta.tool_calls)

@@ -18,13 +18,13 @@ from services.router.answering import (
     estimated_embedding_usage,
 )
 from services.router.constraints import Limits, eligible
+from services.router.deltas import size_bytes
 from services.router.deployment import Deployment
 from services.router.egress import Egress
 from services.router.failover import Answered, FailedAttempt, Failover
 from services.router.needs import Needs, chat_needs, embedding_needs
 from services.router.providers.provider import AnswerEvent, Condition, Ended, Health, ProviderFailure, Vector
 from services.router.ranking import Price, cheapest_first
-from services.router.tokens import delta_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Router:
                         waited = attempts.waited_seconds + answer.stream.waited_seconds
                         yield Finished(event.finish_reason, usage, waited)
                     else:
-                        said_bytes += delta_size(event)
+                        said_bytes += size_bytes(event)
                         yield event
 
     async def embed(self, model: str, texts: Sequence[str], limits: Limits) -> RoutedVectors:

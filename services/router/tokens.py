@@ -28,12 +28,6 @@ def prompt_tokens(prompt: chat_pb2.ChatPrompt) -> int:
     return tools + text_tokens(options.response_format_json) + sum(map(_message_tokens, prompt.messages))
 
 
-def delta_size(delta: chat_pb2.Delta) -> int:
-    """Bytes of UTF-8 that a piece of an answer holds."""
-    calls = sum(len(call.name.encode()) + len(call.arguments.encode()) for call in delta.tool_calls)
-    return len(delta.text.encode()) + len(delta.reasoning.encode()) + calls
-
-
 def _message_tokens(message: chat_pb2.ChatMessage) -> int:
     calls = sum(text_tokens(call.name) + text_tokens(call.arguments) for call in message.tool_calls)
     return MESSAGE_TOKENS + calls + sum(map(_part_tokens, message.content))

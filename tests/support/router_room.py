@@ -225,6 +225,6 @@ async def router_room(routes: Path, entries: Entries | None = None, **settings: 
         listed = entries(cheap, dear) if entries else [cloud("cheap", cheap), cloud("dear", dear)]
         routes.write_text(yaml.safe_dump({"deployments": listed}))  # noqa: ASYNC240 - a test's few bytes
         config = RouterConfig(routes=routes, mesh_target=f"127.0.0.1:{mesh_port}", **QUIET, **settings)
-        async with router(config) as port, connect(f"127.0.0.1:{port}", RouterServiceStub) as stub:
+        async with router(config) as port, connect(f"127.0.0.1:{port}", RouterServiceStub, wait_seconds=20) as stub:
             names = [entry["name"] for entry in listed]
             yield RouterRoom(stub, cheap, dear, inference, billing, names)

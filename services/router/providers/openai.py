@@ -22,7 +22,6 @@ from services.router.providers.provider import (
     Health,
     ProviderFailure,
 )
-from services.router.providers.sse import EventParser, EventTooLarge
 
 LARGEST_BODY_BYTES = 128 * 1024 * 1024
 LARGEST_ERROR_BYTES = 64 * 1024
@@ -55,9 +54,8 @@ class OpenAIProvider:
         async with self._posted("/chat/completions", body, prompt) as response:
             _require_stream(response)
             with _forgiven(reader):
-                async for payload in _payloads(response, reader, self._figures_seconds()):
-                    delta = reader.read(payload)
-                    if delta is not None:
+                async for received in _received(response, reader, self._figures_seconds()):
+                    for delta in reader.feed(received):
                         yield delta
             yield reader.ended()
 
@@ -99,22 +97,20 @@ def _require_stream(response: aiohttp.ClientResponse) -> None:
         raise ProviderFailure(FailureKind.MALFORMED, f"answered with {response.content_type}, not an event stream")
 
 
-async def _payloads(
+async def _received(
     response: aiohttp.ClientResponse, reader: AnswerReader, figures_seconds: float
 ) -> AsyncIterator[bytes]:
-    """The data of each event up to [DONE] or the end of the stream.
+    """The body as it arrives, up to [DONE]; or to its end, which is told as no bytes.
 
     Once the answer is whole, only its figures are missing: they are waited for no longer than `figures_seconds`.
     """
-    parser = EventParser()
     while True:
         async with asyncio.timeout(figures_seconds if reader.finished else None):
-            piece = await response.content.readany()
-        for payload in parser.feed(piece) if piece else parser.close():
-            yield payload
+            received = await response.content.readany()
+        yield received
         if reader.done:
             await _read_tail(response)
-        if reader.done or not piece:
+        if reader.done or not received:
             return
 
 
@@ -163,5 +159,3 @@ def _as_failures() -> Iterator[None]:
         raise ProviderFailure(FailureKind.TIMEOUT, f"took too long: {type(error).__name__}") from None
     except aiohttp.ClientError as error:
         raise ProviderFailure(FailureKind.UNAVAILABLE, f"connection failed: {type(error).__name__}") from None
-    except EventTooLarge as error:
-        raise ProviderFailure(FailureKind.MALFORMED, str(error)) from None

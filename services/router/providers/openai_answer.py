@@ -8,8 +8,10 @@ from typing import Any
 import orjson
 
 from llmmesh.chat.v1 import chat_pb2
+from services.router.deltas import append, says_something
 from services.router.providers.openai_error import embedded_failure
 from services.router.providers.provider import Embedded, Ended, FailureKind, ProviderFailure
+from services.router.providers.sse import EventParser, EventTooLarge
 
 DONE = b"[DONE]"
 LARGEST_COUNT = 2**30
@@ -25,9 +27,10 @@ FINISH_REASONS = {
 
 
 class AnswerReader:
-    """Reads the chunks of one stream; remembers how it ended and what it used."""
+    """Reads one event stream; remembers how the answer ended and what it used."""
 
     def __init__(self) -> None:
+        self._events = EventParser()
         self.finish_reason: chat_pb2.FinishReason.ValueType = chat_pb2.FINISH_REASON_UNSPECIFIED
         self.done = False
         self._usage: chat_pb2.TokenUsage | None = None
@@ -38,24 +41,19 @@ class AnswerReader:
         """Whether the answer is whole: the provider said why it ended, or that nothing more comes."""
         return self.done or self.finish_reason != chat_pb2.FINISH_REASON_UNSPECIFIED
 
-    def read(self, payload: bytes) -> chat_pb2.Delta | None:
-        """The piece of the answer in one event; None when it holds none.
+    def feed(self, received: bytes) -> Iterator[chat_pb2.Delta]:
+        """What the answer says in the bytes received, as one piece if anything; no bytes are the end of the stream.
 
         Raises:
-            ProviderFailure: If the provider sends an error inside the stream, or something that is no chunk.
+            ProviderFailure: After what was said before it, if the provider sends an error inside the stream, or
+                something that is no chunk.
         """
-        if payload.strip() == DONE:
-            self.done = True
-            return None
-        chunk = decoded(payload)
-        if chunk.get("error"):
-            raise embedded_failure(chunk["error"])
-        if usage := token_usage(chunk.get("usage")):
-            self._usage = usage
-        try:
-            return self._piece(chunk)
-        except (AttributeError, TypeError, ValueError):
-            raise ProviderFailure(FailureKind.MALFORMED, "sent a chunk of another shape than OpenAI's") from None
+        said = chat_pb2.Delta()
+        failure = self._take(received, said)
+        if says_something(said):
+            yield said
+        if failure:
+            raise failure
 
     def ended(self) -> Ended:
         """How the answer ended.
@@ -67,13 +65,40 @@ class AnswerReader:
             raise ProviderFailure(FailureKind.UNAVAILABLE, "the stream ended without a finish_reason")
         return Ended(self.finish_reason or chat_pb2.FINISH_REASON_STOP, self._usage)
 
-    def _piece(self, chunk: dict[str, Any]) -> chat_pb2.Delta | None:
+    def _take(self, received: bytes, said: chat_pb2.Delta) -> ProviderFailure | None:
+        try:
+            for payload in self._events.feed(received) if received else self._events.close():
+                self._read(payload, said)
+        except ProviderFailure as failure:
+            return failure
+        except EventTooLarge as fault:
+            return ProviderFailure(FailureKind.MALFORMED, str(fault))
+        return None
+
+    def _read(self, payload: bytes, said: chat_pb2.Delta) -> None:
+        """Add what one event says to `said`."""
+        if payload.strip() == DONE:
+            self.done = True
+        if self.done:
+            return
+        chunk = decoded(payload)
+        if chunk.get("error"):
+            raise embedded_failure(chunk["error"])
+        if usage := token_usage(chunk.get("usage")):
+            self._usage = usage
+        try:
+            self._read_choice(chunk, said)
+        except (AttributeError, TypeError, ValueError):
+            raise ProviderFailure(FailureKind.MALFORMED, "sent a chunk of another shape than OpenAI's") from None
+
+    def _read_choice(self, chunk: dict[str, Any], said: chat_pb2.Delta) -> None:
         choice = _first_choice(chunk)
         if choice is None:
-            return None
+            return
         if word := choice.get("finish_reason"):
             self.finish_reason = FINISH_REASONS.get(word, chat_pb2.FINISH_REASON_STOP)
-        return self._delta(choice.get("delta") or {})
+        if delta := choice.get("delta"):
+            append(said, self._delta(delta))
 
     def _delta(self, delta: dict[str, Any]) -> chat_pb2.Delta:
         return chat_pb2.Delta(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmmesh.chat.v1 import chat_pb2
+from services.router.deltas import append
 from services.router.providers.openai_answer import AnswerReader, embedded, token_usage
 from services.router.providers.provider import FailureKind, ProviderFailure
 
@@ -17,6 +18,19 @@ from services.router.providers.provider import FailureKind, ProviderFailure
 def chunk(delta: Any = None, **fields: Any) -> bytes:
     choice = {"index": 0, "delta": {} if delta is None else delta, "finish_reason": fields.pop("finish_reason", None)}
     return orjson.dumps({"choices": [choice], **fields})
+
+
+def event(payload: bytes) -> bytes:
+    return b"data: " + payload + b"\n\n"
+
+
+def said(reader: AnswerReader, *payloads: bytes) -> chat_pb2.Delta:
+    """All that the events say."""
+    whole = chat_pb2.Delta()
+    for payload in payloads:
+        for delta in reader.feed(event(payload)):
+            append(whole, delta)
+    return whole
 
 
 def buckets(usage: chat_pb2.TokenUsage | None) -> tuple[int, ...] | None:
@@ -33,10 +47,10 @@ def buckets(usage: chat_pb2.TokenUsage | None) -> tuple[int, ...] | None:
 
 def test_text_reasoning_and_refusal_are_told_apart():
     reader = AnswerReader()
-    assert reader.read(chunk({"content": "hi"})).text == "hi"
-    assert reader.read(chunk({"reasoning_content": "hm"})).reasoning == "hm"
-    assert reader.read(chunk({"reasoning": "hm"})).reasoning == "hm"
-    assert reader.read(chunk({"content": None, "refusal": "no"})).text == "no"
+    assert said(reader, chunk({"content": "hi"})).text == "hi"
+    assert said(reader, chunk({"reasoning_content": "hm"})).reasoning == "hm"
+    assert said(reader, chunk({"reasoning": "hm"})).reasoning == "hm"
+    assert said(reader, chunk({"content": None, "refusal": "no"})).text == "no"
 
 
 @pytest.mark.parametrize(
@@ -51,19 +65,19 @@ def test_text_reasoning_and_refusal_are_told_apart():
 )
 def test_finish_reasons(word, reason):
     reader = AnswerReader()
-    reader.read(chunk(finish_reason=word))
+    said(reader, chunk(finish_reason=word))
     assert reader.ended().finish_reason == reason
 
 
 def test_a_stream_that_says_done_without_a_reason_has_stopped():
     reader = AnswerReader()
-    reader.read(b" [DONE]")
+    said(reader, b" [DONE]")
     assert reader.ended().finish_reason == chat_pb2.FINISH_REASON_STOP
 
 
 def test_a_stream_that_says_neither_has_broken():
     reader = AnswerReader()
-    reader.read(chunk({"content": "half"}))
+    said(reader, chunk({"content": "half"}))
     with pytest.raises(ProviderFailure) as caught:
         reader.ended()
     assert caught.value.kind is FailureKind.UNAVAILABLE
@@ -71,15 +85,28 @@ def test_a_stream_that_says_neither_has_broken():
 
 def test_usage_may_come_in_every_chunk_and_the_last_counts():
     reader = AnswerReader()
-    reader.read(chunk({"content": "a"}, usage={"prompt_tokens": 5, "completion_tokens": 1}))
-    reader.read(chunk(finish_reason="stop", usage=None))
-    reader.read(orjson.dumps({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}))
+    said(reader, chunk({"content": "a"}, usage={"prompt_tokens": 5, "completion_tokens": 1}))
+    said(reader, chunk(finish_reason="stop", usage=None))
+    said(reader, orjson.dumps({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}))
     assert buckets(reader.ended().usage) == (5, 0, 0, 2, 0)
 
 
 def test_other_choices_are_ignored():
+    other = orjson.dumps({"choices": [{"index": 1, "delta": {"content": "other"}}]})
+    assert said(AnswerReader(), other) == chat_pb2.Delta()
+
+
+def test_what_arrives_together_is_one_piece():
     reader = AnswerReader()
-    assert reader.read(orjson.dumps({"choices": [{"index": 1, "delta": {"content": "other"}}]})) is None
+    together = event(chunk({"role": "assistant"})) + event(chunk({"content": "a"})) + event(chunk({"content": "b"}))
+    assert list(reader.feed(together)) == [chat_pb2.Delta(text="ab")]
+
+
+def test_what_was_said_before_a_failure_is_handed_on_first():
+    pieces = AnswerReader().feed(event(chunk({"content": "half"})) + event(b"{"))
+    assert next(pieces).text == "half"
+    with pytest.raises(ProviderFailure):
+        next(pieces)
 
 
 def test_a_tool_call_names_itself_once_even_if_the_provider_repeats_it():
@@ -87,7 +114,7 @@ def test_a_tool_call_names_itself_once_even_if_the_provider_repeats_it():
     pieces = []
     for arguments in ('{"a"', ":1}", None):
         call = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": arguments}}
-        pieces.extend(reader.read(chunk({"tool_calls": [call]})).tool_calls)
+        pieces.extend(said(reader, chunk({"tool_calls": [call]})).tool_calls)
     assert [(piece.id, piece.name, piece.arguments) for piece in pieces] == [
         ("c1", "f", '{"a"'),
         ("", "", ":1}"),
@@ -97,7 +124,7 @@ def test_a_tool_call_names_itself_once_even_if_the_provider_repeats_it():
 
 def test_tool_calls_without_an_index_are_counted():
     calls = [{"id": "a", "function": {"name": "f", "arguments": {"x": 1}}}, {"id": "b", "function": None}]
-    delta = AnswerReader().read(chunk({"tool_calls": calls}))
+    delta = said(AnswerReader(), chunk({"tool_calls": calls}))
     assert [(piece.index, piece.id, piece.arguments) for piece in delta.tool_calls] == [
         (0, "a", '{"x":1}'),
         (1, "b", ""),
@@ -121,7 +148,7 @@ def test_tool_calls_without_an_index_are_counted():
 )
 def test_what_is_no_chunk_is_malformed(payload):
     with pytest.raises(ProviderFailure) as caught:
-        AnswerReader().read(payload)
+        said(AnswerReader(), payload)
     assert caught.value.kind is FailureKind.MALFORMED
 
 
@@ -131,7 +158,7 @@ def test_what_is_no_chunk_is_malformed(payload):
 )
 def test_an_error_inside_the_stream_is_a_failure(code, kind):
     with pytest.raises(ProviderFailure) as caught:
-        AnswerReader().read(orjson.dumps({"error": {"message": "secret prompt", "code": code}}))
+        said(AnswerReader(), orjson.dumps({"error": {"message": "secret prompt", "code": code}}))
     assert caught.value.kind is kind
     assert "secret" not in str(caught.value)
 
