@@ -53,7 +53,8 @@ def embedding_needs(texts: Sequence[str]) -> Needs:
 
 def _capabilities(prompt: chat_pb2.ChatPrompt) -> Iterator[Capability]:
     options = prompt.options
-    if options.tools_json or "functions" in options.extra_json:
+    forbidden = options.tool_choice_json.strip() == '"none"'
+    if (options.tools_json and not forbidden) or "functions" in options.extra_json:
         yield Capability.TOOLS
     if options.response_format_json and _is_structured(options.response_format_json):
         yield Capability.JSON_SCHEMA

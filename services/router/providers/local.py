@@ -21,12 +21,15 @@ from services.router.providers.provider import (
     FailureKind,
     Health,
     ProviderFailure,
+    Vector,
 )
 
 if TYPE_CHECKING:
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
 
 CONDITION_SECONDS = 2.0
+TEXTS_PER_CALL = 64
+"""Small enough for the inference room, and for others to have their turn between."""
 
 _KINDS = {
     "MODEL_WARMING": FailureKind.WARMING,
@@ -71,15 +74,24 @@ class LocalProvider:
             call.cancel()
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        """Embed texts."""
+        """Embed texts, in as many calls as the inference room's limits ask for."""
+        vectors: list[Vector] = []
+        input_tokens = 0
+        for start in range(0, len(texts), TEXTS_PER_CALL):
+            answer = await self._embed(texts[start : start + TEXTS_PER_CALL])
+            vectors.extend(embedding.values for embedding in answer.embeddings)
+            input_tokens += answer.input_tokens
+        if len(vectors) != len(texts):
+            raise ProviderFailure(FailureKind.MALFORMED, f"sent {len(vectors)} vectors for {len(texts)} texts")
+        return Embedded(vectors, chat_pb2.TokenUsage(input_tokens=input_tokens) if input_tokens else None)
+
+    async def _embed(self, texts: Sequence[str]) -> inference_pb2.EmbedTextResponse:
         request = inference_pb2.EmbedTextRequest(model=self._deployment.model, texts=texts)
         limit = time_left(at_most=self._deployment.timeouts.first_token_seconds)
         try:
-            answer = await self._inference.EmbedText(request, timeout=limit)
+            return await self._inference.EmbedText(request, timeout=limit)
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
-        usage = chat_pb2.TokenUsage(input_tokens=answer.input_tokens) if answer.input_tokens else None
-        return Embedded([embedding.values for embedding in answer.embeddings], usage)
 
     async def condition(self) -> Condition:
         """Ask the inference room about the model."""

@@ -47,6 +47,13 @@ async def test_the_next_deployment_embeds_when_one_fails(room):
     assert [each.deployment for each in answer.route.failed_attempts] == ["cheap"]
 
 
+async def test_many_texts_are_embedded_by_our_own_model_in_order(room):
+    texts = ["x" * (1 + number % 7) for number in range(150)]
+    answer = await embed(room, *texts, data_class=chat_pb2.DATA_CLASS_SENSITIVE)
+    assert [vector.values[1] for vector in answer.embeddings] == [len(text) for text in texts]
+    assert answer.usage.input_tokens == 9
+
+
 async def test_sensitive_texts_stay_on_our_own_machines(room):
     answer = await embed(room, "my passport", data_class=chat_pb2.DATA_CLASS_SENSITIVE)
     assert answer.route.deployment == "own"

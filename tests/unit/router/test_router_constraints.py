@@ -97,6 +97,11 @@ def test_a_text_response_format_needs_nothing():
     assert chat_needs(chat_pb2.ChatPrompt(options=options)).capabilities == frozenset()
 
 
+def test_tools_that_may_not_be_called_need_nothing():
+    options = chat_pb2.GenerationOptions(tools_json=["{}"], tool_choice_json='"none"')
+    assert chat_needs(chat_pb2.ChatPrompt(options=options)).capabilities == frozenset()
+
+
 def test_what_may_just_fit_is_left_to_the_provider(deployment, limits):
     prose = Needs(frozenset(), 1300, 0)
     assert eligible("m", [deployment(context_tokens=1000)], limits("cloud/m"), prose)
