@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from llmmesh.billing.v1 import billing_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from services.gateway.exchange import Exchange, cache_word
-from services.gateway.measures import FIRST_BYTE_SECONDS, OVERHEAD_SECONDS, REQUEST_SECONDS, REQUESTS, TOKENS
+from services.gateway.measures import TOKENS, meters_of
 from services.gateway.peers.fault import reason_of
 
 REFUSALS = frozenset(
@@ -62,8 +63,8 @@ class Accounts:
             self._write(exchange, outcome, reason)
 
     def _write(self, exchange: Exchange, outcome: str, reason: str) -> None:
-        now = timestamp_pb2.Timestamp()
-        now.GetCurrentTime()
+        seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
+        now = timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos)
         self._put_event(_event(exchange, outcome, reason, now))
         if outcome in ("answered", "stopped") and exchange.cache_status in CACHED:
             self._put_record(_usage_record(exchange, now))
@@ -108,11 +109,12 @@ def _usage_record(exchange: Exchange, now: timestamp_pb2.Timestamp) -> billing_p
 def _measure(exchange: Exchange, outcome: str) -> None:
     model = exchange.model if exchange.known_model else "unknown"
     cache = cache_word(exchange.cache_status) or "none"
-    REQUESTS.labels(model, cache, outcome).inc()
-    REQUEST_SECONDS.labels(model, cache).observe(exchange.seconds())
+    meters = meters_of(model, cache, outcome)
+    meters.requests.inc()
+    meters.seconds.observe(exchange.seconds())
     if exchange.first_byte_seconds is not None:
-        FIRST_BYTE_SECONDS.labels(model, cache).observe(exchange.first_byte_seconds)
-        OVERHEAD_SECONDS.labels(cache).observe(exchange.overhead_seconds())
+        meters.first_byte_seconds.observe(exchange.first_byte_seconds)
+        meters.overhead_seconds.observe(exchange.overhead_seconds())
     if exchange.cache_status not in CACHED and exchange.deployment:
         usage = exchange.usage
         TOKENS.labels(model, "input").inc(usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens)

@@ -29,6 +29,7 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._models: dict[str, router_pb2.Model] = {}
+        self._offers: dict[tuple[str, TenantPolicy], Offer] = {}
         self._known = False
 
     @property
@@ -39,11 +40,8 @@ class Catalogue:
     def replace(self, models: Iterable[router_pb2.Model]) -> None:
         """Take the router's word for what there is."""
         self._models = {model.name: model for model in models}
+        self._offers.clear()
         self._known = True
-
-    def holds(self, model: str) -> bool:
-        """Whether there is such a model."""
-        return model in self._models
 
     def chat_offer(self, model: str, policy: TenantPolicy) -> Offer:
         """The chat model as the tenant may use it.
@@ -79,12 +77,16 @@ class Catalogue:
         return offer
 
     def _offer(self, model: str, policy: TenantPolicy) -> Offer:
+        offer = self._offers.get((model, policy))
+        if offer is not None:
+            return offer
         found = self._ready().get(model)
         if found is None:
             raise _not_found(model)
         offer = _offered(found, policy)
         if offer is None:
             raise ModelNotAllowed(f"This tenant may not use the model {model!r}.", model=model)
+        self._offers[model, policy] = offer
         return offer
 
     def _ready(self) -> dict[str, router_pb2.Model]:

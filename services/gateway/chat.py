@@ -70,24 +70,26 @@ class _Flow:
     async def events(self) -> AsyncGenerator[Event, None]:
         """The order of things."""
         self._policy = self._known.policies.admit(self._exchange.caller)
-        plan = self._plan()
+        offer = self._known.catalogue.chat_offer(self._exchange.model, self._policy)
+        self._exchange.known_model = True
         hit = await self._exact_answer()
         if hit is None:
+            plan = planned(self._question, offer, self._config.default_max_output_tokens)
             hit = await self._judged_prompt_or_semantic_answer()
-        if hit is not None:
-            for event in replayed(self._exchange, hit, self._config.currency_code):
-                yield event
-            return
+            if hit is None:
+                async with aclosing(self._bought_answer(plan)) as events:
+                    async for event in events:
+                        yield event
+                return
+        for event in replayed(self._exchange, hit, self._config.currency_code):
+            yield event
+
+    async def _bought_answer(self, plan: Plan) -> AsyncGenerator[Event, None]:
         with await self._reserved(plan) as spending:
             async with aclosing(self._generated(plan, spending)) as events:
                 async for event in events:
                     yield event
         self._remember()
-
-    def _plan(self) -> Plan:
-        offer = self._known.catalogue.chat_offer(self._exchange.model, self._policy)
-        self._exchange.known_model = True
-        return planned(self._question, offer, self._config.default_max_output_tokens)
 
     async def _exact_answer(self) -> cache_pb2.CachedAnswer | None:
         """An answer to these very bytes; it is bound to the guard's policy, so it has passed this very guard."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from meshkit.metrics import LATENCY_BUCKETS
@@ -35,3 +38,24 @@ OUTBOX_DROPPED = Counter("llmmesh_outbox_dropped_total", "Items that never reach
 POLICY_AGE_SECONDS = Gauge(
     "llmmesh_policy_age_seconds", "Time since the stream of tenant policies broke; 0 while it runs."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """What one kind of request is counted on."""
+
+    requests: Counter
+    seconds: Histogram
+    first_byte_seconds: Histogram
+    overhead_seconds: Histogram
+
+
+@cache
+def meters_of(model: str, cache_status: str, outcome: str) -> Meters:
+    """The meters with their labels; finding labels costs more than counting."""
+    return Meters(
+        REQUESTS.labels(model, cache_status, outcome),
+        REQUEST_SECONDS.labels(model, cache_status),
+        FIRST_BYTE_SECONDS.labels(model, cache_status),
+        OVERHEAD_SECONDS.labels(cache_status),
+    )
