@@ -1,0 +1,92 @@
+"""Puts the cache together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, cast
+
+from llmmesh.cache.v1.cache_pb2_grpc import add_CacheServiceServicer_to_server
+from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from meshkit.client import connect
+from meshkit.server import Mount, running
+from services.cache.answers import AnswerCache
+from services.cache.background import in_background
+from services.cache.config import CacheConfig
+from services.cache.embedding import Embedder
+from services.cache.exact import exact_store
+from services.cache.semantic import SemanticCache, SemanticLimits
+from services.cache.servicer import CacheServicer
+from services.cache.sweep import Sweep
+from services.cache.vectorstores.edge import edge_store
+from services.cache.vectorstores.port import VectorStore
+from services.cache.verification.verifier import Verifier
+
+if TYPE_CHECKING:
+    from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
+
+
+@asynccontextmanager
+async def cache(config: CacheConfig) -> AsyncIterator[int]:
+    """Run the cache; yields the port it listens on. It is ready before its stores are: until then they are misses."""
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        exact = await enter(
+            exact_store(
+                config.redis_url, pool_size=config.redis_pool_size, timeout_seconds=config.redis_timeout_seconds
+            )
+        )
+        inference = await enter(connect(config.mesh_target, InferenceServiceStub))
+        semantic = _semantic(config, cast("InferenceServiceAsyncStub", inference), await enter(_vector_store(config)))
+        await enter(in_background(Sweep(semantic, every_seconds=config.sweep_seconds).run()))
+        answers = AnswerCache(
+            exact,
+            semantic,
+            ttl_seconds=config.answer_ttl_seconds,
+            largest_answer_bytes=config.largest_answer_bytes,
+        )
+        mount = Mount(add_CacheServiceServicer_to_server, CacheServicer(answers))
+        yield await enter(running([mount], config, room="cache"))
+
+
+def _semantic(config: CacheConfig, inference: InferenceServiceAsyncStub, store: VectorStore) -> SemanticCache:
+    embedder = Embedder(
+        inference,
+        model=config.embedding_model,
+        dimensions=config.embedding_dimensions,
+        timeout_seconds=config.embedding_timeout_seconds,
+        kept=config.embeddings_kept,
+        at_once=config.embeddings_at_once,
+    )
+    limits = SemanticLimits(
+        similarity_threshold=config.similarity_threshold,
+        candidates=config.candidates,
+        longest_question_characters=config.longest_question_characters,
+    )
+    return SemanticCache(embedder, store, Verifier(), limits, time.time)
+
+
+@asynccontextmanager
+async def _vector_store(config: CacheConfig) -> AsyncIterator[VectorStore]:
+    """The Qdrant server when a URL is set, else the embedded store; vectors of different models never mix."""
+    name = f"{config.embedding_model}-{config.embedding_dimensions}".replace("/", "_")
+    if not config.qdrant_url:
+        async with edge_store(
+            config.qdrant_path / name,
+            dimensions=config.embedding_dimensions,
+            timeout_seconds=config.vector_store_timeout_seconds,
+        ) as embedded:
+            yield embedded
+        return
+    # Imported here because the client takes 60 MB and two seconds that the embedded store does not need.
+    from services.cache.vectorstores.qdrant_server import qdrant_server_store
+
+    async with qdrant_server_store(
+        config.qdrant_url,
+        api_key=config.qdrant_api_key.get_secret_value() or None,
+        collection=f"llmmesh-answers-{name}",
+        dimensions=config.embedding_dimensions,
+        timeout_seconds=config.vector_store_timeout_seconds,
+    ) as server:
+        yield server

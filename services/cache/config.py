@@ -1,0 +1,53 @@
+"""Settings of the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from meshkit.settings import ServiceSettings
+
+
+class CacheConfig(ServiceSettings):
+    """Everything that differs between one deployment of the cache and another."""
+
+    model_config = SettingsConfigDict(env_prefix="LLMMESH_CACHE_", frozen=True)
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """Where exact answers are kept: redis://, rediss:// or unix://."""
+    redis_timeout_seconds: float = Field(default=0.02, gt=0)
+    """Longest that one operation may take; after a failure Redis is asked nothing until a retry is due."""
+    redis_pool_size: int = Field(default=8, ge=2)
+    """Connections for writes and purges; lookups share one of them."""
+    answer_ttl_seconds: float = Field(default=3600, gt=0)
+    """How long an answer is kept when the request does not say."""
+    largest_answer_bytes: int = Field(default=1024 * 1024, gt=0)
+    """Larger answers are not kept."""
+    qdrant_path: Path = Path("var/data/qdrant")
+    """Folder of the embedded vector store; one cache service owns one folder."""
+    qdrant_url: str = ""
+    """A Qdrant server to use instead of the embedded store."""
+    qdrant_api_key: SecretStr = SecretStr("")
+    """Key of that server, when it asks for one."""
+    vector_store_timeout_seconds: float = Field(default=0.25, gt=0)
+    """Longest that one operation of the vector store may take."""
+    embedding_model: str = Field(default="multilingual-e5-small", min_length=1)
+    """Name of the embedding model in the inference service."""
+    embedding_dimensions: int = Field(default=384, gt=0)
+    """Length of its vectors."""
+    embedding_timeout_seconds: float = Field(default=0.5, gt=0)
+    """Longest that one embedding may take; later is a semantic miss."""
+    embeddings_kept: int = Field(default=4096, gt=0)
+    """Vectors kept in memory, 1.5 KB each, so that storing after a lookup does not embed again."""
+    embeddings_at_once: int = Field(default=8, gt=0)
+    """Embeddings under way before more questions miss at once."""
+    similarity_threshold: float = Field(default=0.92, gt=0, le=1)
+    """Least cosine similarity of a semantic candidate; belongs to the embedding model."""
+    candidates: int = Field(default=4, gt=0)
+    """Most similar questions that are verified before a semantic lookup is a miss."""
+    longest_question_characters: int = Field(default=1000, gt=0)
+    """Longer questions are not looked up semantically: the embedding sees their beginning only."""
+    sweep_seconds: float = Field(default=60, gt=0)
+    """Time between two removals of expired semantic answers; Redis removes its own."""

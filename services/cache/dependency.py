@@ -1,0 +1,65 @@
+"""Asks something outside the room that may be slow, frozen or away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from meshkit.log import get_logger
+from services.cache.breaker import Breaker
+
+T = TypeVar("T")
+
+log = get_logger()
+
+
+class Unavailable(Exception):
+    """A store or a service could not be asked in time."""
+
+
+class Dependency:
+    """One outside thing: an operation ends at its deadline, and after a failure nothing is asked until a retry is due.
+
+    So a frozen dependency costs one caller one deadline, and the others nothing.
+    """
+
+    def __init__(self, name: str, *, faults: tuple[type[Exception], ...] = (), breaker: Breaker | None = None) -> None:
+        self._name = name
+        self._faults: tuple[type[Exception], ...] = (*faults, Unavailable, TimeoutError, OSError)
+        self._breaker = breaker or Breaker()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the last operation failed."""
+        return self._breaker.is_open
+
+    async def ask(self, operation: Callable[[], Awaitable[T]], *, timeout_seconds: float) -> T:
+        """Run `operation` within `timeout_seconds`.
+
+        Raises:
+            Unavailable: If it fails, is late, or a retry is not yet due.
+        """
+        if not self._breaker.admits():
+            raise Unavailable(f"{self._name} is away")
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                answer = await operation()
+        except self._faults as error:
+            self._note_failure(error)
+            raise Unavailable(f"{self._name} is away") from error
+        except BaseException:
+            self._breaker.abandoned()
+            raise
+        self._note_success()
+        return answer
+
+    def _note_failure(self, error: Exception) -> None:
+        if not self._breaker.is_open:
+            log.warning("dependency_away", dependency=self._name, error=type(error).__name__, detail=str(error)[:300])
+        self._breaker.failed()
+
+    def _note_success(self) -> None:
+        if self._breaker.is_open:
+            log.info("dependency_back", dependency=self._name)
+            self._breaker.succeeded()

@@ -1,0 +1,103 @@
+"""Exact answers in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from services.cache.background import in_background
+from services.cache.coalescing import Coalescer
+from services.cache.dependency import Dependency
+from services.cache.keys import key_scope
+from services.cache.lane import ReadLane
+
+PURGE_SECONDS = 10.0
+"""Longest that one step of a purge may take; a purge is not on the path of a chat."""
+SCAN_STEP = 1000
+
+
+class ExactStore:
+    """Answers by exact key. Every operation ends at its deadline, a frozen Redis included."""
+
+    def __init__(self, pool: BlockingConnectionPool, *, timeout_seconds: float) -> None:
+        self._redis = Redis(connection_pool=pool)
+        self._lane = ReadLane(pool)
+        self._dependency = Dependency("redis", faults=(RedisError,))
+        self._timeout_seconds = timeout_seconds
+        self._lookups = Coalescer(self._fetch, timeout_seconds=timeout_seconds)
+
+    async def get(self, key: str) -> bytes | None:
+        """Read an entry; None when there is none.
+
+        Raises:
+            Unavailable: If Redis is away.
+        """
+        return await self._lookups.get(key)
+
+    async def put(self, key: str, entry: bytes, *, ttl_seconds: float) -> None:
+        """Write an entry that Redis forgets after `ttl_seconds`.
+
+        Raises:
+            Unavailable: If Redis is away.
+        """
+        ttl_ms = max(1, round(ttl_seconds * 1000))
+        await self._dependency.ask(
+            lambda: self._redis.set(key, entry, px=ttl_ms), timeout_seconds=self._timeout_seconds
+        )
+
+    async def forget(self, tenant_id: str, model: str = "") -> int:
+        """Remove the entries of a tenant, or of one model of it; returns how many.
+
+        Raises:
+            Unavailable: If Redis is away; what was removed until then stays removed.
+        """
+        removed = 0
+        cursor = -1
+        while cursor:
+            cursor, keys = await self._scan(max(cursor, 0), f"{key_scope(tenant_id, model)}*")
+            removed += await self._unlink(keys) if keys else 0
+        return removed
+
+    async def serve_lookups(self) -> None:
+        """Answer `get` until cancelled."""
+        try:
+            await self._lookups.run()
+        finally:
+            await self._lane.close()
+
+    async def _fetch(self, keys: Sequence[str], timeout_seconds: float) -> Sequence[bytes | None]:
+        return await self._dependency.ask(lambda: self._lane.fetch(keys), timeout_seconds=timeout_seconds)
+
+    async def _scan(self, cursor: int, pattern: str) -> tuple[int, list[bytes | str]]:
+        return await self._dependency.ask(
+            lambda: self._redis.scan(cursor, match=pattern, count=SCAN_STEP), timeout_seconds=PURGE_SECONDS
+        )
+
+    async def _unlink(self, keys: list[bytes | str]) -> int:
+        return await self._dependency.ask(lambda: self._redis.unlink(*keys), timeout_seconds=PURGE_SECONDS)
+
+
+@asynccontextmanager
+async def exact_store(url: str, *, pool_size: int, timeout_seconds: float) -> AsyncIterator[ExactStore]:
+    """Open the store for the block; Redis need not be there yet."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=pool_size,
+        timeout=timeout_seconds,
+        socket_timeout=None,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        driver_info=None,
+        protocol=2,
+    )
+    try:
+        store = ExactStore(pool, timeout_seconds=timeout_seconds)
+        async with in_background(store.serve_lookups()):
+            yield store
+    finally:
+        await pool.disconnect()

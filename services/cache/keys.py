@@ -1,0 +1,70 @@
+"""What makes two questions the same question: the exact key, and the context a question in other words must share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from urllib.parse import quote
+
+from llmmesh.chat.v1 import chat_pb2
+
+KEY_PREFIX = "llmmesh:cache:1:"
+"""The number is the schema of keys and values: raise it, and older entries are never found again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The part of a prompt that may be worded differently, and everything else."""
+
+    text: str
+    """What the user asks in the last turn."""
+    context: str
+    """Fingerprint of the model, the turns before, the options, the tools and the guard's policy version."""
+
+
+def exact_key(tenant_id: str, prompt: chat_pb2.ChatPrompt, guard_policy_version: str) -> str:
+    """The Redis key of an answer: equal only for a tenant's byte-equal prompts under one guard policy."""
+    digest = _fingerprint(_canonical(prompt), guard_policy_version, b"exact")
+    return f"{key_scope(tenant_id, prompt.model)}{digest}"
+
+
+@lru_cache(maxsize=4096)
+def key_scope(tenant_id: str, model: str = "") -> str:
+    """What the keys of a tenant, or of one model of it, start with; holds no character special to Redis patterns."""
+    scope = f"{KEY_PREFIX}{quote(tenant_id, safe='')}:"
+    return f"{scope}{quote(model, safe='')}:" if model else scope
+
+
+def question_of(prompt: chat_pb2.ChatPrompt, guard_policy_version: str) -> Question | None:
+    """Split a prompt into its question and its context; None when the last turn is not a user's text."""
+    last = prompt.messages[-1]
+    text = "\n".join(part.text for part in last.content if part.WhichOneof("part") == "text").strip()
+    if last.role != chat_pb2.ROLE_USER or not text:
+        return None
+    context = chat_pb2.ChatPrompt()
+    context.CopyFrom(_canonical(prompt))
+    kept = [part for part in last.content if part.WhichOneof("part") != "text"]
+    del context.messages[-1].content[:]
+    context.messages[-1].content.extend(kept)
+    return Question(text, _fingerprint(context, guard_policy_version, b"context"))
+
+
+def _canonical(prompt: chat_pb2.ChatPrompt) -> chat_pb2.ChatPrompt:
+    """The prompt less what changes no answer: the end user's name, and options of which none is set."""
+    if not prompt.HasField("options") or (prompt.options.ByteSize() and not prompt.options.user):
+        return prompt
+    plain = chat_pb2.ChatPrompt()
+    plain.CopyFrom(prompt)
+    plain.options.user = ""
+    if not plain.options.ByteSize():
+        plain.ClearField("options")
+    return plain
+
+
+def _fingerprint(prompt: chat_pb2.ChatPrompt, guard_policy_version: str, purpose: bytes) -> str:
+    policy = guard_policy_version.encode()
+    digest = blake2b(len(policy).to_bytes(4), digest_size=24, person=purpose)
+    digest.update(policy)
+    digest.update(prompt.SerializeToString(deterministic=True))
+    return digest.hexdigest()

@@ -1,0 +1,114 @@
+"""The cache's RPCs: decode, ask, encode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+from llmmesh.cache.v1 import cache_pb2, cache_pb2_grpc
+from llmmesh.chat.v1 import chat_pb2
+from meshkit.errors import CredentialInvalid, DependencyUnavailable, FieldInvalid, RoleMissing
+from meshkit.identity import current_identity
+from meshkit.server import Context
+from services.cache.answers import AnswerCache, Found
+from services.cache.metrics import HITS, LOOKUP_SECONDS, LOOKUPS, SIMILARITY
+
+LONGEST_TTL_SECONDS = 30 * 24 * 3600
+ADMIN = "admin"
+
+
+class CacheServicer(cache_pb2_grpc.CacheServiceServicer):
+    """The cache over the wire. The tenant is always the caller's own, save for an admin's purge."""
+
+    def __init__(self, answers: AnswerCache) -> None:
+        self._exact = _Lookup("exact", answers.find_exact)
+        self._semantic = _Lookup("semantic", answers.find_semantic)
+        self._answers = answers
+
+    async def LookupAnswer(
+        self, request: cache_pb2.LookupAnswerRequest, context: Context
+    ) -> cache_pb2.LookupAnswerResponse:
+        """Look an answer up at one level; a store that is away is a miss with `unavailable` set."""
+        _check_prompt(request.prompt)
+        found = await self._level(request.level)(_tenant_id(), request.prompt, request.guard_policy_version)
+        return cache_pb2.LookupAnswerResponse(
+            answer=found.answer, similarity=found.similarity, unavailable=found.unavailable
+        )
+
+    async def StoreAnswer(
+        self, request: cache_pb2.StoreAnswerRequest, context: Context
+    ) -> cache_pb2.StoreAnswerResponse:
+        """Remember an answer where that is allowed."""
+        _check_prompt(request.prompt)
+        if not request.HasField("answer"):
+            raise FieldInvalid("answer", "must hold the answer to remember")
+        if request.HasField("ttl") and not 0 < request.ttl.ToNanoseconds() / 1e9 <= LONGEST_TTL_SECONDS:
+            raise FieldInvalid("ttl", f"must be more than 0 and at most {LONGEST_TTL_SECONDS} seconds")
+        return cache_pb2.StoreAnswerResponse(levels=await self._answers.remember(_tenant_id(), request))
+
+    async def PurgeAnswers(
+        self, request: cache_pb2.PurgeAnswersRequest, context: Context
+    ) -> cache_pb2.PurgeAnswersResponse:
+        """Forget a tenant's answers; fails when a level could not be reached, for an erasure must not look done."""
+        forgotten = await self._answers.forget(_tenant_to_purge(request.tenant_id), request.model)
+        if forgotten.away:
+            raise DependencyUnavailable(
+                f"The {' and the '.join(forgotten.away)} level could not be purged: retry in a moment.",
+                retry_after_seconds=2,
+                levels=" ".join(forgotten.away),
+            )
+        return cache_pb2.PurgeAnswersResponse(
+            exact_count=forgotten.exact_count, semantic_count=forgotten.semantic_count
+        )
+
+    def _level(self, level: cache_pb2.CacheLevel.ValueType) -> _Lookup:
+        if level == cache_pb2.CACHE_LEVEL_EXACT:
+            return self._exact
+        if level == cache_pb2.CACHE_LEVEL_SEMANTIC:
+            return self._semantic
+        raise FieldInvalid("level", "must be CACHE_LEVEL_EXACT or CACHE_LEVEL_SEMANTIC")
+
+
+class _Lookup:
+    """A level's lookup, measured."""
+
+    def __init__(self, level: str, find: Callable[[str, chat_pb2.ChatPrompt, str], Awaitable[Found]]) -> None:
+        self._find = find
+        self._outcomes = {outcome: LOOKUPS.labels(level, outcome) for outcome in ("hit", "miss", "unavailable")}
+        self._hits = HITS.labels(level)
+        self._seconds = LOOKUP_SECONDS.labels(level)
+
+    async def __call__(self, tenant_id: str, prompt: chat_pb2.ChatPrompt, policy: str) -> Found:
+        started = time.perf_counter()
+        found = await self._find(tenant_id, prompt, policy)
+        self._seconds.observe(time.perf_counter() - started)
+        self._outcomes[found.outcome].inc()
+        if found.answer is not None:
+            self._hits.inc()
+            if found.similarity:
+                SIMILARITY.observe(found.similarity)
+        return found
+
+
+def _check_prompt(prompt: chat_pb2.ChatPrompt) -> None:
+    if not prompt.model:
+        raise FieldInvalid("prompt.model", "must name the model")
+    if not prompt.messages:
+        raise FieldInvalid("prompt.messages", "must hold at least one message")
+
+
+def _tenant_id() -> str:
+    tenant_id = current_identity().tenant_id
+    if not tenant_id:
+        raise CredentialInvalid("The cache belongs to tenants: this call carries no tenant.")
+    return tenant_id
+
+
+def _tenant_to_purge(asked_id: str) -> str:
+    if not asked_id or asked_id == current_identity().tenant_id:
+        return _tenant_id()
+    if ADMIN not in current_identity().roles:
+        raise RoleMissing(
+            f"Forgetting the answers of tenant {asked_id!r} needs the role {ADMIN}.", tenant=asked_id, roles=ADMIN
+        )
+    return asked_id

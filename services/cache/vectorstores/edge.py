@@ -1,0 +1,57 @@
+"""The semantic level embedded in this machine: the service's end of the pipe to the process that owns the store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from services.cache.background import in_background
+from services.cache.dependency import Dependency
+from services.cache.vectorstores.owner_process import OwnerProcess
+from services.cache.vectorstores.port import Entry, Match, Near
+from services.cache.vectorstores.wire import bytes_of
+
+PURGE_SECONDS = 30.0
+
+
+class EdgeStore:
+    """Asks the owner process; while there is none, every operation is Unavailable."""
+
+    def __init__(self, owner: OwnerProcess, *, timeout_seconds: float) -> None:
+        self.owner = owner
+        self._timeout_seconds = timeout_seconds
+        self._dependency = Dependency("embedded vector store")
+
+    async def nearest(self, near: Near) -> list[Match]:
+        """The most similar entries of the partition, best first."""
+        found = await self._ask("nearest", near)
+        return [Match(match["similarity"], match["question"], bytes_of(match["answer"])) for match in found]
+
+    async def put(self, entry: Entry) -> None:
+        """Store an entry; once this returns it is in the owner's write-ahead log."""
+        await self._ask("put", entry)
+
+    async def forget(self, tenant_id: str, model: str = "") -> int:
+        """Remove a tenant's entries, or those of one model; returns how many."""
+        return int(await self._ask("forget", {"tenant_id": tenant_id, "model": model}, PURGE_SECONDS))
+
+    async def forget_expired(self, now: float) -> int:
+        """Remove entries expired by `now`; returns how many."""
+        return int(await self._ask("forget_expired", {"now": now}, PURGE_SECONDS))
+
+    async def _ask(self, operation: str, arguments: object, timeout_seconds: float | None = None) -> Any:
+        timeout_seconds = timeout_seconds or self._timeout_seconds
+        return await self._dependency.ask(
+            lambda: self.owner.ask(operation, arguments, timeout_seconds=timeout_seconds),
+            timeout_seconds=timeout_seconds,
+        )
+
+
+@asynccontextmanager
+async def edge_store(path: Path, *, dimensions: int, timeout_seconds: float) -> AsyncIterator[EdgeStore]:
+    """Keep an owner of the store in folder `path` alive for the block; it need not be up yet when the block starts."""
+    owner = OwnerProcess(path, dimensions=dimensions)
+    async with in_background(owner.keep_alive()):
+        yield EdgeStore(owner, timeout_seconds=timeout_seconds)

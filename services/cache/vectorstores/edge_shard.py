@@ -1,0 +1,163 @@
+"""The embedded store itself: Qdrant's engine on one folder. Synchronous; lives in the owner process only."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID
+
+from qdrant_edge import (
+    CountRequest,
+    Distance,
+    EdgeConfig,
+    EdgeOptimizersConfig,
+    EdgeShard,
+    EdgeVectorParams,
+    FieldCondition,
+    Filter,
+    MatchValue,
+    PayloadSchemaType,
+    Point,
+    Query,
+    QueryRequest,
+    RangeFloat,
+    UpdateOperation,
+)
+
+from services.cache.vectorstores.port import Entry, Match, Near
+
+NO_GRAPH_KILOBYTES = 1_000_000_000
+"""Size of a segment before a graph is built: never. A filtered scan costs about 0.3 us an entry of the partition,
+while building the graph of 60,000 entries holds the process for a minute or more."""
+
+
+class ShardHeld(Exception):
+    """Another process owns the folder."""
+
+
+class Shard:
+    """All tenants' entries in one shard."""
+
+    def __init__(self, engine: EdgeShard) -> None:
+        self._engine = engine
+
+    def nearest(self, near: Near) -> list[Match]:
+        """The most similar entries of the partition, best first."""
+        request = QueryRequest(
+            limit=near.limit,
+            query=Query.Nearest(list(near.vector)),
+            filter=_partition(near),
+            score_threshold=near.at_least,
+            with_payload=True,
+        )
+        payloads = ((point.score, point.payload or {}) for point in self._engine.query(request))
+        return [Match(score, payload["question"], b64decode(payload["answer"])) for score, payload in payloads]
+
+    def put(self, entry: Entry) -> None:
+        """Store an entry in the write-ahead log and the segment."""
+        payload = {
+            "tenant": entry.tenant_id,
+            "model": entry.model,
+            "context": entry.context,
+            "question": entry.question,
+            "answer": b64encode(entry.answer).decode(),
+            "expires_at": entry.expires_at,
+        }
+        point = Point(UUID(entry.entry_id), list(entry.vector), payload)
+        self._engine.update(UpdateOperation.upsert_points([point]))
+
+    def forget(self, tenant_id: str, model: str) -> int:
+        """Remove a tenant's entries, or those of one model; returns how many."""
+        conditions = [_equals("tenant", tenant_id)]
+        if model:
+            conditions.append(_equals("model", model))
+        return self._remove(Filter(must=list(conditions)))
+
+    def forget_expired(self, now: float) -> int:
+        """Remove entries expired by `now`; returns how many."""
+        return self._remove(Filter(must=[FieldCondition("expires_at", range=RangeFloat(lte=now))]))
+
+    def count(self) -> int:
+        """Entries held, the expired included."""
+        return self._engine.count(CountRequest())
+
+    def flush(self) -> None:
+        """Write everything to disk, so that the next start replays no log."""
+        self._engine.flush()
+
+    def optimize(self) -> None:
+        """Merge segments and drop what was removed; holds the process until done, 0.1 ms an entry."""
+        self._engine.optimize()
+
+    def _remove(self, condition: Filter) -> int:
+        count = self._engine.count(CountRequest(filter=condition))
+        if count:
+            self._engine.update(UpdateOperation.delete_points_by_filter(condition))
+        return count
+
+
+@contextmanager
+def shard(path: Path, dimensions: int) -> Iterator[Shard]:
+    """Open the shard in folder `path`, made when missing; flushed and closed at the end of the block.
+
+    Raises:
+        ShardHeld: If another process has it open.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with _owned(path / "owner"):
+        engine = _engine(path / "shard", dimensions)
+        try:
+            yield Shard(engine)
+        finally:
+            engine.close()
+
+
+@contextmanager
+def _owned(lock: Path) -> Iterator[None]:
+    """Hold the lock file, which names its holder; the kernel frees it when the process ends, however it ends."""
+    with lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ShardHeld(
+                f"{str(lock.parent)!r} is held by process {file.read().strip() or '?'}: one cache service owns one "
+                "folder, so give this one its own LLMMESH_CACHE_QDRANT_PATH or a shared LLMMESH_CACHE_QDRANT_URL"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _engine(path: Path, dimensions: int) -> EdgeShard:
+    config = EdgeConfig(
+        vectors=EdgeVectorParams(size=dimensions, distance=Distance.Cosine),
+        optimizers=EdgeOptimizersConfig(indexing_threshold=NO_GRAPH_KILOBYTES),
+    )
+    if path.exists():
+        return EdgeShard.load(str(path), config)
+    # Made beside and moved into place: a kill half-way leaves no half a shard to load.
+    fresh = path.with_name("shard.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    engine = EdgeShard.create(str(fresh), config)
+    for field in ("tenant", "context", "model"):
+        engine.update(UpdateOperation.create_field_index(field, PayloadSchemaType.Keyword))
+    engine.update(UpdateOperation.create_field_index("expires_at", PayloadSchemaType.Float))
+    engine.close()
+    fresh.rename(path)
+    return EdgeShard.load(str(path), config)
+
+
+def _partition(near: Near) -> Filter:
+    unexpired = FieldCondition("expires_at", range=RangeFloat(gt=near.now))
+    return Filter(must=[_equals("tenant", near.tenant_id), _equals("context", near.context), unexpired])
+
+
+def _equals(field: str, value: str) -> FieldCondition:
+    return FieldCondition(field, match=MatchValue(value))

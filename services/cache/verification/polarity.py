@@ -1,0 +1,110 @@
+"""Whether a question is turned round: negated, opposite, another relation, another time or person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from services.cache.verification.lexicon import Lexicon, word_set
+from services.cache.verification.reading import Reading, Word
+
+NEGATING_PREFIXES = {
+    "english": ("un", "in", "im", "il", "ir", "dis", "non", "de", "anti", "mis"),
+    "russian": ("не", "без", "бес", "анти", "де", "дис"),
+}
+SECOND = 1
+PERSONS = (
+    word_set("i me my mine we us our мой наш я мы"),
+    word_set("your yours твой ваш"),
+    word_set("he him his"),
+    word_set("she her hers"),
+)
+
+
+def denied(words: Sequence[Word], lexicon: Lexicon) -> tuple[str, ...]:
+    """For each negation, the lemma of what it denies."""
+    return tuple(
+        next((later.lemma for later in words[position + 1 :] if later.is_content), "")
+        for position, word in enumerate(words)
+        if word.text in lexicon.negations
+    )
+
+
+def negations_differ(left: Reading, right: Reading) -> bool:
+    """Whether one denies what the other does not."""
+    if bool(left.denied) != bool(right.denied):
+        return True
+    return bool(left.denied) and not set(left.denied) & set(right.denied) and _all_shared(left, right)
+
+
+def relations_differ(left: Reading, right: Reading) -> bool:
+    """Whether one says before, without or against where the other does not."""
+    return _relations(left) != _relations(right)
+
+
+def opposites_meet(left: Reading, right: Reading) -> bool:
+    """Whether a word of one is the opposite of a word of the other that the first does not use."""
+    mine = [word for word in left.words if not set(word.lemmas) & right.lemmas]
+    yours = [word for word in right.words if not set(word.lemmas) & left.lemmas]
+    return any(_are_opposite(one, other, left) for one in mine for other in yours)
+
+
+def modality_differs(left: Reading, right: Reading) -> bool:
+    """Whether one asks what may be and the other what must be."""
+    mine, yours = _modality(left), _modality(right)
+    return bool(mine) and bool(yours) and mine.isdisjoint(yours)
+
+
+def times_differ(left: Reading, right: Reading) -> bool:
+    """Whether one asks what was and the other what is."""
+    return (left.past_being and not right.past) or (right.past_being and not left.past)
+
+
+def persons_differ(left: Reading, right: Reading) -> bool:
+    """Whether mine became yours, or his became hers."""
+    mine, yours = list(_persons(left)), list(_persons(right))
+    if mine and yours and set(mine).isdisjoint(yours):
+        return True
+    # Third persons have no other name here, so their order says who is who.
+    return [person for person in mine if person > SECOND] != [person for person in yours if person > SECOND]
+
+
+def degrees_differ(left: Reading, right: Reading) -> bool:
+    """Whether one asks for the most of something and the other does not."""
+    return left.superlative != right.superlative
+
+
+def _all_shared(left: Reading, right: Reading) -> bool:
+    """Whether what each denies also stands in the other, so that the negation moved from one to the other."""
+    return set(left.denied) <= right.lemmas and set(right.denied) <= left.lemmas
+
+
+def _relations(reading: Reading) -> frozenset[int]:
+    words = [word.lemma for word in reading.words]
+    # "from nine to five" is an interval, not a "before".
+    starts = frozenset({"от", "с"})
+    counted = (word for n, word in enumerate(words) if not (word == "до" and starts & set(words[:n])))
+    return frozenset(reading.lexicon.relations[word] for word in counted if word in reading.lexicon.relations)
+
+
+def _are_opposite(one: Word, other: Word, reading: Reading) -> bool:
+    if any(reading.lexicon.are_antonyms(mine, yours) for mine in one.lemmas for yours in other.lemmas):
+        return True
+    prefixes = NEGATING_PREFIXES.get(reading.language, ())
+    return any(
+        one.lemma == prefix + other.lemma or other.lemma == prefix + one.lemma
+        for prefix in prefixes
+        if min(len(one.lemma), len(other.lemma)) > 2
+    )
+
+
+def _modality(reading: Reading) -> frozenset[str]:
+    if "how" in reading.asks:
+        return frozenset()
+    kinds = [reading.lexicon.modality.get(word.lemma, frozenset()) for word in reading.words]
+    return frozenset().union(*kinds)
+
+
+def _persons(reading: Reading) -> Iterator[int]:
+    """The person of each pronoun, in order."""
+    for word in reading.words:
+        yield from (number for number, forms in enumerate(PERSONS) if word.text in forms or word.lemma in forms)

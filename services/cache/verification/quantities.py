@@ -1,0 +1,88 @@
+"""Numbers and what they count."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from services.cache.verification.lexicon import Lexicon, word_set
+from services.cache.verification.reading import Quantity, Reading, Word
+
+THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
+NUMBER_WITH_TAIL = re.compile(r"(\d+(?:[.,]\d+)?)(\D+)")
+ORDINAL_TAILS = word_set("st nd rd th s й я е го му м х")
+CURRENCY_SIGNS = frozenset("$€₽£¥")
+
+
+def quantities(words: Sequence[Word], lexicon: Lexicon) -> tuple[Quantity, ...]:
+    """The numbers of a question in order; a number in words is the same as in digits."""
+    found: list[Quantity] = []
+    position = 0
+    while position < len(words):
+        value, tail, length = _number_at(words, position, lexicon)
+        if length:
+            found.append(Quantity(value, tail or _counted(words, position, position + length, lexicon)))
+        position += max(length, 1)
+    return tuple(found)
+
+
+def quantities_differ(left: Reading, right: Reading) -> bool:
+    """Whether a number differs, or counts another thing, or stands in another order."""
+    if left.units != right.units or left.operators != right.operators:
+        return True
+    if [quantity.value for quantity in left.quantities] != [quantity.value for quantity in right.quantities]:
+        return True
+    pairs = zip(left.quantities, right.quantities, strict=True)
+    return any(_counts_another(mine.counted, yours.counted, left, right) for mine, yours in pairs)
+
+
+def _counts_another(mine: str, yours: str, left: Reading, right: Reading) -> bool:
+    """Two units differ; or the word counted here stands elsewhere there, so that the number has moved."""
+    if mine == yours:
+        return False
+    both_units = mine in left.lexicon.units.values() and yours in right.lexicon.units.values()
+    moved = (mine in right.lemmas or mine in right.units) and bool(yours)
+    return both_units or moved
+
+
+def _number_at(words: Sequence[Word], position: int, lexicon: Lexicon) -> tuple[str, str, int]:
+    """Value, unit written with it, and number of words; length 0 when no number stands there."""
+    text = words[position].text
+    if text[0].isdigit():
+        digits, tail = _digits_and_tail(text)
+        unit = "" if tail in ORDINAL_TAILS else lexicon.units.get(tail, tail)
+        return digits, unit, 1
+    return _number_in_words(words, position, lexicon)
+
+
+def _digits_and_tail(text: str) -> tuple[str, str]:
+    tailed = NUMBER_WITH_TAIL.fullmatch(text)
+    digits, tail = tailed.groups() if tailed else (text, "")
+    if THOUSANDS.fullmatch(digits):
+        return digits.replace(",", ""), tail
+    return digits.replace(",", "."), tail
+
+
+def _number_in_words(words: Sequence[Word], position: int, lexicon: Lexicon) -> tuple[str, str, int]:
+    total, length = 0.0, 0
+    for word in words[position:]:
+        value = _named_number(word, lexicon)
+        if value is None:
+            break
+        total = total * value if length and value >= 100 and value > total else total + value
+        length += 1
+    return (f"{total:g}" if length else ""), "", length
+
+
+def _named_number(word: Word, lexicon: Lexicon) -> float | None:
+    return lexicon.numbers.get(word.text, lexicon.numbers.get(word.lemma))
+
+
+def _counted(words: Sequence[Word], start: int, end: int, lexicon: Lexicon) -> str:
+    before = words[start - 1] if start else None
+    if before and before.text in CURRENCY_SIGNS:
+        return lexicon.units[before.lemma]
+    following = words[end] if end < len(words) else None
+    if following is None:
+        return ""
+    return lexicon.units.get(following.lemma) or (following.lemma if following.is_content else "")

@@ -1,0 +1,102 @@
+"""Reads a question: words, their roles, quantities, negations, and what it asks for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+
+from services.cache.verification.asking import asking, with_frames
+from services.cache.verification.english import English
+from services.cache.verification.polarity import denied
+from services.cache.verification.quantities import quantities
+from services.cache.verification.reading import Reading, Word
+from services.cache.verification.roles import with_roles
+from services.cache.verification.russian import Russian
+from services.cache.verification.words import Token, tokens
+
+
+class Reader:
+    """Reads questions in Russian and English; other languages word by word, without grammar."""
+
+    @cached_property
+    def _english(self) -> English:
+        return English()
+
+    @cached_property
+    def _russian(self) -> Russian:
+        return Russian()
+
+    def load(self) -> None:
+        """Load the dictionaries, 0.2 s, so that no question waits for them."""
+        _ = self._english, self._russian
+
+    def read(self, text: str) -> Reading:
+        """Read one question."""
+        cut = tokens(text)
+        language = _language(cut)
+        morphology: English | Russian = self._russian if language == "russian" else self._english
+        lexicon = morphology.lexicon
+        plain = [self._word(token, language) for token in cut if token.kind != "operator"]
+        asked = asking(plain, lexicon)
+        words = with_roles(with_frames(plain, asked, lexicon), lexicon)
+        return Reading(
+            language=language,
+            lexicon=lexicon,
+            words=words,
+            quantities=quantities(words, lexicon),
+            operators=tuple(token.text for token in cut if token.kind == "operator"),
+            asks=asked.kinds,
+            asking_noun="" if asked.noun is None else words[asked.noun].lemma,
+            denied=denied(words, lexicon),
+            past=any(morphology.is_past(word.text) for word in words),
+            past_being=any(morphology.is_past_being(word.text) for word in words),
+            superlative=any(morphology.is_superlative(word.text) for word in words),
+        )
+
+    def _word(self, token: Token, language: str) -> Word:
+        if language == "russian" and token.script == "cyrillic":
+            return _russian_word(token, self._russian)
+        return _latin_word(token, self._english, foreign=language == "russian")
+
+
+def _russian_word(token: Token, russian: Russian) -> Word:
+    lemmas = russian.lemmas(token.text)
+    function = lemmas[0] in russian.lexicon.function_words or token.text in russian.lexicon.negations
+    return Word(
+        text=token.text,
+        lemmas=lemmas,
+        root=russian.root(lemmas[0]),
+        is_function=function,
+        is_frame=lemmas[0] in russian.lexicon.frame_words,
+        is_name=not function and (token.capital or russian.is_name(token.text)),
+        part=russian.part(token.text),
+        bare=russian.bare(lemmas[0]),
+        cases=russian.cases(token.text) if russian.part(token.text) == "noun" else frozenset(),
+    )
+
+
+def _latin_word(token: Token, english: English, *, foreign: bool) -> Word:
+    lemmas = english.lemmas(token.text)
+    function = not foreign and (lemmas[0] in english.lexicon.function_words or token.text in english.lexicon.negations)
+    return Word(
+        text=token.text,
+        lemmas=lemmas,
+        root=english.root(lemmas[0]),
+        is_function=function,
+        is_frame=not foreign and lemmas[0] in english.lexicon.frame_words,
+        is_name=not function and token.kind == "word" and (token.capital or foreign or _is_mixed(token.text)),
+    )
+
+
+def _is_mixed(text: str) -> bool:
+    """Letters and digits, as in names of products."""
+    return any(letter.isdigit() for letter in text) and any(letter.isalpha() for letter in text)
+
+
+def _language(cut: Sequence[Token]) -> str:
+    """The language most of whose words are in; a Russian question may hold many Latin names."""
+    scripts = Counter(token.script for token in cut if token.kind == "word")
+    if scripts["cyrillic"]:
+        return "russian" if scripts["cyrillic"] * 3 >= scripts["latin"] else "english"
+    return "english" if scripts["latin"] else "other"
