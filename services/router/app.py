@@ -11,6 +11,7 @@ from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from llmmesh.router.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
 from meshkit.client import connect
+from meshkit.log import get_logger
 from meshkit.server import Mount, running
 from services.router.breaker import Breaker
 from services.router.config import RouterConfig
@@ -26,11 +27,16 @@ if TYPE_CHECKING:
     from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceAsyncStub
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
 
+log = get_logger()
+
 
 @asynccontextmanager
 async def router(config: RouterConfig) -> AsyncIterator[int]:
     """Run the router; yields the port it listens on."""
-    deployments = load_routes(config.routes, os.environ)
+    routes = load_routes(config.routes, os.environ)
+    deployments = routes.deployments
+    for each in routes.left_out:
+        log.info("deployment_left_out", deployment=each.name, not_set=each.credential)
     breakers = {each.name: Breaker(config.breaker_failures, config.breaker_open_seconds) for each in deployments}
     async with (
         connect(config.mesh_target, InferenceServiceStub) as inference,

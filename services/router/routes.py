@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from meshkit.log import get_logger
 from services.router.deployment import AnyDeployment, Deployment, OpenAIDeployment
 
 REFERENCE = "env:"
 
-log = get_logger()
 _deployment: TypeAdapter[Deployment] = TypeAdapter(AnyDeployment)
 
 
@@ -28,8 +27,18 @@ class RoutesInvalid(ValueError):
         self.mistakes = mistakes
 
 
-def load_routes(path: Path, environment: Mapping[str, str]) -> list[Deployment]:
-    """Read the deployments of a routes file, in its order, without the optional ones whose credential is not set.
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """What a routes file says."""
+
+    deployments: list[Deployment]
+    """In the order of the file."""
+    left_out: list[OpenAIDeployment]
+    """The optional ones whose credential is not set."""
+
+
+def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
+    """Read a routes file.
 
     Raises:
         RoutesInvalid: If anything in it is wrong.
@@ -38,10 +47,15 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> list[Deployment]:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
         raise RoutesInvalid(path, [_one_line(str(fault))]) from None
-    deployments, mistakes = _read(document, environment)
+    read, mistakes = _read(document)
+    left_out = [each for _, each in read if isinstance(each, OpenAIDeployment) and _is_left_out(each, environment)]
+    kept = [(index, deployment) for index, deployment in read if deployment not in left_out]
+    mistakes.extend(_unset(kept, environment))
+    if not kept and not mistakes:
+        mistakes.append("deployments: every one is optional and none has its credential")
     if mistakes:
         raise RoutesInvalid(path, mistakes)
-    return deployments
+    return Routes([deployment for _, deployment in kept], left_out)
 
 
 def resolved(value: str, environment: Mapping[str, str]) -> str:
@@ -49,7 +63,8 @@ def resolved(value: str, environment: Mapping[str, str]) -> str:
     return environment.get(value.removeprefix(REFERENCE), "") if value.startswith(REFERENCE) else value
 
 
-def _read(document: Any, environment: Mapping[str, str]) -> tuple[list[Deployment], list[str]]:
+def _read(document: Any) -> tuple[list[tuple[int, Deployment]], list[str]]:
+    """The deployments that are well-formed, each with its place, and what is wrong with the others."""
     entries = document.get("deployments") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not entries:
         return [], ["deployments: must be a list with at least one deployment"]
@@ -60,12 +75,7 @@ def _read(document: Any, environment: Mapping[str, str]) -> tuple[list[Deploymen
             read.append((index, _deployment.validate_python(entry)))
         except ValidationError as fault:
             mistakes.extend(_described(index, fault))
-    kept = [(index, deployment) for index, deployment in read if not _dropped(deployment, environment)]
-    mistakes.extend(_unset(kept, environment))
-    mistakes.extend(_clashes(read))
-    if not kept and not mistakes:
-        mistakes.append("deployments: every one is optional and none has its credential")
-    return [deployment for _, deployment in kept], mistakes
+    return read, [*mistakes, *_clashes(read)]
 
 
 def _described(index: int, fault: ValidationError) -> Iterator[str]:
@@ -77,13 +87,8 @@ def _described(index: int, fault: ValidationError) -> Iterator[str]:
         yield f"deployments[{index}]{path}: {error['msg'].removeprefix('Value error, ')}"
 
 
-def _dropped(deployment: Deployment, environment: Mapping[str, str]) -> bool:
-    if not isinstance(deployment, OpenAIDeployment) or not deployment.optional or not deployment.credential:
-        return False
-    if resolved(deployment.credential, environment):
-        return False
-    log.info("deployment_left_out", deployment=deployment.name, not_set=deployment.credential)
-    return True
+def _is_left_out(deployment: OpenAIDeployment, environment: Mapping[str, str]) -> bool:
+    return deployment.optional and not resolved(deployment.credential or "", environment)
 
 
 def _unset(read: list[tuple[int, Deployment]], environment: Mapping[str, str]) -> Iterator[str]:

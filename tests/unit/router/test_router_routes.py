@@ -37,12 +37,12 @@ def mistakes(path: Path, **environment: str) -> list[str]:
 
 
 def test_the_default_routes_are_valid_without_any_credential():
-    deployments = load_routes(Path("deploy/local/routes.yaml"), {})
+    deployments = load_routes(Path("deploy/local/routes.yaml"), {}).deployments
     assert [each.name for each in deployments] == ["local/smollm2-135m", "local/multilingual-e5-small"]
 
 
 def test_our_own_machines_may_hold_everything_and_clouds_only_little(write):
-    ours, cloud = load_routes(write(f"deployments: [{LOCAL}, {{{CLOUD}}}]"), {})
+    ours, cloud = load_routes(write(f"deployments: [{LOCAL}, {{{CLOUD}}}]"), {}).deployments
     assert isinstance(ours, LocalDeployment)
     assert ours.data_classes == set(DataClass)
     assert isinstance(cloud, OpenAIDeployment)
@@ -52,7 +52,7 @@ def test_our_own_machines_may_hold_everything_and_clouds_only_little(write):
 
 def test_a_cloud_endpoint_on_our_own_machines_may_hold_everything(write):
     text = CLOUD.replace("region: global", "region: local").replace("https:", "http:")
-    assert load_routes(write(f"deployments: [{{{text}}}]"), {})[0].data_classes == set(DataClass)
+    assert load_routes(write(f"deployments: [{{{text}}}]"), {}).deployments[0].data_classes == set(DataClass)
 
 
 def test_every_mistake_is_listed_with_its_place(write):
@@ -108,13 +108,15 @@ def test_a_missing_credential_is_a_mistake(write):
         "deployments[0].credential: CLOUD_KEY is not set; set it, or mark the deployment optional",
         "deployments[0].headers.x-folder: FOLDER is not set; set it, or mark the deployment optional",
     ]
-    assert len(load_routes(path, {"CLOUD_KEY": "k", "FOLDER": "f"})) == 1
+    assert load_routes(path, {"CLOUD_KEY": "k", "FOLDER": "f"}).left_out == []
 
 
 def test_an_optional_deployment_without_its_credential_is_left_out(write):
     path = write(f"deployments: [{LOCAL}, {{{CLOUD}, credential: 'env:CLOUD_KEY', optional: true}}]")
-    assert [each.name for each in load_routes(path, {})] == ["ours"]
-    assert [each.name for each in load_routes(path, {"CLOUD_KEY": "k"})] == ["ours", "cloud"]
+    without, with_key = load_routes(path, {}), load_routes(path, {"CLOUD_KEY": "k"})
+    assert [each.name for each in without.deployments] == ["ours"]
+    assert [each.name for each in without.left_out] == ["cloud"]
+    assert [each.name for each in with_key.deployments] == ["ours", "cloud"]
 
 
 def test_nothing_left_is_a_mistake(write):
