@@ -65,7 +65,8 @@ class Accounts:
     def _write(self, exchange: Exchange, outcome: str, reason: str) -> None:
         seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
         now = timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos)
-        self._put_event(_event(exchange, outcome, reason, now))
+        if exchange.caller.tenant_id:
+            self._put_event(_event(exchange, outcome, reason, now))
         if outcome in ("answered", "stopped") and exchange.cache_status in CACHED:
             self._put_record(_usage_record(exchange, now))
         _measure(exchange, outcome)

@@ -63,12 +63,14 @@ class Channel:
             self._patience.reschedule(asyncio.get_running_loop().time() + self._verdict_seconds)
 
     async def open(self) -> None:
-        """Let what is held, and all that follows, pass unwatched."""
+        """Let what is held, and all that follows, pass unwatched, in order."""
+        while self._held:
+            held, self._held = self._held, ""
+            await self._sink(held)
         self._opened = True
+        # Nobody reads these any more, and somebody may be waiting for room.
         while not self._pieces.empty():
             self._pieces.get_nowait()
-        if self._held:
-            await self._sink(self._held)
 
     async def run(self) -> guard_pb2.Verdict:
         """Release text until the last verdict.
@@ -80,11 +82,15 @@ class Channel:
         async with aclosing(self._watch(self._sent())) as responses:
             while response := await self._next(responses):
                 if response.text:
-                    self._held = self._held[len(response.text) :]
+                    self._forget(response.text)
                     await self._sink(response.text)
                 if response.HasField("verdict"):
                     return _passed(response.verdict)
         raise _no_verdict()
+
+    def _forget(self, released: str) -> None:
+        """Note what is no longer held; where the guard has changed the text nobody can tell, so all counts as gone."""
+        self._held = self._held[len(released) :] if self._held.startswith(released) else ""
 
     async def _sent(self) -> AsyncGenerator[guard_pb2.WatchAnswerRequest, None]:
         while True:

@@ -69,7 +69,7 @@ class _Flow:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The order of things."""
-        self._policy = self._known.policies.admit(self._exchange.caller)
+        self._policy = await self._known.policies.admit(self._exchange.caller)
         offer = self._known.catalogue.chat_offer(self._exchange.model, self._policy)
         self._exchange.known_model = True
         hit = await self._exact_answer()

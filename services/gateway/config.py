@@ -42,6 +42,8 @@ class GatewayConfig(ServiceSettings):
 
     policy_max_stale_seconds: float = Field(default=300.0, ge=0)
     """How long known tenants keep working while billing is away."""
+    policy_arrival_seconds: float = Field(default=1.0, ge=0)
+    """Longest wait for the policy of a tenant nobody has heard of, who may have been made a moment ago."""
     policy_resync_seconds: float = Field(default=60.0, gt=0)
     """How often the stream of policies is opened afresh, so that a frozen one cannot pass for a quiet one."""
     catalogue_refresh_seconds: float = Field(default=5.0, gt=0)

@@ -40,7 +40,7 @@ class Embedding:
         """Embed texts; a cancel stops the provider and lets the money go."""
         exchange = Exchange(caller, model, prompt_texts=texts)
         with self._resources.accounts.recorded(exchange):
-            policy = self._known.policies.admit(caller)
+            policy = await self._known.policies.admit(caller)
             offer = self._known.catalogue.embedding_offer(model, policy)
             exchange.known_model = True
             messages = [_message(text) for text in texts]

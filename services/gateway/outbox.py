@@ -40,7 +40,8 @@ class OutboxLimits:
 class Outbox(Generic[Item]):
     """Items on their way to another room.
 
-    `send` raises DependencyUnavailable when it is worth trying again; anything else it raises drops the batch.
+    `send` raises DependencyUnavailable when it is worth trying again; of a batch refused in any other way each item is
+    sent alone, and those refused again are dropped.
     """
 
     def __init__(self, name: str, send: Callable[[Sequence[Item]], Awaitable[None]], limits: OutboxLimits) -> None:
@@ -117,14 +118,21 @@ class Outbox(Generic[Item]):
                     self._drop(len(batch), error.reason)
                     return
             except Exception:
-                # One batch that cannot be sent must not stop those behind it.
-                self._drop(len(batch), "refused")
                 log.exception("outbox_refused", outbox=self._name, items=len(batch))
+                await self._refused(batch)
                 return
             else:
                 return
             await asyncio.sleep(pause)
             pause, attempt = min(pause * 2, self._limits.longest_pause_seconds), attempt + 1
+
+    async def _refused(self, batch: Sequence[Item]) -> None:
+        """Give each item its own chance: one that cannot be sent must not take those beside it along."""
+        if len(batch) == 1:
+            self._drop(1, "refused")
+            return
+        for item in batch:
+            await self._deliver([item])
 
     def _settle_length(self) -> None:
         OUTBOX_LENGTH.labels(self._name).set(len(self))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.tenant.v1 import tenant_pb2
+from meshkit.deadline import time_left
 from meshkit.errors import BillingUnavailable, CredentialInvalid, DependencyUnavailable
 from meshkit.identity import Identity
 from meshkit.log import get_logger
@@ -55,9 +56,13 @@ class PolicyTable:
     refusal says that we are at fault, not the key.
     """
 
-    def __init__(self, max_stale_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, max_stale_seconds: float, arrival_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._max_stale_seconds = max_stale_seconds
+        self._arrival_seconds = arrival_seconds
         self._clock = clock
+        self._changed = asyncio.Event()
         self._policies: dict[str, TenantPolicy] = {}
         self._revoked: set[str] = set()
         self._complete = False
@@ -76,6 +81,8 @@ class PolicyTable:
             POLICY_AGE_SECONDS.set(0)
         self._policies.update((tenant.id, TenantPolicy.from_message(tenant.policy)) for tenant in message.tenants)
         self._revoked.update(message.revoked_key_ids)
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def broken(self) -> None:
         """Note that the stream ended; what is known grows old from now on."""
@@ -83,8 +90,10 @@ class PolicyTable:
             self._broken_at = self._clock()
         POLICY_AGE_SECONDS.set(self._age_seconds())
 
-    def admit(self, caller: Identity) -> TenantPolicy:
+    async def admit(self, caller: Identity) -> TenantPolicy:
         """The policy of the caller's tenant.
+
+        A tenant that was made a moment ago is waited for: its policy may be on its way.
 
         Raises:
             CredentialInvalid: If the key is revoked or its tenant unknown.
@@ -95,9 +104,16 @@ class PolicyTable:
         if caller.key_id in self._revoked:
             raise CredentialInvalid("This API key is revoked: ask for a new one.")
         policy = self._policies.get(caller.tenant_id)
-        if policy is None:
-            raise CredentialInvalid("This API key belongs to no tenant of ours: ask for a new one.")
-        return policy
+        return await self._arrival(caller.tenant_id) if policy is None else policy
+
+    async def _arrival(self, tenant_id: str) -> TenantPolicy:
+        try:
+            async with asyncio.timeout(time_left(self._arrival_seconds)):
+                while tenant_id not in self._policies:
+                    await self._changed.wait()
+        except TimeoutError as error:
+            raise CredentialInvalid("This API key belongs to no tenant of ours: ask for a new one.") from error
+        return self._policies[tenant_id]
 
     def _age_seconds(self) -> float:
         return 0.0 if self._broken_at is None else self._clock() - self._broken_at

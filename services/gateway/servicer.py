@@ -10,7 +10,6 @@ from google.protobuf import duration_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.gateway.v1.gateway_pb2_grpc import GatewayServiceServicer
-from meshkit.errors import FieldInvalid
 from meshkit.server import Context
 from services.gateway.caller import identified, wants_fresh_answer
 from services.gateway.catalogue import Offer
@@ -19,7 +18,7 @@ from services.gateway.embedding import Embedding
 from services.gateway.exchange import CacheMode, Event, Finished, Question, Report, Route
 from services.gateway.replay import collected
 from services.gateway.resources import Knowledge
-from services.gateway.validation import check_json, check_prompt, check_texts
+from services.gateway.validation import check_json, check_model, check_prompt, check_texts
 
 
 class GatewayServicer(GatewayServiceServicer):
@@ -50,8 +49,7 @@ class GatewayServicer(GatewayServiceServicer):
 
     async def EmbedText(self, request: gateway_pb2.EmbedTextRequest, context: Context) -> gateway_pb2.EmbedTextResponse:
         """Embed texts."""
-        if not request.model:
-            raise FieldInvalid("model", "must name a model: list the models to see their names")
+        check_model(request.model, "model")
         check_texts(request.texts, "texts")
         embedded = await self._embedding.embed(request.model, request.texts, identified())
         vectors = [gateway_pb2.Embedding(values=vector.values) for vector in embedded.vectors]
@@ -61,7 +59,7 @@ class GatewayServicer(GatewayServiceServicer):
         self, request: gateway_pb2.ListModelsRequest, context: Context
     ) -> gateway_pb2.ListModelsResponse:
         """The models the caller's tenant may use."""
-        policy = self._known.policies.admit(identified())
+        policy = await self._known.policies.admit(identified())
         offers = self._known.catalogue.offers(policy)
         return gateway_pb2.ListModelsResponse(models=[_model(offer) for offer in offers])
 

@@ -21,7 +21,7 @@ RANGES: dict[Sampling, tuple[float, float]] = {
     "frequency_penalty": (-2, 2),
 }
 MOST_STOP_TEXTS = 4
-LONGEST_MODEL_NAME = 256
+LONGEST_MODEL_NAME = 200
 
 MODELLED_FIELDS = frozenset(
     {
@@ -59,13 +59,18 @@ _json_value = msgspec.json.Decoder(msgspec.Raw)
 
 def check_prompt(prompt: chat_pb2.ChatPrompt, named: Naming) -> None:
     """Raise FieldInvalid for the first rule the prompt breaks."""
-    if not prompt.model or len(prompt.model) > LONGEST_MODEL_NAME:
-        raise FieldInvalid(named("model"), "must name a model: list the models to see their names")
+    check_model(prompt.model, named("model"))
     if not prompt.messages:
         raise FieldInvalid(named("messages"), "must hold at least one message")
     for index, message in enumerate(prompt.messages):
         _check_message(message, f"{named('messages')}[{index}]")
     _check_options(prompt.options, named)
+
+
+def check_model(model: str, field: str) -> None:
+    """Raise FieldInvalid for what cannot be the name of a model."""
+    if not model or len(model) > LONGEST_MODEL_NAME or not model.isprintable():
+        raise FieldInvalid(field, "must name a model: list the models to see their names")
 
 
 def check_texts(texts: Sequence[str], field: str) -> None:

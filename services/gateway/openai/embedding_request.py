@@ -9,7 +9,7 @@ import msgspec
 
 from meshkit.errors import FieldInvalid
 from services.gateway.openai.members import Members
-from services.gateway.validation import check_texts
+from services.gateway.validation import check_model, check_texts
 
 _string = msgspec.json.Decoder(str)
 _input = msgspec.json.Decoder(str | list[msgspec.Raw])
@@ -29,9 +29,8 @@ class EmbeddingRequest:
 def decode_embedding_request(body: bytes) -> EmbeddingRequest:
     """Decode and check a request. Raises FieldInvalid naming the field at fault."""
     members = Members(body)
-    model = members.take("model", _string)
-    if not model:
-        raise FieldInvalid("model", "must name a model: list the models to see their names")
+    model = members.take("model", _string) or ""
+    check_model(model, "model")
     texts = _texts(members)
     encoding = members.take("encoding_format", _format)
     members.take("user", _string)

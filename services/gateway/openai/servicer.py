@@ -65,14 +65,14 @@ class OpenAIServicer(OpenAIServiceServicer):
         self, request: openai_pb2.ListOpenAIModelsRequest, context: Context
     ) -> httpbody_pb2.HttpBody:
         """The models the caller's tenant may use."""
-        policy = self._known.policies.admit(identified())
+        policy = await self._known.policies.admit(identified())
         return httpbody_pb2.HttpBody(content_type=JSON, data=models_reply(self._known.catalogue.offers(policy)))
 
     async def GetOpenAIModel(
         self, request: openai_pb2.GetOpenAIModelRequest, context: Context
     ) -> httpbody_pb2.HttpBody:
         """One of them."""
-        policy = self._known.policies.admit(identified())
+        policy = await self._known.policies.admit(identified())
         offer = self._known.catalogue.visible_offer(request.model, policy)
         return httpbody_pb2.HttpBody(content_type=JSON, data=model_reply(offer))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,54 +50,63 @@ def clock() -> Clock:
 
 @pytest.fixture
 def table(clock: Clock) -> PolicyTable:
-    table = PolicyTable(300, clock)
+    table = PolicyTable(300, 0, clock)
     table.take(policies("acme"), everything=True)
     return table
 
 
-def test_before_the_first_snapshot_nobody_is_judged() -> None:
-    table = PolicyTable(300)
+async def test_before_the_first_snapshot_nobody_is_judged() -> None:
+    table = PolicyTable(300, 0)
     assert not table.usable
     with pytest.raises(BillingUnavailable):
-        table.admit(ADA)
+        await table.admit(ADA)
 
 
-def test_a_known_tenant_is_admitted_with_its_policy(table: PolicyTable) -> None:
+async def test_a_known_tenant_is_admitted_with_its_policy(table: PolicyTable) -> None:
     table.take(policies("acme", guard_fail_open=True, allowed_models=["m"]), everything=False)
-    policy = table.admit(ADA)
+    policy = await table.admit(ADA)
     assert (policy.guard_fail_open, policy.allowed_models) == (True, frozenset({"m"}))
 
 
-def test_a_revoked_key_is_invalid(table: PolicyTable) -> None:
+async def test_a_revoked_key_is_invalid(table: PolicyTable) -> None:
     table.take(policies(revoked=("key-1",)), everything=False)
     with pytest.raises(CredentialInvalid):
-        table.admit(ADA)
+        await table.admit(ADA)
 
 
-def test_a_tenant_nobody_knows_is_invalid(table: PolicyTable) -> None:
+async def test_a_tenant_nobody_knows_is_invalid(table: PolicyTable) -> None:
     with pytest.raises(CredentialInvalid):
-        table.admit(Identity("stranger", "key-9"))
+        await table.admit(Identity("stranger", "key-9"))
 
 
-def test_a_broken_stream_is_survived_for_a_while_and_then_we_are_at_fault_not_the_key(
+async def test_a_tenant_made_a_moment_ago_is_waited_for() -> None:
+    table = PolicyTable(300, 5)
+    table.take(policies("acme"), everything=True)
+    loop = asyncio.get_running_loop()
+    for message in (policies("other"), policies("new", guard_fail_open=True)):
+        loop.call_soon(partial(table.take, message, everything=False))
+    assert (await table.admit(Identity("new", "key-2"))).guard_fail_open
+
+
+async def test_a_broken_stream_is_survived_for_a_while_and_then_we_are_at_fault_not_the_key(
     table: PolicyTable, clock: Clock
 ) -> None:
     table.broken()
     clock.now += 299
     table.broken()
-    assert table.admit(ADA)
+    assert await table.admit(ADA)
     clock.now += 2
     with pytest.raises(BillingUnavailable):
-        table.admit(ADA)
+        await table.admit(ADA)
     assert not table.usable
 
 
-def test_a_new_snapshot_replaces_everything(table: PolicyTable, clock: Clock) -> None:
+async def test_a_new_snapshot_replaces_everything(table: PolicyTable, clock: Clock) -> None:
     table.take(policies(revoked=("key-1",)), everything=False)
     table.broken()
     clock.now += 1000
     table.take(policies("acme"), everything=True)
-    assert table.admit(ADA)
+    assert await table.admit(ADA)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +124,7 @@ def test_a_cache_policy_names_its_levels(cache: Any, exact: bool, semantic: bool
 
 
 async def test_a_stream_that_ends_is_opened_again_and_begins_with_everything() -> None:
-    table = PolicyTable(300)
+    table = PolicyTable(300, 0)
     again = asyncio.Event()
     streams = 0
 
@@ -135,10 +145,10 @@ async def test_a_stream_that_ends_is_opened_again_and_begins_with_everything() -
     await asyncio.wait_for(again.wait(), 5)
     task.cancel()
     await asyncio.wait([task])
-    assert table.admit(ADA)
+    assert await table.admit(ADA)
     for name in ("gone", "late"):
         with pytest.raises(CredentialInvalid):
-            table.admit(Identity(name, "k"))
+            await table.admit(Identity(name, "k"))
 
 
 def catalogue() -> Catalogue:

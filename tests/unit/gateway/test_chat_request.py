@@ -101,6 +101,7 @@ def test_every_role_and_kind_of_content_is_understood() -> None:
         ({"model": 5}, "model"),
         ({"model": ""}, "model"),
         ({"model": "m" * 300}, "model"),
+        ({"model": "m\n"}, "model"),
         ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),
         ({"messages": [5]}, "messages[0]"),

@@ -123,3 +123,21 @@ async def test_several_batches_are_under_way_at_once() -> None:
         outbox.put(1)
         outbox.put(2)
         await asyncio.wait_for(outbox.drain(), 2)
+
+
+async def test_one_item_that_is_refused_takes_no_other_along() -> None:
+    taken: list[int] = []
+
+    async def pick(batch: Sequence[int]) -> None:
+        if 3 in batch:
+            raise ReservationConflict("closed")
+        taken.extend(batch)
+
+    outbox: Outbox[int] = Outbox("picky", pick, OutboxLimits(10, batch_size=10))
+    before = dropped("picky")
+    for item in range(6):
+        outbox.put(item)
+    async with delivering(outbox):
+        await outbox.drain()
+    assert taken == [0, 1, 2, 4, 5]
+    assert dropped("picky") - before == 1
