@@ -146,6 +146,12 @@ def test_a_key_that_stands_twice_is_a_mistake_not_a_silent_choice(write):
     assert "region stands twice" in line
 
 
+def test_a_deployment_may_build_on_another_with_a_merge_key(write):
+    text = f"deployments: [&first {{{CLOUD.strip().rstrip(',')}}}, {{<<: *first, name: second}}]"
+    first, second = load_routes(write(text), {}).deployments
+    assert (second.name, second.base_url) == ("second", first.base_url)
+
+
 def test_a_file_that_is_not_there_is_a_mistake(tmp_path):
     (line,) = mistakes(tmp_path / "missing.yaml")
     assert "missing.yaml" in line
