@@ -22,9 +22,10 @@ DEFAULT_TIMEOUT_SECONDS = 30.0
 _OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
     ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
-    # A room that restarts is found again within a second, not after grpc's two minutes.
+    # A room that restarts is found again within a second, not after grpc's two minutes; the least pause is also the
+    # time a connection may take to come up, which must survive a busy machine.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
