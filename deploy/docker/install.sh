@@ -9,6 +9,8 @@ here=$(dirname "$0")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# The package registry's own torch wants CUDA.
+[[ $extra == inference-cpu && -z ${UV_FIND_LINKS:-} ]] && export UV_TORCH_BACKEND=cpu
 uv venv --quiet --python 3.11 "$venv"
 if [[ -f "$here/$extra.lock" ]]; then
     cp "$here/$extra.lock" "$work/install.txt"

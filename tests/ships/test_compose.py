@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from compose_spec.compose_spec import PyCompose
+from compose_spec import PyCompose
 
 from deploy.envoy.catalogue import ROOMS
 from deploy.envoy.clusters import all_clusters

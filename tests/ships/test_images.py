@@ -56,7 +56,12 @@ def instructions(room: str) -> str:
 @pytest.mark.parametrize("room", ROOMS)
 def test_hadolint_finds_nothing_to_complain_about(room: str) -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
-    linted = subprocess.run([hadolint, "--config", FOLDER / ".hadolint.yaml", FOLDER / f"{room}.Dockerfile"], capture_output=True, text=True, check=False)
+    linted = subprocess.run(
+        [hadolint, "--config", FOLDER / ".hadolint.yaml", FOLDER / f"{room}.Dockerfile"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert linted.returncode == 0, linted.stdout
 
 

@@ -1,7 +1,7 @@
-# Let this Envoy go: ready no more, listeners close gracefully, running streams finish.
+# Let this Envoy go: ready no more, connections end after their next reply, running streams finish.
 #   drain.sh SETTLE_SECONDS DRAIN_SECONDS
 admin() {
-    exec 3<>/dev/tcp/127.0.0.1/15000
+    exec 3<>"/dev/tcp/127.0.0.1/${ENVOY_ADMIN_PORT:-15000}"
     printf '%s %s HTTP/1.1\r\nhost: admin\r\ncontent-length: 0\r\nconnection: close\r\n\r\n' "$1" "$2" >&3
     cat <&3
     exec 3>&-

@@ -79,6 +79,9 @@ securityContext:
 {{- define "llmmesh.mounts" -}}
 - {name: tmp, mountPath: /tmp}
 - {name: state, mountPath: /var/lib/llmmesh}
+{{- if .storage.sharedMemory }}
+- {name: shared-memory, mountPath: /dev/shm}
+{{- end }}
 {{- if .files }}
 - {name: files, mountPath: /etc/llmmesh, readOnly: true}
 {{- end }}
@@ -98,6 +101,10 @@ securityContext:
   {{- else }}
   emptyDir: {sizeLimit: {{ $workload.storage.size }}}
   {{- end }}
+{{- with $workload.storage.sharedMemory }}
+- name: shared-memory
+  emptyDir: {medium: Memory, sizeLimit: {{ . }}}
+{{- end }}
 {{- if $workload.files }}
 - name: files
   configMap: {name: {{ include "llmmesh.fullname" (index . 0) }}-{{ index . 1 }}}
