@@ -6,12 +6,12 @@ import grpc
 
 from meshkit.errors import MeshError, error_reason
 
-_AWAY = frozenset({None, "DEPENDENCY_UNAVAILABLE"})
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def room_away(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the room, or its store, could not be reached; a room that was reached gives its reason."""
-    return error_reason(error) in _AWAY
+    """Whether the room, or its store, is away for now; one that has decided says why and is not."""
+    return error.code() in _AWAY or error_reason(error) is None
 
 
 def reason_of(error: BaseException) -> str:
