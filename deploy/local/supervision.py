@@ -6,17 +6,20 @@ import os
 import resource
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, cast
 from xmlrpc.client import Fault, ServerProxy, Transport
 
+from deploy.local import reaper
 from deploy.local.programs import DRAIN_SECONDS, Program
 from deploy.local.settings import REPOSITORY, LocalSettings, SettingsInvalid
 
@@ -24,6 +27,7 @@ START_SECONDS = 15
 STOP_SECONDS = DRAIN_SECONDS + 10
 ANSWER_SECONDS = STOP_SECONDS + 10
 """An order to stop is answered when it is done."""
+SPAWN_SECONDS = 3
 MOST_FILES = 65_536
 _EXIT_CONFIG = 78
 
@@ -50,8 +54,9 @@ class _UnixConnection(HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
+        # Known before it is connected, so that it is closed when nobody answers.
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
+        self.sock.settimeout(ANSWER_SECONDS)
         self.sock.connect(str(self._path))
 
 
@@ -62,54 +67,74 @@ class _UnixTransport(Transport):
         super().__init__()
         self._path = path
 
-    def make_connection(self, host: object) -> HTTPConnection:  # noqa: ARG002
-        return _UnixConnection(self._path)
+    def make_connection(self, host: Any) -> HTTPConnection:
+        connection = _UnixConnection(self._path)
+        self._connection = host, connection
+        return connection
 
 
 class Supervisor:
     """A running supervisor, reached through its socket."""
 
-    def __init__(self, settings: LocalSettings) -> None:
+    def __init__(self, settings: LocalSettings, process: subprocess.Popen[bytes] | None = None) -> None:
         self._settings = settings
-        transport = _UnixTransport(settings.supervisor_socket)
-        self._rpc = cast(Any, ServerProxy("http://supervisor", transport=transport)).supervisor
+        self.process = process
+        """Set where this very process has started it."""
 
     def answers(self) -> bool:
         """Whether it is there."""
         try:
-            self._rpc.getState()
+            self._ask("getState")
         except (OSError, HTTPException, Fault):
             return False
         return True
 
     def processes(self) -> dict[str, ProcessState]:
         """Every process of the mesh by name."""
-        found = [self._state(info) for info in self._rpc.getAllProcessInfo() if info["group"] != "reaper"]
+        found = [self._state(info) for info in self._ask("getAllProcessInfo") if info["group"] != "reaper"]
         return {process.name: process for process in found}
 
     def start(self, name: str) -> None:
         """Start a process that is down; returns before it is up."""
-        self._rpc.startProcess(self._full_name(name), False)
+        self._ask("startProcess", self._full_name(name), False)
 
     def stop(self, name: str) -> None:
         """Stop a process in order, and leave it down."""
-        self._rpc.stopProcess(self._full_name(name), True)
+        self._await_spawned()
+        self._ask("stopProcess", self._full_name(name), True)
 
     def kill(self, name: str) -> None:
         """Kill a process at once; it comes back by itself."""
-        self._rpc.signalProcess(self._full_name(name), "KILL")
+        self._ask("signalProcess", self._full_name(name), "KILL")
 
     def shut_down(self) -> None:
         """Stop every process, edge first and stores last, then the supervisor; returns when all are gone."""
-        pid = self._rpc.getPID()
-        self._rpc.shutdown()
+        pid = self._ask("getPID")
+        self._await_spawned()
+        self._ask("shutdown")
         until = time.monotonic() + 3 * STOP_SECONDS
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < until and not _reaped(pid):
+        while self._runs(pid) and time.monotonic() < until:
             time.sleep(0.05)
+        for left, _ in reaper.members(session=pid):
+            with suppress(ProcessLookupError):
+                os.kill(left, signal.SIGKILL)
+
+    def _await_spawned(self) -> None:
+        """Let processes that are just being made come to life: until then signals go past them."""
+        until = time.monotonic() + SPAWN_SECONDS
+        while time.monotonic() < until and "STARTING" in {each.state for each in self.processes().values()}:
+            time.sleep(0.1)
 
     def _full_name(self, name: str) -> str:
-        groups = {info["name"]: info["group"] for info in self._rpc.getAllProcessInfo()}
+        groups = {info["name"]: info["group"] for info in self._ask("getAllProcessInfo")}
         return f"{groups[name]}:{name}"
+
+    def _runs(self, pid: int) -> bool:
+        return self.process.poll() is None if self.process else Path(f"/proc/{pid}").exists()
+
+    def _ask(self, order: str, *values: object) -> Any:
+        with ServerProxy("http://supervisor", transport=_UnixTransport(self._settings.supervisor_socket)) as proxy:
+            return getattr(cast(Any, proxy).supervisor, order)(*values)
 
     def _state(self, info: Mapping[str, Any]) -> ProcessState:
         return ProcessState(
@@ -137,7 +162,7 @@ def start_supervisor(
     configuration.write_text(_configuration(settings, programs))
     leash = ["setpriv", "--pdeathsig", "TERM", "--"] if with_us else []
     with (settings.log / "supervisord.out").open("wb") as output:
-        subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603
             [*leash, sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(configuration)],
             cwd=REPOSITORY,
             env={**os.environ, **environment},
@@ -146,25 +171,13 @@ def start_supervisor(
             stderr=output,
             start_new_session=True,
         )
-    return _answering(settings)
-
-
-def _answering(settings: LocalSettings) -> Supervisor:
-    supervisor = Supervisor(settings)
+    supervisor = Supervisor(settings, process)
     until = time.monotonic() + START_SECONDS
     while not supervisor.answers():
         if time.monotonic() > until:
             raise TimeoutError(f"the supervisor does not answer: see {settings.log / 'supervisord.log'}")
         time.sleep(0.02)
     return supervisor
-
-
-def _reaped(pid: int) -> bool:
-    """Collect the supervisor when it was our child; True once it is gone."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return False
 
 
 def _configuration(settings: LocalSettings, programs: Sequence[Program]) -> str:
@@ -230,8 +243,9 @@ def _leashed(command: Iterable[str], death_signal: str) -> list[str]:
 def _reaper(settings: LocalSettings) -> dict[str, object]:
     script = Path(__file__).with_name("reaper.py")
     return {
-        "command": shlex.join(_leashed([sys.executable, "-I", "-S", str(script)], "KILL")),
-        "events": "PROCESS_STATE_EXITED,PROCESS_STATE_STOPPED",
+        "command": shlex.join([sys.executable, "-I", "-S", str(script)]),
+        "events": "PROCESS_STATE_EXITED,PROCESS_STATE_STOPPED,PROCESS_STATE_BACKOFF",
+        "startsecs": 0,
         "stderr_logfile": settings.log / "reaper.log",
     }
 
