@@ -22,6 +22,7 @@ RANGES: dict[Sampling, tuple[float, float]] = {
 }
 MOST_STOP_TEXTS = 4
 LONGEST_MODEL_NAME = 200
+MOST_TEXTS = 2048
 
 MODELLED_FIELDS = frozenset(
     {
@@ -75,10 +76,15 @@ def check_model(model: str, field: str) -> None:
 
 def check_texts(texts: Sequence[str], field: str) -> None:
     """Raise FieldInvalid unless there are 1 to 2048 texts, none of them empty."""
-    if not 1 <= len(texts) <= 2048:
-        raise FieldInvalid(field, "must hold 1 to 2048 texts")
+    check_number(texts, field)
     if not all(texts):
         raise FieldInvalid(field, "must not hold an empty text")
+
+
+def check_number(texts: Sequence[object], field: str) -> None:
+    """Raise FieldInvalid unless there are 1 to 2048, whatever they are."""
+    if not 1 <= len(texts) <= MOST_TEXTS:
+        raise FieldInvalid(field, f"must hold 1 to {MOST_TEXTS} texts")
 
 
 def check_json(prompt: chat_pb2.ChatPrompt, named: Naming) -> None:
@@ -92,7 +98,7 @@ def check_json(prompt: chat_pb2.ChatPrompt, named: Naming) -> None:
     for name, text in options.extra_json.items():
         if name in MODELLED_FIELDS:
             raise FieldInvalid(f"{named('extra_json')}[{name}]", "has a field of its own: use that")
-        _check_json(_json_value, text, f"{named('extra_json')}[{name}]")
+        _check_json(_json_value, text, f"{named('extra_json')}[{name[:LONGEST_MODEL_NAME]}]")
     for index, message in enumerate(prompt.messages):
         for part in message.content:
             if part.HasField("raw_json"):

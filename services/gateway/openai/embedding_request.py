@@ -8,8 +8,8 @@ from typing import Literal
 import msgspec
 
 from meshkit.errors import FieldInvalid
-from services.gateway.openai.members import Members
-from services.gateway.validation import check_model, check_texts
+from services.gateway.openai.members import LONGEST_NAME, Members
+from services.gateway.validation import check_model, check_number, check_texts
 
 _string = msgspec.json.Decoder(str)
 _input = msgspec.json.Decoder(str | list[msgspec.Raw])
@@ -35,7 +35,7 @@ def decode_embedding_request(body: bytes) -> EmbeddingRequest:
     encoding = members.take("encoding_format", _format)
     members.take("user", _string)
     for field in members.take_rest():
-        raise FieldInvalid(field, "is not supported for embeddings: leave it out")
+        raise FieldInvalid(field[:LONGEST_NAME], "is not supported for embeddings: leave it out")
     return EmbeddingRequest(model, texts, encoding == "base64")
 
 
@@ -43,6 +43,7 @@ def _texts(members: Members) -> list[str]:
     wire = members.take("input", _input)
     if wire is None:
         raise FieldInvalid("input", "must not be missing")
+    check_number(wire if isinstance(wire, list) else [wire], "input")
     texts = [wire] if isinstance(wire, str) else [_text(raw, index) for index, raw in enumerate(wire)]
     check_texts(texts, "input")
     return texts

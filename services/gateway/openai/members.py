@@ -10,6 +10,11 @@ from meshkit.errors import FieldInvalid
 
 Value = TypeVar("Value")
 
+MOST_MEMBERS = 256
+MOST_OBJECTS = 1024
+LONGEST_NAME = 100
+"""Characters of a caller's own words that an error repeats."""
+
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -22,6 +27,8 @@ class Members:
             members = _object.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FieldInvalid("body", f"must be a JSON object ({error})") from error
+        if len(members) > MOST_MEMBERS:
+            raise FieldInvalid("body", f"must not have more than {MOST_MEMBERS} members")
         self._raw = {name: raw for name, value in members.items() if (raw := bytes(value)) != b"null"}
 
     def __contains__(self, name: str) -> bool:
@@ -43,6 +50,8 @@ class Members:
     def take_objects(self, name: str) -> list[str]:
         """Remove a member that is a list of objects and return the JSON of each as it came."""
         items = self.take(name, _list) or []
+        if len(items) > MOST_OBJECTS:
+            raise FieldInvalid(name, f"must hold at most {MOST_OBJECTS} objects")
         return [_json(bytes(item), f"{name}[{index}]", "{", "an object") for index, item in enumerate(items)]
 
     def take_rest(self) -> dict[str, str]:
@@ -58,7 +67,7 @@ def decoded(raw: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[Value], fiel
         return decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message, _, path = str(error).partition(" - at `$")
-        raise FieldInvalid(field + path.rstrip("`"), message) from error
+        raise FieldInvalid(field + path.rstrip("`"), message[:LONGEST_NAME]) from error
 
 
 def _json(raw: bytes, field: str, beginnings: str, kinds: str) -> str:
@@ -72,4 +81,4 @@ def _text(raw: bytes, field: str) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise FieldInvalid(field, "must be UTF-8") from error
+        raise FieldInvalid(field[:LONGEST_NAME], "must be UTF-8") from error

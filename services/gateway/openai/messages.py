@@ -8,7 +8,7 @@ import msgspec
 
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
-from services.gateway.openai.members import decoded
+from services.gateway.openai.members import LONGEST_NAME, decoded
 
 ROLES = {
     "system": chat_pb2.ROLE_SYSTEM,
@@ -58,19 +58,29 @@ class WirePart(msgspec.Struct):
     image_url: WireImage | None = None
 
 
+MOST_PIECES = 10_000
+"""What can be read without holding up other callers."""
+
 messages_decoder = msgspec.json.Decoder(list[WireMessage])
 _part = msgspec.json.Decoder(WirePart)
 
 
 def chat_messages(wire: Sequence[WireMessage]) -> list[chat_pb2.ChatMessage]:
     """The same conversation. Raises FieldInvalid."""
+    if len(wire) + sum(map(_size, wire)) > MOST_PIECES:
+        raise FieldInvalid("messages", f"must hold at most {MOST_PIECES} messages, parts and tool calls together")
     return [_chat_message(message, f"messages[{index}]") for index, message in enumerate(wire)]
+
+
+def _size(wire: WireMessage) -> int:
+    parts = len(wire.content) if isinstance(wire.content, list) else 0
+    return parts + len(wire.tool_calls or ())
 
 
 def _chat_message(wire: WireMessage, field: str) -> chat_pb2.ChatMessage:
     role = ROLES.get(wire.role)
     if role is None:
-        raise FieldInvalid(f"{field}.role", f"{wire.role!r} is no role: use {', '.join(ROLES)}")
+        raise FieldInvalid(f"{field}.role", f"{wire.role[:LONGEST_NAME]!r} is no role: use {', '.join(ROLES)}")
     return chat_pb2.ChatMessage(
         role=role,
         content=_content(wire.content, f"{field}.content"),

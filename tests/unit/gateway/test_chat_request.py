@@ -185,6 +185,29 @@ def test_a_missing_field_is_named() -> None:
     assert refused(b'{"model":"m"}') == "messages"
 
 
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"messages":[' + b",".join([b'{"role":"user","content":"x"}'] * 10_001) + b"]}", "messages"),
+        (
+            b'{"messages":[{"role":"user","content":[' + b",".join([b'{"type":"text","text":""}'] * 10_001) + b"]}]}",
+            "messages",
+        ),
+        (b'{"messages":[{"role":"user","content":"x"}],"tools":[' + b",".join([b"{}"] * 1025) + b"]}", "tools"),
+        (b"{" + b",".join(b'"k%d":1' % number for number in range(257)) + b"}", "body"),
+    ],
+    ids=["messages", "parts", "tools", "members"],
+)
+def test_what_would_hold_up_other_callers_is_refused(body: bytes, field: str) -> None:
+    assert refused(body) == field
+
+
+def test_an_error_repeats_only_a_little_of_what_the_caller_sent() -> None:
+    with pytest.raises(FieldInvalid) as caught:
+        decode(messages=[{"role": "w" * 10**6, "content": "x"}])
+    assert len(str(caught.value)) < 300
+
+
 def test_text_as_the_only_modality_and_no_log_probabilities_are_accepted() -> None:
     assert decode(modalities=["text"], logprobs=False, n=1).question.prompt.options == chat_pb2.GenerationOptions()
 
