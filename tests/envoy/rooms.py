@@ -67,6 +67,7 @@ class OpenAIRoom(OpenAIServiceServicer):
 
     def __init__(self) -> None:
         self.left = asyncio.Event()
+        self.go_on = asyncio.Event()
 
     async def CreateChatCompletion(self, request: Any, context: Context) -> AsyncIterator[HttpBody]:
         asked = orjson.loads(request.body.data)["do"]
@@ -76,8 +77,9 @@ class OpenAIRoom(OpenAIServiceServicer):
         if asked == "fail":
             raise errors.BudgetExceeded("The budget of March is spent – ask finance.", retry_after_seconds=7)
         if asked == "wait":
-            async for step in self._endless():
+            async for step in self._held_up():
                 yield step
+            return
         if asked == "stream":
             for number, event in enumerate(SSE):
                 yield HttpBody(content_type="" if number else "text/event-stream", data=event)
@@ -90,10 +92,11 @@ class OpenAIRoom(OpenAIServiceServicer):
     async def GetOpenAIModel(self, request: Any, context: Context) -> HttpBody:
         return HttpBody(content_type="application/json", data=orjson.dumps({"id": request.model}))
 
-    async def _endless(self) -> AsyncIterator[HttpBody]:
+    async def _held_up(self) -> AsyncIterator[HttpBody]:
         try:
             yield HttpBody(content_type="text/event-stream", data=b"data: 1\n\n")
-            await asyncio.Event().wait()
+            await self.go_on.wait()
+            yield HttpBody(data=b"data: 2\n\n")
         finally:
             self.left.set()
 
