@@ -24,6 +24,7 @@ from services.billing.database.prices import PriceStore
 from services.billing.database.reservations import ReservationStore
 from services.billing.database.settlements import SettlementStore
 from services.billing.database.tenants import KeyStore, TenantStore
+from services.billing.database.wire import Wire
 from services.billing.following import Following
 from services.billing.ledger import CacheHits
 from services.billing.metrics import LAPSED
@@ -56,7 +57,7 @@ async def billing(config: BillingConfig) -> AsyncIterator[int]:
                 # Watchers would otherwise hold the drain up until its end.
                 room.policies.lose()
     finally:
-        await room.database.close()
+        await room.close()
 
 
 class _Room:
@@ -76,10 +77,13 @@ class _Room:
         self._budgets = BudgetStore(self.database)
         self._tenants = TenantStore(self.database)
         self._keys = KeyStore(self.database)
-        self._reservations = ReservationStore(self.database, lease_seconds=config.reservation_seconds)
-        settlements = SettlementStore(self.database)
+        self._wires = [Wire(self.database, seconds=config.database_seconds) for _ in range(3)]
+        hold_wire, settle_wire, flush_wire = self._wires
+        settlements = SettlementStore(settle_wire, flush_wire)
+        self._reservations = ReservationStore(self.database, hold_wire, lease_seconds=config.reservation_seconds)
         self._holds: Lane[Hold, Held] = self._lane("hold", self._reservations.hold)
         self._settlements: Lane[Settlement, Settled] = self._lane("settle", settlements.settle)
+        self._flushes: Lane[None, None] = self._lane("flush", settlements.flush)
 
     def mounts(self) -> list[Mount]:
         """The three services of the room."""
@@ -91,7 +95,14 @@ class _Room:
 
     def work(self) -> list[Coroutine[Any, Any, Any]]:
         """What runs beside the calls."""
-        return [self._holds.run(), self._settlements.run(), self._sweep(), self._open_and_follow()]
+        lanes: list[Lane[Any, Any]] = [self._holds, self._settlements, self._flushes]
+        return [*(lane.run() for lane in lanes), self._sweep(), self._open_and_follow()]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for wire in self._wires:
+            await wire.close()
+        await self.database.close()
 
     async def ready(self) -> bool:
         """Whether calls can be served."""
@@ -111,6 +122,7 @@ class _Room:
                 currency_of=currency_of,
                 hold=self._holds.submit,
                 settle=self._settlements.submit,
+                flush=self._flushes.submit,
                 release=self._reservations.release,
             ),
             cache_hits=CacheHits(self._book, currency_of=currency_of, record=ledger.record),
@@ -175,10 +187,14 @@ class _Room:
 @asynccontextmanager
 async def _background(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
     """Run `work` beside the block and cancel it at the end; if any of it fails, the block ends too."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(each) for each in work]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as failures:
+        # A lone failure is shown as itself.
+        raise failures.exceptions[0] if len(failures.exceptions) == 1 else failures from None

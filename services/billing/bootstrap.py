@@ -20,14 +20,13 @@ import orjson
 from meshkit.errors import MeshError
 from services.billing.database.engine import Database
 from services.billing.database.tenants import KeyStore, TenantStore
-from services.billing.fields import check_currency, check_tenant_id
+from services.billing.fields import check_currency, check_micros, check_tenant_id
 from services.billing.migrations.upgrade import upgrade
-from services.billing.money import to_micros
 from services.billing.tenants.keyring import Keyring
 from services.billing.tenants.tenant import NewTenant
 from services.billing.tenants.tokens import SigningKey
 
-KEYS = {"developer_key": ("developer",), "admin_key": ("admin",)}
+KEYS = {"developer": ("developer",), "admin": ("admin",)}
 LEAST_LIFETIME = timedelta(days=1)
 """A kept key that ends sooner is replaced."""
 
@@ -59,7 +58,7 @@ class Bootstrap:
         return lasting and (key.tenant_id, key.roles) == (tenant_id, roles)
 
     async def _new(self, tenant_id: str, name: str) -> str:
-        display_name = f"bootstrap {name}"
+        display_name = f"{name} key of the first start"
         await self._keys.revoke_named(tenant_id, display_name)
         _, token = await self._keyring.create(tenant_id, display_name=display_name, roles=KEYS[name], expire_time=None)
         return token
@@ -105,7 +104,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--database-url", default=os.environ.get(url), help=f"default: ${url}")
     parser.add_argument("--signing-key-file", type=Path, default=os.environ.get(key_file), help=f"default: ${key_file}")
     parser.add_argument("--tenant", default="demo", help="id of the tenant (default: demo)")
-    parser.add_argument("--budget", default="1000", help="monthly budget in units, if the tenant is new")
+    parser.add_argument("--budget", type=int, default=10**9, help="monthly budget in micro-units, if it is new")
     parser.add_argument("--currency", default="RUB", help="currency of the budget (default: RUB)")
     parser.add_argument("--tokens-file", type=Path, help="keeps the tokens, for the next run to print again")
     arguments = parser.parse_args()
@@ -121,7 +120,7 @@ def main() -> None:
         tenant = NewTenant(
             id=check_tenant_id("--tenant", arguments.tenant),
             display_name=arguments.tenant,
-            budget_limit_micros=to_micros(arguments.budget),
+            budget_limit_micros=check_micros("--budget", arguments.budget),
             currency_code=check_currency("--currency", arguments.currency),
         )
         tokens = asyncio.run(

@@ -60,7 +60,7 @@ class Following:
     async def _follow(self) -> None:
         # Listening comes before reading: what changes in between is announced, and read twice at worst.
         async with listening(
-            self._database.url, ping_seconds=PING_SECONDS, answer_seconds=self._answer_seconds
+            self._database.address, ping_seconds=PING_SECONDS, answer_seconds=self._answer_seconds
         ) as listener:
             await self._read_prices()
             self._policies.reset(await self._tenants.all(), await self._keys.revoked())

@@ -23,7 +23,7 @@ FROM jsonb_to_recordset(CAST(:events AS jsonb)) AS event(
     tenant_id text, request_id text, key_id text, model text, outcome text, reason text, data_class text,
     guard_rules text[], guard_policy_version text, deployment text, cache_status text, prompt_sha256 text,
     answer_sha256 text, create_time timestamptz)
-ON CONFLICT (tenant_id, request_id) DO NOTHING
+ON CONFLICT (request_id, tenant_id) DO NOTHING
 """)
 
 

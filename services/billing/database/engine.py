@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import psycopg
-from sqlalchemy import URL, Executable, make_url, text
+from sqlalchemy import Executable, make_url, text
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -28,10 +28,12 @@ class Database:
     """A bounded pool. Until `open` is called every use is refused: the schema may not be there yet."""
 
     def __init__(self, url: str, *, seconds: float, connections: int) -> None:
-        self.url: URL = make_url(url)
+        address = make_url(url)
+        self.address = address.set(drivername="postgresql").render_as_string(hide_password=False)
+        """The same place in libpq's words; holds the password."""
         self._seconds = seconds
         self.engine: AsyncEngine = create_async_engine(
-            self.url, pool_size=connections, max_overflow=0, pool_timeout=seconds, pool_use_lifo=True
+            address, pool_size=connections, max_overflow=0, pool_timeout=seconds, pool_use_lifo=True
         )
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._open = False
@@ -39,6 +41,15 @@ class Database:
     def open(self) -> None:
         """Let statements in: the schema is up to date."""
         self._open = True
+
+    def check_open(self) -> None:
+        """Refuse while the schema may not be there.
+
+        Raises:
+            DependencyUnavailable: Until `open` is called.
+        """
+        if not self._open:
+            raise DependencyUnavailable("The database is not ready yet: retry in a moment.", retry_after_seconds=1)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -85,8 +96,7 @@ class Database:
 
     @asynccontextmanager
     async def _borrowed(self, engine: AsyncEngine, seconds: float) -> AsyncIterator[AsyncConnection]:
-        if not self._open:
-            raise DependencyUnavailable("The database is not ready yet: retry in a moment.", retry_after_seconds=1)
+        self.check_open()
         until = time.monotonic() + seconds
         with translated():
             async with asyncio.timeout(seconds):

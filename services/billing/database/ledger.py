@@ -26,7 +26,7 @@ FROM jsonb_to_recordset(CAST(:hits AS jsonb)) AS hit(
     tenant_id text, request_id text, key_id text, model text, deployment text, provider text, cache_status text,
     input_tokens int, cached_input_tokens int, cache_write_tokens int, output_tokens int, reasoning_tokens int,
     estimated boolean, saved_micros bigint, currency_code text, finish_reason text, create_time timestamptz)
-ON CONFLICT (tenant_id, request_id) DO NOTHING
+ON CONFLICT (request_id, tenant_id) DO NOTHING
 RETURNING tenant_id, request_id
 """)
 

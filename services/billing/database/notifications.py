@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-from sqlalchemy import URL
 
 from services.billing.database.engine import cut_off, translated
 
@@ -39,13 +38,12 @@ class Listener:
 
 
 @asynccontextmanager
-async def listening(url: URL, *, ping_seconds: float, answer_seconds: float) -> AsyncIterator[Listener]:
-    """Listen for the block.
+async def listening(address: str, *, ping_seconds: float, answer_seconds: float) -> AsyncIterator[Listener]:
+    """Listen for the block, at an address in libpq's words.
 
     Raises:
         DependencyUnavailable: If the database cannot be reached in time.
     """
-    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with translated():
         async with asyncio.timeout(answer_seconds):
             connection = await psycopg.AsyncConnection.connect(address, autocommit=True)

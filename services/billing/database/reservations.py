@@ -14,36 +14,39 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import orjson
-from sqlalchemy import RowMapping, text
+from psycopg.types.json import Jsonb
+from sqlalchemy import text
 
 from services.billing.database.engine import Database
+from services.billing.database.wire import Wire
 from services.billing.reservations import Held, Hold, Lease
 
-_HOLD = text("""
+_HOLD = """
 WITH RECURSIVE relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
-asked AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(CAST(:holds AS jsonb)) AS hold(
-        ordinal int, tenant_id text, key_id text, request_id text, model text, fingerprint text,
-        amount_micros bigint, priced_at timestamptz)
-),
-standing AS MATERIALIZED (
-    SELECT asked.ordinal, r.fingerprint, r.amount_micros, r.priced_at, r.expire_time
-    FROM asked JOIN reservations r USING (tenant_id, request_id)
-),
-billed AS MATERIALIZED (
-    SELECT asked.ordinal FROM asked JOIN ledger USING (tenant_id, request_id)
-),
 budget AS MATERIALIZED (
     SELECT tenant_id, limit_micros, reserved_micros,
         CASE WHEN period_start < date_trunc('month', now(), 'UTC') THEN 0 ELSE spent_micros END AS spent_micros,
         greatest(period_start, date_trunc('month', now(), 'UTC')) AS period_start
-    FROM budgets WHERE tenant_id IN (SELECT tenant_id FROM asked) ORDER BY tenant_id FOR UPDATE
+    FROM budgets WHERE tenant_id = ANY(%(tenant_ids)s) ORDER BY tenant_id FOR UPDATE
 ),
-fresh AS MATERIALIZED (
-    SELECT asked.*, row_number() OVER (PARTITION BY tenant_id ORDER BY ordinal) AS turn
-    FROM asked
-    WHERE ordinal NOT IN (SELECT ordinal FROM standing) AND ordinal NOT IN (SELECT ordinal FROM billed)
+asked AS MATERIALIZED (
+    SELECT hold.*, standing.fingerprint AS standing_fingerprint, standing.amount_micros AS standing_micros,
+        standing.priced_at AS standing_priced_at, standing.expire_time AS standing_expire_time,
+        billed.id IS NOT NULL AS billed,
+        count(*) FILTER (WHERE standing.fingerprint IS NULL AND billed.id IS NULL)
+            OVER (PARTITION BY hold.tenant_id ORDER BY hold.ordinal) AS turn
+    FROM jsonb_to_recordset(%(holds)s) AS hold(
+        ordinal int, tenant_id text, key_id text, request_id text, model text, fingerprint text,
+        amount_micros bigint, priced_at timestamptz)
+    LEFT JOIN LATERAL (
+        SELECT * FROM reservations r WHERE r.tenant_id = hold.tenant_id AND r.request_id = hold.request_id LIMIT 1
+    ) AS standing ON true
+    LEFT JOIN LATERAL (
+        -- An expression, so that only the index by request id can serve.
+        SELECT l.id FROM ledger l WHERE l.request_id = hold.request_id AND l.tenant_id || '' = hold.tenant_id LIMIT 1
+    ) AS billed ON true
 ),
+fresh AS MATERIALIZED (SELECT * FROM asked WHERE standing_fingerprint IS NULL AND NOT billed),
 served AS (
     SELECT tenant_id, CAST(0 AS bigint) AS turn, limit_micros - spent_micros - reserved_micros AS left_micros,
         false AS fits
@@ -58,7 +61,7 @@ held AS (
     INSERT INTO reservations
         (tenant_id, request_id, key_id, model, fingerprint, amount_micros, priced_at, expire_time)
     SELECT tenant_id, request_id, key_id, model, fingerprint, amount_micros, priced_at,
-        clock_timestamp() + make_interval(secs => :lease_seconds)
+        clock_timestamp() + make_interval(secs => %(lease_seconds)s)
     FROM fresh JOIN served USING (tenant_id, turn) WHERE fits
     ON CONFLICT (tenant_id, request_id) DO NOTHING
     RETURNING tenant_id, request_id, fingerprint, amount_micros, priced_at, expire_time
@@ -72,23 +75,21 @@ counted AS (
     WHERE budgets.tenant_id = budget.tenant_id
 )
 SELECT budget.tenant_id IS NOT NULL AS budget_known,
-    coalesce(served.fits, false) AND held.request_id IS NULL AS overtaken,
+    asked.standing_fingerprint IS NULL AND NOT asked.billed AND coalesce(served.fits, false)
+        AND held.request_id IS NULL AS overtaken,
     coalesce(budget.limit_micros, 0) AS limit_micros,
     coalesce(served.left_micros, 0) AS left_micros,
-    billed.ordinal IS NOT NULL AS billed,
-    coalesce(held.fingerprint, standing.fingerprint) AS fingerprint,
-    coalesce(held.amount_micros, standing.amount_micros, 0) AS amount_micros,
-    coalesce(held.priced_at, standing.priced_at) AS priced_at,
-    coalesce(held.expire_time, standing.expire_time) AS expire_time
+    asked.billed,
+    coalesce(held.fingerprint, asked.standing_fingerprint) AS fingerprint,
+    coalesce(held.amount_micros, asked.standing_micros, 0) AS amount_micros,
+    coalesce(held.priced_at, asked.standing_priced_at) AS priced_at,
+    coalesce(held.expire_time, asked.standing_expire_time) AS expire_time
 FROM relaxed CROSS JOIN asked
 LEFT JOIN budget USING (tenant_id)
-LEFT JOIN fresh USING (ordinal)
-LEFT JOIN served ON served.tenant_id = fresh.tenant_id AND served.turn = fresh.turn
-LEFT JOIN held ON held.tenant_id = asked.tenant_id AND held.request_id = asked.request_id
-LEFT JOIN standing USING (ordinal)
-LEFT JOIN billed USING (ordinal)
+LEFT JOIN served USING (tenant_id, turn)
+LEFT JOIN held USING (tenant_id, request_id)
 ORDER BY ordinal
-""")
+"""
 
 _RELEASE = text("""
 WITH relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
@@ -131,8 +132,9 @@ SELECT count(*) AS lapsed FROM relaxed, lapsed
 class ReservationStore:
     """Reservations in Postgres."""
 
-    def __init__(self, database: Database, *, lease_seconds: float) -> None:
+    def __init__(self, database: Database, wire: Wire, *, lease_seconds: float) -> None:
         self._database = database
+        self._wire = wire
         self._lease_seconds = lease_seconds
 
     async def hold(self, holds: Sequence[Hold]) -> list[Held]:
@@ -141,11 +143,15 @@ class ReservationStore:
         A row exists exactly as long as its amount is counted in the budget.
         """
         asked = [{"ordinal": ordinal, **asdict(hold)} for ordinal, hold in enumerate(holds)]
-        parameters = {"holds": orjson.dumps(asked).decode(), "lease_seconds": self._lease_seconds}
-        rows = await self._database.fetch("hold", _HOLD, parameters)
-        answers = [_held(row) for row in rows]
+        parameters = {
+            "tenant_ids": list({hold.tenant_id for hold in holds}),
+            "holds": Jsonb(asked, orjson.dumps),
+            "lease_seconds": self._lease_seconds,
+        }
+        rows = await self._wire.fetch("hold", _HOLD, parameters)
         # Another replica made the same hold between our snapshot and our lock: now it can be seen.
-        overtaken = [index for index, row in enumerate(rows) if row["overtaken"]]
+        overtaken = [index for index, row in enumerate(rows) if row.pop("overtaken")]
+        answers = [Held(**row) for row in rows]
         if overtaken:
             again = await self.hold([holds[index] for index in overtaken])
             for index, answer in zip(overtaken, again, strict=True):
@@ -161,16 +167,3 @@ class ReservationStore:
         """Let lapsed reservations go; says how many. Tenants another replica is busy with are left to it."""
         rows = await self._database.fetch("sweep", _SWEEP)
         return int(rows[0]["lapsed"])
-
-
-def _held(row: RowMapping) -> Held:
-    return Held(
-        budget_known=row["budget_known"],
-        left_micros=row["left_micros"],
-        limit_micros=row["limit_micros"],
-        billed=row["billed"],
-        fingerprint=row["fingerprint"],
-        amount_micros=row["amount_micros"],
-        priced_at=row["priced_at"],
-        expire_time=row["expire_time"],
-    )

@@ -58,7 +58,7 @@ CREATE TABLE budgets (
     period_start timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 CREATE TABLE reservations (
-    tenant_id text NOT NULL CONSTRAINT fk_reservations_tenant_id REFERENCES tenants,
+    tenant_id text NOT NULL,
     request_id text NOT NULL,
     key_id text NOT NULL,
     model text NOT NULL,
@@ -92,7 +92,7 @@ CREATE TABLE ledger (
     currency_code text NOT NULL,
     finish_reason text NOT NULL,
     create_time timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT uq_ledger_tenant_id_request_id UNIQUE (tenant_id, request_id)
+    CONSTRAINT uq_ledger_request_id_tenant_id UNIQUE (request_id, tenant_id)
 );
 CREATE INDEX ix_ledger_tenant_id_create_time_id ON ledger (tenant_id, create_time, id);
 """
@@ -114,7 +114,7 @@ CREATE TABLE audit_events (
     prompt_sha256 text NOT NULL,
     answer_sha256 text NOT NULL,
     create_time timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT uq_audit_events_tenant_id_request_id UNIQUE (tenant_id, request_id)
+    CONSTRAINT uq_audit_events_request_id_tenant_id UNIQUE (request_id, tenant_id)
 );
 CREATE INDEX ix_audit_events_tenant_id_create_time_id ON audit_events (tenant_id, create_time, id);
 """
