@@ -1,0 +1,1 @@
+"""Inference: our own chat and embedding models."""

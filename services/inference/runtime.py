@@ -1,0 +1,50 @@
+"""How the engine is set up on the machine it finds: the CPU, or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from services.inference.config import InferenceConfig
+
+GIB = 2**30
+
+
+def prepare_environment(sources: Iterable[str], environment: MutableMapping[str, str]) -> None:
+    """Set what the engine's libraries read when they are imported; what is set already stays."""
+    # Logs are ours to format, and nobody is told that we run.
+    quiet = {"VLLM_CONFIGURE_LOGGING": "0", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    # A forked process would inherit gRPC's threads and locks in an unusable state.
+    spawning = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"} if all(map(is_folder, sources)) else {}
+    for name, value in (quiet | spawning | offline).items():
+        environment.setdefault(name, value)
+
+
+def is_folder(source: str) -> bool:
+    """Whether a model's source means a folder; a hub id is `owner/name`."""
+    return Path(source).exists() or source.startswith((".", "/", "~")) or source.count("/") != 1
+
+
+def engine_arguments(config: InferenceConfig, device: str) -> dict[str, Any]:
+    """Arguments of the engine for a kind of device, as the engine names it: cpu, cuda."""
+    if device != "cpu":
+        return {
+            "dtype": "auto",
+            "enforce_eager": bool(config.enforce_eager),
+            "gpu_memory_utilization": config.gpu_memory_fraction,
+        }
+    return {
+        # bfloat16 is emulated on CPUs without AVX512: a third of the speed.
+        "dtype": "float32",
+        "enforce_eager": config.enforce_eager is not False,
+        "kv_cache_memory_bytes": int(config.cpu_kv_gib * GIB),
+    }
+
+
+def bind_cores(config: InferenceConfig, environment: MutableMapping[str, str]) -> None:
+    """Let the engine compute on the chosen cores, by default all of ours; it would leave one idle."""
+    allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", config.cpu_cores or allowed)

@@ -1,0 +1,108 @@
+"""The inference room's RPCs: decode and check, ask the model, encode."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.inference.v1 import inference_pb2
+from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceServicer
+from meshkit.errors import FieldInvalid
+from meshkit.identity import current_identity
+from meshkit.server import Context
+from services.inference import embedding
+from services.inference.answers import Ending, Question
+from services.inference.catalogue import Catalogue
+from services.inference.config import InferenceConfig
+from services.inference.conversation import turns_of
+from services.inference.sampling import sampling_of
+from services.inference.states import ModelState, ModelStatus
+
+STATES = {
+    ModelState.WARMING: inference_pb2.MODEL_STATE_WARMING,
+    ModelState.READY: inference_pb2.MODEL_STATE_READY,
+    ModelState.FAILED: inference_pb2.MODEL_STATE_FAILED,
+}
+
+
+class InferenceServicer(InferenceServiceServicer):
+    """llmmesh.inference.v1.InferenceService."""
+
+    def __init__(self, catalogue: Catalogue, config: InferenceConfig) -> None:
+        self._catalogue = catalogue
+        self._config = config
+
+    async def StreamGenerateChat(
+        self, request: inference_pb2.StreamGenerateChatRequest, context: Context
+    ) -> AsyncIterator[inference_pb2.StreamGenerateChatResponse]:
+        """Answer as the model speaks; a caller who hangs up stops the engine."""
+        model = self._catalogue.chat_model(request.prompt.model)
+        async with aclosing(model.answer(question_of(request.prompt))) as steps:
+            async for step in steps:
+                yield response_of(step)
+
+    async def EmbedText(
+        self, request: inference_pb2.EmbedTextRequest, context: Context
+    ) -> inference_pb2.EmbedTextResponse:
+        """Embed texts."""
+        embedder = self._catalogue.embedder(request.model)
+        check_texts(request.texts, self._config)
+        as_query = request.purpose != inference_pb2.EMBEDDING_PURPOSE_DOCUMENT
+        embedded = await embedder.embed(request.texts, as_query=as_query)
+        return inference_pb2.EmbedTextResponse(
+            embeddings=[inference_pb2.Embedding(values=vector) for vector in embedded.vectors],
+            input_tokens=embedded.input_tokens,
+            model=embedding.NAME,
+        )
+
+    async def CountTokens(
+        self, request: inference_pb2.CountTokensRequest, context: Context
+    ) -> inference_pb2.CountTokensResponse:
+        """Count a conversation's tokens."""
+        model = self._catalogue.chat_model(request.prompt.model)
+        return inference_pb2.CountTokensResponse(token_count=await model.count(turns_of(request.prompt.messages)))
+
+    async def ListModels(
+        self, request: inference_pb2.ListModelsRequest, context: Context
+    ) -> inference_pb2.ListModelsResponse:
+        """What is loaded, and what is loading."""
+        return inference_pb2.ListModelsResponse(models=map(model_of, self._catalogue.statuses()))
+
+
+def question_of(prompt: chat_pb2.ChatPrompt) -> Question:
+    """Read and check a prompt."""
+    return Question(turns_of(prompt.messages), sampling_of(prompt.options), current_identity().tenant_id)
+
+
+def response_of(step: str | Ending) -> inference_pb2.StreamGenerateChatResponse:
+    """One step of an answer on the wire."""
+    if isinstance(step, str):
+        return inference_pb2.StreamGenerateChatResponse(delta=chat_pb2.Delta(text=step))
+    finished = inference_pb2.Finished(finish_reason=step.finish_reason, usage=step.usage)
+    return inference_pb2.StreamGenerateChatResponse(finished=finished)
+
+
+def check_texts(texts: Sequence[str], config: InferenceConfig) -> None:
+    """Refuse lists that are empty or too long, and texts that are."""
+    if not texts:
+        raise FieldInvalid("texts", "must hold at least one text")
+    if len(texts) > config.embedding_max_texts:
+        raise FieldInvalid("texts", f"must hold at most {config.embedding_max_texts} texts")
+    for index, text in enumerate(texts):
+        if not text:
+            raise FieldInvalid(f"texts[{index}]", "must not be empty")
+        if len(text) > config.embedding_max_characters:
+            raise FieldInvalid(f"texts[{index}]", f"must be at most {config.embedding_max_characters} characters")
+
+
+def model_of(status: ModelStatus) -> inference_pb2.Model:
+    """A model on the wire."""
+    return inference_pb2.Model(
+        name=status.name,
+        embeds=status.dimensions > 0,
+        state=STATES[status.state],
+        context_tokens=status.context_tokens,
+        dimensions=status.dimensions,
+        detail=status.detail,
+    )

@@ -1,0 +1,70 @@
+"""Real engines: one for a tiny random model, shared by all its tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import grpc
+import pytest
+
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.inference.v1 import inference_pb2
+from tests.support.inference_process import REPOSITORY, InferenceProcess, inference_process
+
+
+def prompt(text: str, model: str = "tiny", **options: object) -> chat_pb2.ChatPrompt:
+    """One question of a user."""
+    said = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(text=text)])
+    return chat_pb2.ChatPrompt(model=model, messages=[said], options=chat_pb2.GenerationOptions(**options))
+
+
+@dataclass
+class Early:
+    """What the room said before any model was loaded."""
+
+    models: inference_pb2.ListModelsResponse
+    embedding: inference_pb2.EmbedTextResponse
+    refusal: grpc.aio.AioRpcError
+
+
+async def look_early(room: InferenceProcess) -> Early:
+    """Ask at once."""
+    models = await room.stub.ListModels(inference_pb2.ListModelsRequest())
+    embedding = await room.stub.EmbedText(inference_pb2.EmbedTextRequest(texts=["hello"]))
+    call = room.stub.StreamGenerateChat(inference_pb2.StreamGenerateChatRequest(prompt=prompt("hello")))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call.read()
+    return Early(models, embedding, refused.value)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    # In a process of its own: the libraries warn on import, and warnings are errors here.
+    subprocess.run([sys.executable, "-m", "tests.support.tiny_model", str(folder)], cwd=REPOSITORY, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+async def started(tiny_folder, tmp_path_factory):
+    """The room with its tiny model loaded, and what it said before."""
+    log = tmp_path_factory.mktemp("log") / "inference.log"
+    settings = {"MAX_RUNNING": "2", "MAX_WAITING": "1", "COALESCE_SECONDS": "0.1", "CPU_KV_GIB": "0.25"}
+    async with inference_process(log, f"missing=var/models/missing,tiny={tiny_folder}", **settings) as room:
+        early = await look_early(room)
+        await room.ready("tiny")
+        yield room, early
+        assert await room.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def tiny(started):
+    """The room with a tiny model that writes two answers at a time and lets one more wait."""
+    return started[0]
+
+
+@pytest.fixture(scope="session")
+def early(started):
+    return started[1]

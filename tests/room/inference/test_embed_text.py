@@ -1,0 +1,76 @@
+import grpc
+import pytest
+
+from llmmesh.inference.v1 import inference_pb2
+from llmmesh.inference.v1.inference_pb2 import EmbedTextRequest
+from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from meshkit.client import connect
+from meshkit.errors import error_info, error_reason
+from services.inference.app import inference
+from services.inference.config import InferenceConfig
+
+
+@pytest.fixture(scope="module")
+async def room():
+    """The room without chat models."""
+    config = InferenceConfig(
+        listen="127.0.0.1:0", metrics_listen="", models={}, embedding_max_texts=3, embedding_max_characters=100
+    )
+    async with inference(config) as port, connect(f"127.0.0.1:{port}", InferenceServiceStub) as stub:
+        yield stub
+
+
+async def refusal(call):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+async def test_each_text_gets_a_vector(room):
+    embedded = await room.EmbedText(EmbedTextRequest(texts=["one", "two"]))
+    assert [len(each.values) for each in embedded.embeddings] == [384, 384]
+    assert embedded.model == "multilingual-e5-small"
+    assert embedded.input_tokens > 2
+
+
+async def test_the_model_may_be_named(room):
+    embedded = await room.EmbedText(EmbedTextRequest(model="multilingual-e5-small", texts=["one"]))
+    assert len(embedded.embeddings) == 1
+
+
+async def test_without_a_purpose_a_text_is_a_question(room):
+    plain, query, document = [
+        (await room.EmbedText(EmbedTextRequest(texts=["one"], purpose=purpose))).embeddings[0]
+        for purpose in (
+            inference_pb2.EMBEDDING_PURPOSE_UNSPECIFIED,
+            inference_pb2.EMBEDDING_PURPOSE_QUERY,
+            inference_pb2.EMBEDDING_PURPOSE_DOCUMENT,
+        )
+    ]
+    assert plain == query != document
+
+
+@pytest.mark.parametrize(
+    ("texts", "field"),
+    [
+        ([], "texts"),
+        (["a"] * 4, "texts"),
+        (["a", ""], "texts[1]"),
+        (["x" * 101], "texts[0]"),
+    ],
+)
+async def test_lists_and_texts_out_of_bounds_are_refused_by_name(room, texts, field):
+    error = await refusal(room.EmbedText(EmbedTextRequest(texts=texts)))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error_info(error).metadata["field"] == field
+
+
+async def test_an_unknown_embedding_model_is_named(room):
+    error = await refusal(room.EmbedText(EmbedTextRequest(model="ada", texts=["one"])))
+    assert error_reason(error) == "MODEL_NOT_FOUND"
+    assert error_info(error).metadata["model"] == "ada"
+
+
+async def test_without_chat_models_only_the_embedding_model_is_listed(room):
+    listed = await room.ListModels(inference_pb2.ListModelsRequest())
+    assert [model.name for model in listed.models] == ["multilingual-e5-small"]

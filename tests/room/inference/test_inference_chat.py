@@ -1,0 +1,154 @@
+import asyncio
+import json
+
+import grpc
+import pytest
+
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.inference.v1 import inference_pb2
+from meshkit.errors import error_info, error_reason
+from tests.room.inference.conftest import prompt
+
+pytestmark = pytest.mark.timeout(400)
+
+ENDLESS = {"max_output_tokens": 1900, "extra_json": {"ignore_eos": "true"}}
+
+
+def ask(room, text, tenant="", timeout=60, **options):
+    request = inference_pb2.StreamGenerateChatRequest(prompt=prompt(text, **options))
+    metadata = (("x-llmmesh-tenant", tenant),) if tenant else None
+    return room.stub.StreamGenerateChat(request, timeout=timeout, metadata=metadata)
+
+
+async def answer(call):
+    """Texts of the deltas, and the one ending after them."""
+    steps = [step async for step in call]
+    assert [step.WhichOneof("event") for step in steps] == ["delta"] * (len(steps) - 1) + ["finished"]
+    return [step.delta.text for step in steps[:-1]], steps[-1].finished
+
+
+async def refusal(call):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answer(call)
+    return caught.value
+
+
+async def test_an_answer_ends_with_exact_counts(tiny):
+    texts, finished = await answer(ask(tiny, "hello", temperature=0, max_output_tokens=20))
+    counted = await tiny.stub.CountTokens(inference_pb2.CountTokensRequest(prompt=prompt("hello")))
+    assert texts
+    assert finished.finish_reason == chat_pb2.FINISH_REASON_LENGTH
+    assert finished.usage.output_tokens == 20
+    assert finished.usage.input_tokens + finished.usage.cached_input_tokens == counted.token_count
+    assert not finished.usage.estimated
+
+
+async def test_tokens_made_close_together_share_a_message(tiny):
+    texts, finished = await answer(ask(tiny, "hello", temperature=0, max_output_tokens=100))
+    assert len(texts) < finished.usage.output_tokens / 2
+
+
+async def test_a_second_answer_is_written_while_the_first_goes_on(tiny):
+    long = ask(tiny, "go on", **ENDLESS)
+    await long.read()
+    await answer(ask(tiny, "hello", max_output_tokens=5))
+    assert not long.done()
+    long.cancel()
+
+
+async def test_hanging_up_makes_room_for_the_next_in_line(tiny):
+    first, second = ask(tiny, "one", **ENDLESS), ask(tiny, "two", **ENDLESS)
+    await asyncio.gather(first.read(), second.read())
+    third = asyncio.create_task(answer(ask(tiny, "three", max_output_tokens=5)))
+    first.cancel()
+    await third
+    assert not second.done()
+    second.cancel()
+    await tiny.idle("tiny")
+
+
+async def test_a_deadline_stops_the_engine_too(tiny):
+    error = await refusal(ask(tiny, "go on", timeout=1.0, **ENDLESS))
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await tiny.idle("tiny")
+
+
+async def test_more_questions_than_may_wait_are_refused(tiny):
+    calls = [ask(tiny, f"question {number}", **ENDLESS) for number in range(4)]
+    errors = await asyncio.gather(*(call.read() for call in calls), return_exceptions=True)
+    # Two are being written, the third waits until one of the others is taken away.
+    refused = [error for error in errors if isinstance(error, grpc.aio.AioRpcError)]
+    for call in calls:
+        call.cancel()
+    assert [error_reason(error) for error in refused] == ["RATE_LIMITED"]
+
+
+async def test_without_chance_the_same_question_gets_the_same_answer(tiny):
+    one, other = [await answer(ask(tiny, "hello", temperature=0, max_output_tokens=30)) for _ in range(2)]
+    assert "".join(one[0]) == "".join(other[0])
+
+
+async def test_a_seed_repeats_chance(tiny):
+    options = {"temperature": 1, "max_output_tokens": 30}
+    one, again, other = [await answer(ask(tiny, "hello", seed=seed, **options)) for seed in (1, 1, 2)]
+    assert "".join(one[0]) == "".join(again[0]) != "".join(other[0])
+
+
+async def test_a_stop_text_ends_the_answer_before_it(tiny):
+    options = {"temperature": 1, "seed": 1}
+    whole = "".join((await answer(ask(tiny, "hello", max_output_tokens=30, **options)))[0])
+    stop = whole[40:50]
+    texts, finished = await answer(ask(tiny, "hello", max_output_tokens=30, stop=[stop], **options))
+    assert "".join(texts) == whole[: whole.index(stop)]
+    assert finished.finish_reason == chat_pb2.FINISH_REASON_STOP
+
+
+async def test_an_answer_follows_a_json_schema(tiny):
+    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": {**schema, "additionalProperties": False}}}
+    call = ask(tiny, "hello", max_output_tokens=200, temperature=0, response_format_json=json.dumps(wanted))
+    assert json.loads("".join((await answer(call))[0]))["a"] in ("x", "y")
+
+
+async def test_a_schema_the_engine_does_not_understand_is_refused_by_name(tiny):
+    wanted = {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}
+    error = await refusal(ask(tiny, "hello", response_format_json=json.dumps(wanted)))
+    assert dict(error_info(error).metadata) == {"field": "response_format"}
+
+
+async def test_a_conversation_longer_than_the_context_is_refused(tiny):
+    error = await refusal(ask(tiny, "word " * 3000))
+    assert error_reason(error) == "CONTEXT_TOO_LONG"
+    assert error_info(error).metadata["context_tokens"] == "2048"
+
+
+async def test_more_output_than_the_context_has_room_for_is_refused(tiny):
+    assert error_reason(await refusal(ask(tiny, "hello", max_output_tokens=2048))) == "CONTEXT_TOO_LONG"
+
+
+async def test_an_unknown_model_is_named(tiny):
+    error = await refusal(ask(tiny, "hello", model="no-such-model"))
+    assert error_reason(error) == "MODEL_NOT_FOUND"
+    assert error_info(error).metadata["model"] == "no-such-model"
+
+
+async def test_a_tenant_reads_again_only_what_it_wrote_itself(tiny):
+    text = "a prefix long enough to fill several blocks of the cache " * 20
+    usages = [
+        (await answer(ask(tiny, text, tenant=tenant, max_output_tokens=1)))[1].usage
+        for tenant in ("acme", "acme", "umbrella")
+    ]
+    assert [usage.cached_input_tokens > 0 for usage in usages] == [False, True, False]
+    assert len({usage.input_tokens + usage.cached_input_tokens for usage in usages}) == 1
+
+
+async def test_a_dead_engine_is_loaded_again_while_the_room_goes_on(tiny):
+    call = ask(tiny, "go on", timeout=60, **ENDLESS)
+    await call.read()
+    tiny.engine_processes()[0].kill()
+    assert error_reason(await refusal(call)) == "PROVIDER_STREAM_BROKEN"
+    embedded = await tiny.stub.EmbedText(inference_pb2.EmbedTextRequest(texts=["still here"]))
+    assert len(embedded.embeddings) == 1
+    assert error_reason(await refusal(ask(tiny, "hello"))) == "MODEL_WARMING"
+    await tiny.ready("tiny")
+    await answer(ask(tiny, "hello", max_output_tokens=5))

@@ -1,0 +1,88 @@
+import os
+
+import pytest
+from pydantic import ValidationError
+
+from services.inference.config import InferenceConfig
+from services.inference.runtime import bind_cores, engine_arguments, is_folder, prepare_environment
+
+
+def test_the_default_is_one_small_model():
+    assert dict(InferenceConfig().models) == {"smollm2-135m": "var/models/smollm2-135m"}
+
+
+def test_models_are_listed_by_name_and_source(monkeypatch):
+    monkeypatch.setenv("LLMMESH_INFERENCE_MODELS", "small=var/models/small, big=org/big,")
+    assert dict(InferenceConfig().models) == {"small": "var/models/small", "big": "org/big"}
+
+
+def test_an_empty_list_serves_embeddings_alone(monkeypatch):
+    monkeypatch.setenv("LLMMESH_INFERENCE_MODELS", "")
+    assert dict(InferenceConfig().models) == {}
+
+
+@pytest.mark.parametrize("listed", ["small", "=path", "small=", "a=x,a=y"])
+def test_a_list_that_makes_no_sense_is_refused_at_start(monkeypatch, listed):
+    monkeypatch.setenv("LLMMESH_INFERENCE_MODELS", listed)
+    with pytest.raises(ValidationError):
+        InferenceConfig()
+
+
+def test_on_a_cpu_the_engine_computes_in_float32_and_starts_uncompiled():
+    assert engine_arguments(InferenceConfig(cpu_kv_gib=0.5), "cpu") == {
+        "dtype": "float32",
+        "enforce_eager": True,
+        "kv_cache_memory_bytes": 2**29,
+    }
+
+
+def test_on_a_gpu_the_engine_chooses_for_itself():
+    assert engine_arguments(InferenceConfig(), "cuda") == {
+        "dtype": "auto",
+        "enforce_eager": False,
+        "gpu_memory_utilization": 0.9,
+    }
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("eager", [True, False])
+def test_compilation_can_be_chosen_on_any_device(device, eager):
+    assert engine_arguments(InferenceConfig(enforce_eager=eager), device)["enforce_eager"] is eager
+
+
+def test_the_engine_may_use_every_core_we_have():
+    environment = {}
+    bind_cores(InferenceConfig(), environment)
+    assert environment["VLLM_CPU_OMP_THREADS_BIND"] == ",".join(map(str, sorted(os.sched_getaffinity(0))))
+
+
+def test_the_engine_can_be_kept_to_some_cores():
+    environment = {}
+    bind_cores(InferenceConfig(cpu_cores="0"), environment)
+    assert environment["VLLM_CPU_OMP_THREADS_BIND"] == "0"
+
+
+def test_with_folders_alone_the_libraries_stay_off_the_network(tmp_path):
+    environment = {}
+    prepare_environment([str(tmp_path), "./missing"], environment)
+    assert environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_hub_id_may_be_fetched():
+    environment = {}
+    prepare_environment(["HuggingFaceTB/SmolLM2-135M-Instruct"], environment)
+    assert "HF_HUB_OFFLINE" not in environment
+
+
+def test_what_the_operator_set_stays():
+    environment = {"VLLM_CONFIGURE_LOGGING": "1"}
+    prepare_environment([], environment)
+    assert environment["VLLM_CONFIGURE_LOGGING"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("source", "folder"),
+    [("var/models/missing", True), ("/models/x", True), ("./x", True), ("missing", True), ("owner/name", False)],
+)
+def test_a_hub_id_is_owner_and_name(source, folder):
+    assert is_folder(source) is folder
