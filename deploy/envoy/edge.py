@@ -30,7 +30,12 @@ _NEVER_FROM_CLIENTS = [*_IDENTITY.values(), "x-request-id", "x-openai-error"]
 def edge_listener(topology: Topology, methods: Sequence[Method]) -> Node:
     """Where clients connect."""
     return listener(
-        "edge", topology.edge, _connection_manager(topology, methods), per_connection_buffer_limit_bytes=1 << 20
+        "edge",
+        topology.edge,
+        _connection_manager(topology, methods),
+        # `drain_listeners?inboundonly` closes the edge alone: calls under way still need the mesh listener.
+        traffic_direction="INBOUND",
+        per_connection_buffer_limit_bytes=1 << 20,
     )
 
 
