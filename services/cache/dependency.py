@@ -18,6 +18,10 @@ class Unavailable(Exception):
     """A store or a service could not be asked in time."""
 
 
+class Unusable(Exception):
+    """A dependency answered, but nothing that could be used."""
+
+
 class Dependency:
     """One outside thing: an operation ends at its deadline, and after a failure nothing is asked until a retry is due.
 
@@ -26,7 +30,7 @@ class Dependency:
 
     def __init__(self, name: str, *, faults: tuple[type[Exception], ...] = (), breaker: Breaker | None = None) -> None:
         self._name = name
-        self._faults: tuple[type[Exception], ...] = (*faults, Unavailable, TimeoutError, OSError)
+        self._faults: tuple[type[Exception], ...] = (*faults, Unusable, TimeoutError, OSError)
         self._breaker = breaker or Breaker()
 
     @property

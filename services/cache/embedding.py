@@ -11,7 +11,7 @@ from grpc.aio import AioRpcError
 
 from llmmesh.inference.v1 import inference_pb2
 from meshkit.deadline import time_left
-from services.cache.dependency import Dependency, Unavailable
+from services.cache.dependency import Dependency, Unavailable, Unusable
 
 if TYPE_CHECKING:
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
@@ -75,7 +75,7 @@ class Embedder:
         vectors = [array("f", embedding.values) for embedding in answer.embeddings]
         if len(vectors) != 1 or len(vectors[0]) != self._dimensions:
             lengths = [len(vector) for vector in vectors]
-            raise Unavailable(f"{self._model!r} made vectors of {lengths} numbers, not of {self._dimensions}")
+            raise Unusable(f"{self._model!r} made vectors of {lengths} numbers, not of {self._dimensions}")
         return vectors[0]
 
     def _keep(self, digest: bytes, vector: array[float]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from meshkit.log import get_logger
-from services.cache.dependency import Unavailable
+from services.cache.dependency import Unavailable, Unusable
 from services.cache.vectorstores.wire import LENGTH_BYTES, FrameInvalid, Message, frame, frame_length, message_in
 
 MOST_PENDING = 256
@@ -125,7 +125,7 @@ class OwnerProcess:
             if answer is None or answer.done():
                 continue
             if "error" in message:
-                answer.set_exception(Unavailable(message["error"]))
+                answer.set_exception(Unusable(message["error"]))
             else:
                 answer.set_result(message["answer"])
 

@@ -12,7 +12,7 @@ from grpc.aio import AioRpcError
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
-from services.cache.dependency import Dependency, Unavailable
+from services.cache.dependency import Dependency, Unusable
 from services.cache.vectorstores.port import Entry, Match, Near
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class QdrantServerStore:
     async def _check_dimensions(self) -> None:
         held = (await self._client.get_collection(self._collection)).config.params.vectors
         if isinstance(held, models.VectorParams) and held.size != self._dimensions:
-            raise Unavailable(
+            raise Unusable(
                 f"collection {self._collection!r} holds vectors of {held.size} numbers, the embedding model "
                 f"makes {self._dimensions}: delete the collection or name another embedding model"
             )

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from services.cache.verification.asking import asking, with_frames
 from services.cache.verification.english import English
+from services.cache.verification.lexicon import Lexicon
 from services.cache.verification.polarity import denied
 from services.cache.verification.quantities import quantities
 from services.cache.verification.reading import Reading, Word
@@ -70,6 +71,7 @@ def _russian_word(token: Token, russian: Russian) -> Word:
         is_function=function,
         is_frame=lemmas[0] in russian.lexicon.frame_words,
         is_name=not function and (token.capital or russian.is_name(token.text)),
+        is_number=_is_number(token.text, lemmas, russian.lexicon),
         part=russian.part(token.text),
         bare=russian.bare(lemmas[0]),
         cases=russian.cases(token.text) if russian.part(token.text) == "noun" else frozenset(),
@@ -85,8 +87,13 @@ def _latin_word(token: Token, english: English, *, foreign: bool) -> Word:
         root=english.root(lemmas[0]),
         is_function=function,
         is_frame=not foreign and lemmas[0] in english.lexicon.frame_words,
+        is_number=_is_number(token.text, lemmas, english.lexicon),
         is_name=not function and token.kind == "word" and (token.capital or foreign or _is_mixed(token.text)),
     )
+
+
+def _is_number(text: str, lemmas: Sequence[str], lexicon: Lexicon) -> bool:
+    return text[0].isdigit() or text in lexicon.numbers or lemmas[0] in lexicon.numbers
 
 
 def _is_mixed(text: str) -> bool:

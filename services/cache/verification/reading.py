@@ -25,6 +25,8 @@ class Word:
     is_frame: bool = False
     """Asks for an answer without saying about what."""
     is_name: bool = False
+    is_number: bool = False
+    """In digits or in words; what it says is in the quantities."""
     part: str = ""
     """"noun", "verb" or "" for others and for all English words."""
     bare: str = ""
@@ -40,11 +42,6 @@ class Word:
         return self.lemmas[0]
 
     @property
-    def is_number(self) -> bool:
-        """Whether it is written in digits."""
-        return self.text[0].isdigit()
-
-    @property
     def is_content(self) -> bool:
         """Whether it says what the question is about."""
         return not (self.is_function or self.is_frame)
@@ -53,7 +50,7 @@ class Word:
         """Whether the two are forms of one word, of one root, or synonyms."""
         if not set(self.lemmas).isdisjoint(other.lemmas):
             return True
-        if self.bare == other.lemma or other.bare == self.lemma:
+        if self.bare in other.lemmas or other.bare in self.lemmas:
             return True
         # Two nouns of one root are two things: "банк" and "банка".
         if self.root == other.root and (self.part != "noun" or other.part != "noun"):

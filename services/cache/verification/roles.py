@@ -87,8 +87,13 @@ def _order_swapped(left: Reading, right: Reading) -> bool:
     first, second = apart
     crossed = mine[first].lemma == yours[second].lemma and mine[second].lemma == yours[first].lemma
     told_apart = _told_apart(mine[first], mine[second]) or _told_apart(yours[first], yours[second])
-    names = mine[first].is_name and mine[second].is_name
-    return crossed and (second - first > 1 or names) and not told_apart
+    return crossed and not told_apart and (second - first > 1 or _could_act(mine[first], mine[second]))
+
+
+def _could_act(one: Word, other: Word) -> bool:
+    """Whether two neighbours, unlike a noun and its adjective, may be the one who acts and the one acted upon."""
+    subject_or_object = {"nomn", "accs"} <= one.cases & other.cases
+    return subject_or_object or (one.is_name and other.is_name)
 
 
 def _told_apart(one: Word, other: Word) -> bool:

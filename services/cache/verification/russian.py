@@ -82,9 +82,13 @@ class Russian:
             return ""
         for prefix in PERFECTIVE:
             bare = lemma.removeprefix(prefix)
-            if bare != lemma and "impf" in self._parses(bare)[0].tag and self._morphology.word_is_known(bare):
+            if bare != lemma and self._is_imperfective(bare):
                 return bare
         return ""
+
+    def _is_imperfective(self, word: str) -> bool:
+        tags = [parse.tag for parse in self._parses(word) if parse.is_known]
+        return any(tag.POS == "INFN" and tag.aspect == "impf" for tag in tags)
 
     def is_name(self, word: str) -> bool:
         """Whether the likeliest reading is the name of a person, a place or an organisation."""

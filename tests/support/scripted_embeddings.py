@@ -1,0 +1,44 @@
+"""An inference service whose embeddings follow a script: a real server for tests without a model."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+from llmmesh.inference.v1 import inference_pb2, inference_pb2_grpc
+from meshkit.errors import ModelWarming
+from meshkit.server import Context
+
+DIMENSIONS = 64
+
+
+class ScriptedEmbeddings(inference_pb2_grpc.InferenceServiceServicer):
+    """Texts of one group get one vector; any other text gets a vector of its own, far from all others."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        """Every text that was embedded."""
+        self.warming = False
+        self._groups: dict[str, str] = {}
+
+    def alike(self, *texts: str) -> None:
+        """Make these texts equal to the model, whatever they say."""
+        for text in texts:
+            self._groups[text] = texts[0]
+
+    async def EmbedText(
+        self, request: inference_pb2.EmbedTextRequest, context: Context
+    ) -> inference_pb2.EmbedTextResponse:
+        """Embed by script."""
+        if self.warming:
+            raise ModelWarming("The model is loading.", retry_after_seconds=1)
+        self.asked.extend(request.texts)
+        vectors = [inference_pb2.Embedding(values=_vector(self._groups.get(text, text))) for text in request.texts]
+        return inference_pb2.EmbedTextResponse(embeddings=vectors, model=request.model)
+
+
+def _vector(text: str) -> list[float]:
+    chance = random.Random(hashlib.blake2b(text.encode()).digest())
+    vector = [chance.gauss(0, 1) for _ in range(DIMENSIONS)]
+    length = sum(value * value for value in vector) ** 0.5
+    return [value / length for value in vector]

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from services.cache.breaker import Breaker
+
+
+class Clock:
+    """A clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    return Breaker(first_pause_seconds=1, longest_pause_seconds=4, clock=clock)
+
+
+def test_it_admits_everything_until_the_first_failure(breaker: Breaker) -> None:
+    assert all(breaker.admits() for _ in range(5))
+    breaker.failed()
+    assert not breaker.admits()
+
+
+def test_after_the_pause_it_admits_exactly_one_trial(breaker: Breaker, clock: Clock) -> None:
+    breaker.failed()
+    clock.now = 1
+    assert [breaker.admits() for _ in range(3)] == [True, False, False]
+
+
+def test_a_trial_that_succeeds_closes_it(breaker: Breaker, clock: Clock) -> None:
+    breaker.failed()
+    clock.now = 1
+    assert breaker.admits()
+    breaker.succeeded()
+    assert all(breaker.admits() for _ in range(3))
+    assert not breaker.is_open
+
+
+def test_each_failed_trial_doubles_the_pause_up_to_the_longest(breaker: Breaker, clock: Clock) -> None:
+    pauses = []
+    breaker.failed()
+    for _ in range(4):
+        started = clock.now
+        while not breaker.admits():
+            clock.now += 0.5
+        pauses.append(clock.now - started)
+        breaker.failed()
+    assert pauses == [1, 2, 4, 4]
+
+
+def test_an_abandoned_trial_leaves_room_for_another(breaker: Breaker, clock: Clock) -> None:
+    breaker.failed()
+    clock.now = 1
+    assert breaker.admits()
+    breaker.abandoned()
+    assert breaker.admits()
