@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 PRICES = """
 exchange_rates:
-  - {currency: USD, rate: "80"}
+  - {currency: USD, rate: "80", effective: 2026-01-01}
 prices:
-  - {deployment: local/small, currency: RUB, input: "100", cached_input: "10", output: "200"}
-  - {deployment: cloud/large, currency: USD, input: "10", output: "30"}
+  - {deployment: local/small, currency: RUB, input: "100", cached_input: "10", output: "200", effective: 2026-01-01}
+  - {deployment: cloud/large, currency: USD, input: "10", output: "30", effective: 2026-01-01}
 """
 RUBLE = 1_000_000
 TOKENS_PER_RUBLE = 10_000
