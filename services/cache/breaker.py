@@ -31,6 +31,11 @@ class Breaker:
         """Whether the last thing heard of the dependency was a failure."""
         return self._pause > 0
 
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether the one trial is under way."""
+        return self._on_trial
+
     def admits(self) -> bool:
         """Whether to ask now; a True while open is the one trial, whose outcome must be told."""
         if not self.is_open:

@@ -34,9 +34,9 @@ class Dependency:
         self._breaker = breaker or Breaker()
 
     @property
-    def is_away(self) -> bool:
-        """Whether the last operation failed."""
-        return self._breaker.is_open
+    def is_on_trial(self) -> bool:
+        """Whether it was away and one operation is finding out whether it is back."""
+        return self._breaker.is_on_trial
 
     async def ask(self, operation: Callable[[], Awaitable[T]], *, timeout_seconds: float) -> T:
         """Run `operation` within `timeout_seconds`.

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from services.cache.background import in_background
 from services.cache.coalescing import Coalescer
-from services.cache.dependency import Dependency
+from services.cache.dependency import Dependency, Unavailable
 from services.cache.keys import key_scope
 from services.cache.lane import ReadLane
 
@@ -37,6 +37,8 @@ class ExactStore:
         Raises:
             Unavailable: If Redis is away.
         """
+        if self._dependency.is_on_trial:
+            raise Unavailable("redis is away")  # nobody else waits for the outcome
         return await self._lookups.get(key)
 
     async def put(self, key: str, entry: bytes, *, ttl_seconds: float) -> None:

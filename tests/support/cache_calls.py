@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.identity import Identity, acting_as
+from tests.support.waiting import until
 
 EXACT = cache_pb2.CACHE_LEVEL_EXACT
 SEMANTIC = cache_pb2.CACHE_LEVEL_SEMANTIC
 
 
-async def both_levels(stub: Any, timeout_seconds: float = 20) -> None:
+async def both_levels(stub: Any) -> None:
     """Wait until the cache stores at both levels."""
-    async with asyncio.timeout(timeout_seconds):
-        with acting_as(Identity(tenant_id="readiness")):
-            while SEMANTIC not in (await stub.StoreAnswer(store(prompt()))).levels:
-                await asyncio.sleep(0.02)
+
+    async def stores_both() -> bool:
+        return SEMANTIC in (await stub.StoreAnswer(store(prompt()))).levels
+
+    with acting_as(Identity(tenant_id="readiness")):
+        await until(stores_both)
 
 
 def message(text: str, role: chat_pb2.Role.ValueType = chat_pb2.ROLE_USER) -> chat_pb2.ChatMessage:

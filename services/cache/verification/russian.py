@@ -117,7 +117,7 @@ class Russian:
 
     def _base(self, parse: Any) -> str:
         base = str(parse.normal_form).replace("ё", "е")
-        return self._irregular.get(base, base)
+        return str(self._irregular.get(base, base))
 
     def _parse(self, word: str) -> tuple[Any, ...]:
         parses = self._morphology.parse(word)

@@ -82,7 +82,7 @@ def _parts(text: str, kind: str) -> list[str]:
     if kind != "word":
         return [text]
     if text.endswith("n't") and text not in CONTRACTIONS:
-        return [text.removesuffix("n't"), "not"]
+        return [*text.removesuffix("n't").split(), "not"]
     if text.startswith("по-") and text.endswith("ски"):
         return [text.removeprefix("по-") + "й"]
     whole = CONTRACTIONS.get(text, text).partition("'")[0]

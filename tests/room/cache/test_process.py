@@ -72,7 +72,7 @@ async def test_a_stopped_service_leaves_no_process_behind(start: Start) -> None:
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     assert children
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert not set(children) & _alive()
 
 
 async def _store(stub: Any, embeddings: ScriptedEmbeddings, count: int) -> int:
@@ -89,6 +89,10 @@ async def _find(stub: Any, number: int) -> str:
     with acting_as(ACME):
         found = await stub.LookupAnswer(lookup(prompt(f"How is topic {number}, please?"), SEMANTIC))
     return str(found.answer.answer.text)
+
+
+def _alive() -> set[int]:
+    return {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
 
 
 def _children(pid: int) -> list[int]:

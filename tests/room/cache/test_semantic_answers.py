@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from typing import Any
 
@@ -14,6 +13,7 @@ from llmmesh.chat.v1 import chat_pb2
 from meshkit.identity import Identity, acting_as
 from tests.support.cache_calls import EXACT, SEMANTIC, answer, lookup, message, prompt, store
 from tests.support.scripted_embeddings import ScriptedEmbeddings
+from tests.support.waiting import until
 
 ASKED = "How do I reset my password?"
 REWORDED = "What is the way to reset my password?"
@@ -160,12 +160,18 @@ async def test_a_purge_forgets_both_levels_and_counts_them(stub: Any, tenant: Id
 async def test_expired_answers_are_removed_by_and_by(configure: Any, serve: Any, tmp_path: Any) -> None:
     request = store(prompt(ASKED))
     request.ttl.FromMilliseconds(1)
-    swept = REGISTRY.get_sample_value("llm_cache_swept_entries_total")
+    swept = _swept()
     async with serve(configure(sweep_seconds=0.05, qdrant_path=tmp_path)) as stub:
         with acting_as(Identity(tenant_id="brief", key_id="k", roles=frozenset({"operator"}))):
             assert SEMANTIC in (await stub.StoreAnswer(request)).levels
-            async with asyncio.timeout(20):
-                while REGISTRY.get_sample_value("llm_cache_swept_entries_total") == swept:
-                    await asyncio.sleep(0.02)
+            await until(lambda: _swept_more_than(swept))
             purged = await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest())
     assert purged.semantic_count == 0
+
+
+def _swept() -> float:
+    return REGISTRY.get_sample_value("llm_cache_swept_entries_total") or 0.0
+
+
+async def _swept_more_than(before: float) -> bool:
+    return _swept() > before

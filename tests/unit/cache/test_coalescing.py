@@ -17,9 +17,11 @@ class Store:
         self.batches: list[list[str]] = []
         self.open = asyncio.Event()
         self.open.set()
+        self.asked = asyncio.Event()
 
     async def fetch(self, keys: Sequence[str], timeout_seconds: float) -> Sequence[bytes | None]:
         self.batches.append(list(keys))
+        self.asked.set()
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self.open.wait()
@@ -43,8 +45,7 @@ async def test_what_arrives_during_a_round_trip_shares_the_next() -> None:
     lookups = Coalescer(store.fetch, timeout_seconds=5)
     async with in_background(lookups.run()), asyncio.TaskGroup() as group:
         group.create_task(lookups.get("a"))
-        while not store.batches:
-            await asyncio.sleep(0)
+        await store.asked.wait()
         for key in "bcd":
             group.create_task(lookups.get(key))
         await asyncio.sleep(0)
@@ -76,8 +77,7 @@ async def test_a_caller_who_leaves_takes_nobody_along() -> None:
     async with in_background(lookups.run()), asyncio.TaskGroup() as group:
         leaving = group.create_task(lookups.get("a"))
         staying = group.create_task(lookups.get("a"))
-        while not store.batches:
-            await asyncio.sleep(0)
+        await store.asked.wait()
         leaving.cancel()
         store.open.set()
     assert staying.result() == b"a"
@@ -101,8 +101,7 @@ async def test_lookups_in_flight_are_told_when_the_cache_stops() -> None:
     lookups = Coalescer(store.fetch, timeout_seconds=5)
     async with asyncio.TaskGroup() as group, in_background(lookups.run()):
         waiting = group.create_task(_outcome(lookups, "a"))
-        while not store.batches:
-            await asyncio.sleep(0)
+        await store.asked.wait()
     assert isinstance(waiting.result(), Unavailable)
 
 

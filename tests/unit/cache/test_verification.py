@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.cache.verification.lexicon import word_set
 from services.cache.verification.verifier import Verifier
 from tests.unit.cache.question_pairs import load, rates
 
@@ -13,52 +14,12 @@ def verifier() -> Verifier:
     return Verifier()
 
 
-WORDS = [
-    "how",
-    "what",
-    "many",
-    "long",
-    "is",
-    "are",
-    "not",
-    "cat",
-    "dog",
-    "bite",
-    "from",
-    "to",
-    "in",
-    "Paris",
-    "5",
-    "ten",
-    "km",
-    "$",
-    "%",
-    "+",
-    "?",
-    ".",
-    "who",
-    "does",
-    "than",
-    "and",
-    "как",
-    "что",
-    "сколько",
-    "ли",
-    "не",
-    "кот",
-    "собака",
-    "кусает",
-    "из",
-    "в",
-    "с",
-    "Москва",
-    "пять",
-    "км",
-    "₽",
-    "кто",
-    "времени",
-    "во",
-]
+WORDS = sorted(
+    word_set(
+        "how what many long is are not cat dog bite from to in Paris 5 ten km $ % + ? . who does than and "
+        "как что сколько ли не кот собака кусает из в с Москва пять км ₽ кто времени во"
+    )
+)
 DIFFERENT = {
     "quantity": [
         ("Convert 10 miles to kilometers", "Convert 10 miles to meters"),
