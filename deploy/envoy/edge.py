@@ -174,7 +174,7 @@ _LIMITS: Node = {
     "use_remote_address": True,
     "normalize_path": True,
     "merge_slashes": True,
-    "common_http_protocol_options": {"idle_timeout": "3600s", "headers_with_underscores_action": "REJECT_REQUEST"},
+    "common_http_protocol_options": {"idle_timeout": "3600s", "headers_with_underscores_action": "DROP_HEADER"},
     "http2_protocol_options": {
         "max_concurrent_streams": 256,
         "initial_stream_window_size": 1 << 16,

@@ -65,4 +65,4 @@ async def bootstrap(settings: LocalSettings) -> Keys:
     if step.returncode:
         raise BootstrapFailed(errors.decode(errors="replace").strip() or output.decode(errors="replace").strip())
     tokens = json.loads(output)
-    return Keys(developer=tokens["developer_key"], admin=tokens["admin_key"])
+    return Keys(developer=tokens["developer"], admin=tokens["admin"])

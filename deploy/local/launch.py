@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from deploy.local import readiness
@@ -169,7 +170,7 @@ class Launch:
 
     async def _process(self, name: str, probe: readiness.Probe) -> None:
         self._progress.started(name)
-        self._supervisor.start(name)
+        await asyncio.to_thread(self._supervisor.start, name)
         await self._answering(name, probe)
 
     async def _answering(self, name: str, probe: readiness.Probe) -> None:
@@ -179,9 +180,11 @@ class Launch:
     async def _watch(self) -> None:
         """Fail with the first process that ends while it should run."""
         while True:
-            for process in self._supervisor.processes().values():
-                if process.state in _GIVEN_UP:
-                    raise StartFailed(process.name, _ended(process), process.log)
+            # A supervisor too busy to answer is asked again.
+            with suppress(TimeoutError):
+                for process in (await asyncio.to_thread(self._supervisor.processes)).values():
+                    if process.state in _GIVEN_UP:
+                        raise StartFailed(process.name, _ended(process), process.log)
             await asyncio.sleep(WATCH_SECONDS)
 
 

@@ -113,7 +113,7 @@ class Supervisor:
         self._await_spawned()
         self._ask("shutdown")
         until = time.monotonic() + 3 * STOP_SECONDS
-        while self._runs(pid) and time.monotonic() < until:
+        while _runs(pid) and time.monotonic() < until:
             time.sleep(0.05)
         for left, _ in reaper.members(session=pid):
             with suppress(ProcessLookupError):
@@ -129,9 +129,6 @@ class Supervisor:
         groups = {info["name"]: info["group"] for info in self._ask("getAllProcessInfo")}
         return f"{groups[name]}:{name}"
 
-    def _runs(self, pid: int) -> bool:
-        return self.process.poll() is None if self.process else Path(f"/proc/{pid}").exists()
-
     def _ask(self, order: str, *values: object) -> Any:
         with ServerProxy("http://supervisor", transport=_UnixTransport(self._settings.supervisor_socket)) as proxy:
             return getattr(cast(Any, proxy).supervisor, order)(*values)
@@ -145,6 +142,14 @@ class Supervisor:
             reason=info["spawnerr"] or f"exit status {info['exitstatus']}",
             log=self._settings.log / f"{info['name']}.log",
         )
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process exists and is more than an exit status nobody has read."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def start_supervisor(
