@@ -102,10 +102,18 @@ def test_a_stop_waits_for_the_drain(compose: dict[str, Service]) -> None:
 
 def test_nothing_listens_beyond_this_machine_unless_asked(compose: dict[str, Service]) -> None:
     published = {name: service["ports"] for name, service in compose.items() if "ports" in service}
-    assert published == {"envoy": ["127.0.0.1:8080:8080"]}
+    assert published["envoy"] == ["127.0.0.1:8080:8080"]
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
 def test_no_secret_is_in_the_file() -> None:
     text = (FOLDER / "compose.yaml").read_text()
     assert re.findall(r"PASSWORD: +(?!\$\{)\S+", text) == []
     assert re.findall(r"://\w+:(?!\$\{)[^@/\s]+@", text) == []
+
+
+def test_files_it_mounts_are_in_the_tree(compose: dict[str, Service]) -> None:
+    for service in compose.values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source[0] != "." or (FOLDER / source).exists(), volume
