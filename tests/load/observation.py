@@ -54,6 +54,7 @@ class Busy:
 def _listener(port: int) -> int:
     """The process that listens on a port."""
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and getattr(connection.laddr, "port", None) == port and connection.pid:
+        listens = connection.status == psutil.CONN_LISTEN and getattr(connection.laddr, "port", None) == port
+        if listens and connection.pid:
             return connection.pid
     raise ProcessLookupError(f"no process of ours listens on port {port}")
