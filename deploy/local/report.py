@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 from deploy.envoy.catalogue import ROOMS
@@ -46,7 +47,13 @@ def read_mesh_env(settings: LocalSettings) -> dict[str, str]:
 def welcome(settings: LocalSettings) -> str:
     """The address, a key, and three commands to paste."""
     mesh = read_mesh_env(settings)
-    return _WELCOME.format(url=mesh["LLMMESH_URL"], key=mesh["LLMMESH_API_KEY"], model=DEFAULT_MODEL, log=settings.log)
+    return _WELCOME.format(
+        url=mesh["LLMMESH_URL"],
+        key=mesh["LLMMESH_API_KEY"],
+        model=DEFAULT_MODEL,
+        python=sys.executable,
+        log=settings.log,
+    )
 
 
 _WELCOME = """
@@ -63,7 +70,7 @@ curl -sN {url}/v1/chat/completions -H "Authorization: Bearer {key}" -H "Content-
   -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Tell me about the sea."}}]}}'
 
 # From Python, with the official client
-python3 - <<'END'
+{python} - <<'END'
 from openai import OpenAI
 client = OpenAI(base_url="{url}/v1", api_key="{key}")
 messages = [{{"role": "user", "content": "What is the capital of France?"}}]
