@@ -75,13 +75,14 @@ class Lease:
             ValueError: If it is no such id.
         """
         padding = "=" * (-len(reservation_id) % 4)
-        parts = orjson.loads(urlsafe_b64decode(reservation_id + padding))
-        if not isinstance(parts, list) or len(parts) != 6:
-            raise ValueError("not the id of a reservation")
-        if not all(isinstance(part, str) and part.isprintable() for part in parts):
-            raise ValueError("not the id of a reservation")
-        tenant_id, key_id, request_id, model, currency_code, priced_at = parts
-        time = datetime.fromisoformat(priced_at).astimezone(UTC)
+        try:
+            parts = orjson.loads(urlsafe_b64decode(reservation_id + padding))
+            tenant_id, key_id, request_id, model, currency_code, priced_at = parts
+            if not all(part.isprintable() for part in parts):
+                raise ValueError(parts)
+            time = datetime.fromisoformat(priced_at).astimezone(UTC)
+        except (ValueError, TypeError, AttributeError, OverflowError):
+            raise ValueError("not the id of a reservation") from None
         return cls(tenant_id, key_id, request_id, model, currency_code, time)
 
 

@@ -1,0 +1,92 @@
+"""Watchers of policies: everything first, then changes, never more than the whole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from meshkit.errors import DependencyUnavailable
+from services.billing.tenants.policies import Policies, PolicyChange
+from services.billing.tenants.tenant import Policy, Tenant
+
+NOW = datetime.now(UTC)
+SOON = NOW + timedelta(days=1)
+
+
+def tenant(name: str, display_name: str = "") -> Tenant:
+    return Tenant(name, display_name, Policy(), NOW)
+
+
+@pytest.fixture
+def policies() -> Policies:
+    made = Policies()
+    made.reset([tenant("a"), tenant("b")], {"k1": SOON})
+    return made
+
+
+def open_watch(policies: Policies) -> aclosing[AsyncGenerator[PolicyChange, None]]:
+    return aclosing(policies.watch())
+
+
+async def test_the_first_message_holds_everything(policies: Policies) -> None:
+    async with open_watch(policies) as watch:
+        assert await anext(watch) == PolicyChange([tenant("a"), tenant("b")], ["k1"])
+
+
+async def test_a_change_is_told_alone(policies: Policies) -> None:
+    async with open_watch(policies) as watch:
+        await anext(watch)
+        policies.put_tenant(tenant("a", "new"))
+        assert await anext(watch) == PolicyChange([tenant("a", "new")], [])
+        policies.put_revoked("k2", SOON)
+        assert await anext(watch) == PolicyChange([], ["k2"])
+
+
+async def test_a_slow_watcher_gets_the_latest_of_each_at_once(policies: Policies) -> None:
+    async with open_watch(policies) as watch:
+        await anext(watch)
+        for number in range(1000):
+            policies.put_tenant(tenant("a", str(number)))
+        policies.put_revoked("k2", SOON)
+        assert await anext(watch) == PolicyChange([tenant("a", "999")], ["k2"])
+
+
+async def test_a_later_watcher_starts_from_the_changed_whole(policies: Policies) -> None:
+    policies.put_tenant(tenant("c"))
+    policies.put_revoked("k2", SOON)
+    async with open_watch(policies) as watch:
+        first = await anext(watch)
+    assert ([each.id for each in first.tenants], first.revoked_key_ids) == (["a", "b", "c"], ["k1", "k2"])
+
+
+async def test_revoked_keys_that_have_expired_are_forgotten(policies: Policies) -> None:
+    policies.put_revoked("old", NOW - timedelta(days=1))
+    async with open_watch(policies) as watch:
+        assert (await anext(watch)).revoked_key_ids == ["k1"]
+
+
+async def test_a_reset_tells_watchers_everything_again(policies: Policies) -> None:
+    async with open_watch(policies) as watch:
+        await anext(watch)
+        policies.reset([tenant("a", "missed")], {"k9": SOON})
+        assert await anext(watch) == PolicyChange([tenant("a", "missed")], ["k9"])
+
+
+async def test_losing_the_database_ends_watches_and_refuses_new_ones(policies: Policies) -> None:
+    async with open_watch(policies) as watch:
+        await anext(watch)
+        policies.lose()
+        with pytest.raises(DependencyUnavailable):
+            await anext(watch)
+    async with open_watch(policies) as watch:
+        with pytest.raises(DependencyUnavailable):
+            await anext(watch)
+
+
+async def test_nobody_watches_before_the_database_was_read() -> None:
+    async with open_watch(Policies()) as watch:
+        with pytest.raises(DependencyUnavailable):
+            await anext(watch)
