@@ -7,10 +7,16 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import grpc
 import httpx
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 
+from llmmesh.gateway.v1.openai_pb2 import CreateChatCompletionRequest
+from llmmesh.gateway.v1.openai_pb2_grpc import OpenAIServiceStub
+from meshkit.identity import Identity
 from tests.envoy.rooms import OpenAIRoom, SigningKey, billing_room, gateway_room
 from tests.support.fix_envoy import RunningEnvoy, running_envoy
 
@@ -76,4 +82,20 @@ async def test_a_running_stream_is_waited_for(edge: tuple[RunningEnvoy, dict[str
         async with draining(envoy) as process:
             assert not await ended_within(process, 2.5)
             await answer.aclose()
+            assert await ended_within(process, 10)
+
+
+async def test_a_stream_between_services_is_waited_for(edge: tuple[RunningEnvoy, dict[str, str]]) -> None:
+    envoy, _ = edge
+    async with grpc.aio.insecure_channel(envoy.mesh_target) as channel:
+        stub: Any = OpenAIServiceStub(channel)
+        call = stub.CreateChatCompletion(
+            CreateChatCompletionRequest(body=HttpBody(data=b'{"do": "wait"}')),
+            metadata=Identity("acme", "key-1", frozenset({"developer"}), "request-1").to_metadata(),
+            timeout=30,
+        )
+        assert (await call.read()).data == b"data: 1\n\n"
+        async with draining(envoy) as process:
+            assert not await ended_within(process, 2.5)
+            call.cancel()
             assert await ended_within(process, 10)

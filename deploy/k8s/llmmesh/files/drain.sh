@@ -1,4 +1,4 @@
-# Let this Envoy go: ready no more, connections end after their next reply, running streams finish.
+# Let this Envoy go: ready no more, every connection ends after its next reply, running streams finish.
 #   drain.sh SETTLE_SECONDS DRAIN_SECONDS
 admin() {
     exec 3<>"/dev/tcp/127.0.0.1/${ENVOY_ADMIN_PORT:-15000}"
@@ -10,7 +10,8 @@ admin POST /healthcheck/fail
 admin POST '/drain_listeners?graceful'
 sleep "$1"
 for ((second = 0; second < $2; second++)); do
-    # Only the edge: services keep streams open on the mesh for news, and open them again elsewhere.
-    admin GET '/stats?filter=^http.edge.downstream_rq_active$' | grep -q 'downstream_rq_active: 0' && break
+    # The mesh too: a stream whose edge is another Envoy may pass through here between services. Streams of news stay open
+    # at most until services open them afresh, elsewhere.
+    admin GET '/stats?filter=downstream_rq_active' | grep -Eq '^http\.(edge|mesh)\.downstream_rq_active: [1-9]' || break
     sleep 1
 done
