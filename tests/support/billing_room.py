@@ -80,7 +80,7 @@ class Room:
             return (await self.billing.CreateReservation(request)).reservation
 
     async def commit(
-        self, caller: Identity, reservation: billing_pb2.Reservation, deployment: str = "local/small", **usage: int
+        self, caller: Identity, reservation: billing_pb2.Reservation, deployment: str = "local/small", **usage: Any
     ) -> billing_pb2.CommitReservationResponse:
         """Settle; a ruble's worth of tokens unless told otherwise."""
         request = billing_pb2.CommitReservationRequest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from itertools import count
 
 import grpc
@@ -24,9 +25,9 @@ async def caller(room: Room) -> Identity:
     return await room.tenant(f"tenant-{next(_numbers)}", rubles=100)
 
 
-async def refusal(call: object) -> grpc.aio.AioRpcError:
+async def refusal(call: Awaitable[object]) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call  # type: ignore[misc]
+        await call
     return caught.value
 
 

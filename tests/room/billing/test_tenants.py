@@ -48,7 +48,7 @@ async def field_refused(method: Method, request: object) -> str:
     info = error_info(await refusal(method, request))
     assert info
     assert info.reason == "FIELD_INVALID"
-    return info.metadata["field"]
+    return str(info.metadata["field"])
 
 
 async def reason_refused(method: Method, request: object, caller: Identity = ADMIN) -> str | None:
@@ -216,7 +216,7 @@ async def test_a_key_is_a_token_that_the_published_key_set_verifies(room: Room, 
 async def test_the_key_set_may_be_cached(room: Room) -> None:
     call = room.tenants.GetJwks(tenant_pb2.GetJwksRequest())
     await call
-    assert dict(await call.initial_metadata())["cache-control"] == "public, max-age=300"  # type: ignore[call-overload]
+    assert dict(await call.initial_metadata())["cache-control"] == "public, max-age=300"
 
 
 async def test_a_key_without_wishes_is_a_developers_for_a_year(room: Room, name: str) -> None:

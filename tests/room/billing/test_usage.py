@@ -50,7 +50,7 @@ async def field_refused(call: Awaitable[object]) -> str:
     info = error_info(caught.value)
     assert info
     assert info.reason == "FIELD_INVALID"
-    return info.metadata["field"]
+    return str(info.metadata["field"])
 
 
 def timestamp(time: datetime) -> Timestamp:

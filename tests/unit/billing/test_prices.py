@@ -109,7 +109,7 @@ tokens = st.integers(0, 10**6)
     rate=st.integers(1, 10**12),
 )
 def test_what_is_used_never_costs_more_than_its_worst_case(
-    used: tuple[int, ...], spare: tuple[int, int], micros: tuple[int, int], cached_share: int, rate: int
+    used: tuple[int, int, int, int, int], spare: tuple[int, int], micros: tuple[int, int], cached_share: int, rate: int
 ) -> None:
     one = price(
         currency="USD", input_micros=micros[0], cached_input_micros=micros[0] * cached_share // 100,
