@@ -69,7 +69,9 @@ class StartEnvoy(Protocol):
 
 
 @asynccontextmanager
-async def running_envoy(rooms: Mapping[str, Sequence[int]], folder: Path) -> AsyncIterator[RunningEnvoy]:
+async def running_envoy(
+    rooms: Mapping[str, Sequence[int]], folder: Path, collector: Address | None = None
+) -> AsyncIterator[RunningEnvoy]:
     """Render the local configuration and run Envoy with it; a room without ports is down."""
     edge, mesh, admin, status, nobody = _free_ports(5)
     envoy = RunningEnvoy(edge, mesh, admin, status, folder / "access.log")
@@ -80,6 +82,7 @@ async def running_envoy(rooms: Mapping[str, Sequence[int]], folder: Path) -> Asy
         admin_port=admin,
         status_port=status,
         access_log=str(envoy.access_log),
+        collector=collector,
     )
     configuration = folder / "envoy.yaml"
     configuration.write_text(to_yaml(topology))
