@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -91,14 +92,10 @@ class OwnerProcess:
     @asynccontextmanager
     async def _started(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "services.cache.vectorstores.edge_owner", str(theirs.fileno()), str(self._path)),
-                *(str(self._dimensions), str(os.getpid())),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-            )
+        with theirs, ExitStack() as undo:
+            undo.callback(ours.close)
+            process = self._spawn(theirs.fileno())
+            undo.pop_all()
         self.pid = process.pid
         try:
             reader, writer = await asyncio.open_connection(sock=ours)
@@ -107,7 +104,16 @@ class OwnerProcess:
             finally:
                 writer.close()
         finally:
-            await _ended(process)
+            await asyncio.to_thread(_end, process)
+
+    def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
+        """Start the owner. By vfork, which asyncio's own way does not use: gRPC's threads do not survive a fork."""
+        arguments = [str(descriptor), str(self._path), str(self._dimensions), str(os.getpid())]
+        return subprocess.Popen(  # noqa: S603 - our own interpreter and our own module
+            [sys.executable, "-m", "services.cache.vectorstores.edge_owner", *arguments],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(descriptor,),
+        )
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(START_SECONDS):
@@ -146,13 +152,10 @@ def _unsent_bytes(writer: asyncio.StreamWriter) -> int:
     return writer.transport.get_write_buffer_size()
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """Wait for a process whose pipe is closed; kill it when it takes too long."""
     try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await process.wait()
-    except (TimeoutError, asyncio.CancelledError) as error:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
         process.kill()
-        await process.wait()
-        if isinstance(error, asyncio.CancelledError):
-            raise
+        process.wait()

@@ -12,7 +12,6 @@ TOKEN = re.compile(
     | (?P<word>(?:[^\W_]+(?:['-][^\W_]+)*)(?:\+\+|\#)?)  # don't  gpt-4  c++
     | (?P<sign>[$€₽£¥%°])
     | (?P<operator>[-+*/=<>^&|~\\@#]+)
-    | (?P<quote>["«»“”„])
     | (?P<stop>[.!?:;\n]+)
     """,
     re.VERBOSE,
@@ -30,8 +29,6 @@ class Token:
     kind: str
     capital: bool
     """Written with a capital where none is due."""
-    acronym: bool
-    quoted: bool
 
     @property
     def script(self) -> str:
@@ -44,16 +41,11 @@ def tokens(text: str) -> list[Token]:
     """The tokens of a text, without punctuation."""
     found: list[Token] = []
     due = True
-    quoted = False
     for match in TOKEN.finditer(_plain(text)):
         kind = str(match.lastgroup)
-        if kind == "quote":
-            quoted = not quoted
-        elif kind == "stop":
-            due = True
-        else:
-            found.extend(_token(match.group(), kind, due=due, quoted=quoted))
-            due = False
+        if kind != "stop":
+            found.extend(_token(match.group(), kind, capital_due=due))
+        due = kind == "stop"
     return found
 
 
@@ -69,12 +61,10 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", text).translate(APOSTROPHES)
 
 
-def _token(text: str, kind: str, *, due: bool, quoted: bool) -> list[Token]:
+def _token(text: str, kind: str, *, capital_due: bool) -> list[Token]:
     acronym = kind == "word" and len(text) > 1 and text.isupper()
-    capital = text[0].isupper() and text != "I" and (not due or acronym)
-    return [
-        Token(part, "word" if kind == "word" else kind, capital, acronym, quoted) for part in _parts(text.lower(), kind)
-    ]
+    capital = text[0].isupper() and text != "I" and (acronym or not capital_due)
+    return [Token(part, kind, capital) for part in _parts(text.lower(), kind)]
 
 
 def _parts(text: str, kind: str) -> list[str]:
