@@ -28,6 +28,14 @@ class Keys:
     admin: str
 
 
+def kept_keys(settings: LocalSettings) -> Keys | None:
+    """The keys of an earlier start; None when there are none, or none that can be read."""
+    try:
+        return _keys(settings.tokens.read_bytes())
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
 async def create_database(settings: LocalSettings) -> None:
     """Make the mesh's database unless it is there."""
     import psycopg
@@ -64,5 +72,9 @@ async def bootstrap(settings: LocalSettings) -> Keys:
             step.kill()
     if step.returncode:
         raise BootstrapFailed(errors.decode(errors="replace").strip() or output.decode(errors="replace").strip())
-    tokens = json.loads(output)
+    return _keys(output)
+
+
+def _keys(document: bytes) -> Keys:
+    tokens = json.loads(document)
     return Keys(developer=tokens["developer"], admin=tokens["admin"])

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from deploy.local import readiness
-from deploy.local.keys import BootstrapFailed, Keys, bootstrap, create_database
+from deploy.local.keys import BootstrapFailed, Keys, bootstrap, create_database, kept_keys
 from deploy.local.ports import Ports, assign_ports
 from deploy.local.programs import all_programs, shared_environment, write_envoy_configuration
 from deploy.local.progress import Progress
@@ -25,6 +25,7 @@ START_SECONDS = 180
 MODEL_SECONDS = 900
 WATCH_SECONDS = 0.3
 TAIL_LINES = 20
+_OK, _REFUSED = 200, 401
 _GIVEN_UP = ("BACKOFF", "FATAL", "EXITED")
 
 
@@ -108,17 +109,26 @@ class Launch:
             raise StartFailed(self._progress.unfinished(), f"is not ready after {seconds:.0f} s") from None
 
     async def _parts(self) -> None:
-        envoy_ready = readiness.http(f"http://127.0.0.1:{self.ports.status}/ready")
         async with asyncio.TaskGroup() as group:
             group.create_task(self._redis_then_cache())
             group.create_task(self._postgres_then_billing())
             group.create_task(self._model_files_then_inference())
             for room in ("gateway", "router", "guard"):
                 group.create_task(self._room(room))
-            group.create_task(self._process("envoy", envoy_ready))
+            group.create_task(self._process("envoy", self._envoy_ready))
         # The last word: a request with a real key passes Envoy, the gateway and what stands behind it.
         self._progress.started("edge")
-        await self._answering("edge", readiness.http(f"{self.url}/v1/models", self.keys.developer))
+        await self._answering("edge", self._key_passes)
+
+    async def _key_passes(self) -> bool:
+        status = await readiness.status(f"{self.url}/v1/models", self.keys.developer)
+        if status == _REFUSED:
+            # Kept keys that have lapsed, or that this database does not know.
+            await self._make_keys()
+        return status == _OK
+
+    async def _envoy_ready(self) -> bool:
+        return await readiness.status(f"http://127.0.0.1:{self.ports.status}/ready") == _OK
 
     async def _redis_then_cache(self) -> None:
         await self._process("redis", readiness.redis(self._settings.redis_socket))
@@ -132,10 +142,19 @@ class Launch:
         await create_database(self._settings)
         # Both migrate, one after the other.
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._bootstrap())
+            group.create_task(self._take_keys())
             group.create_task(self._room("billing"))
 
-    async def _bootstrap(self) -> None:
+    async def _take_keys(self) -> None:
+        """Use the kept keys; making them costs seconds that a second start can save."""
+        kept = kept_keys(self._settings)
+        if kept:
+            self.keys = kept
+            self._progress.ready("database")
+        else:
+            await self._make_keys()
+
+    async def _make_keys(self) -> None:
         try:
             self.keys = await bootstrap(self._settings)
         except BootstrapFailed as failure:

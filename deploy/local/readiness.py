@@ -71,6 +71,8 @@ def room(port: int) -> Probe:
     """Whether a room says SERVING."""
 
     async def ask() -> bool:
+        if not await _listening(port):
+            return False
         async with _channel(port) as channel:
             try:
                 health: Any = health_pb2_grpc.HealthStub(channel)
@@ -82,13 +84,9 @@ def room(port: int) -> Probe:
     return ask
 
 
-def http(url: str, token: str = "") -> Probe:
-    """Whether a URL answers 200."""
-
-    async def ask() -> bool:
-        return await asyncio.to_thread(_get, url, token)
-
-    return ask
+async def status(url: str, token: str = "") -> int:
+    """What a URL answers; 0 when nobody does."""
+    return await asyncio.to_thread(_get, url, token)
 
 
 def chat_models(port: int) -> Probe:
@@ -117,10 +115,22 @@ async def _channel(port: int) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
-def _get(url: str, token: str) -> bool:
+async def _listening(port: int) -> bool:
+    """Whether anybody does; much cheaper to ask in vain than a gRPC channel."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def _get(url: str, token: str) -> int:
     request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"} if token else {})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=ASK_SECONDS) as answer:  # noqa: S310
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.HTTPError):
-        return False
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
