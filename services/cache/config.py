@@ -15,7 +15,7 @@ class CacheConfig(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="LLMMESH_CACHE_", frozen=True)
 
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", pattern="^(redis|rediss|unix)://")
     """Where exact answers are kept: redis://, rediss:// or unix://."""
     redis_timeout_seconds: float = Field(default=0.02, gt=0)
     """Longest that one operation may take; after a failure Redis is asked nothing until a retry is due."""
@@ -27,7 +27,7 @@ class CacheConfig(ServiceSettings):
     """Larger answers are not kept."""
     qdrant_path: Path = Path("var/data/qdrant")
     """Folder of the embedded vector store; one cache service owns one folder."""
-    qdrant_url: str = ""
+    qdrant_url: str = Field(default="", pattern="^(https?://.+)?$")
     """A Qdrant server to use instead of the embedded store."""
     qdrant_api_key: SecretStr = SecretStr("")
     """Key of that server, when it asks for one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -11,11 +12,14 @@ from services.cache.breaker import Breaker
 
 T = TypeVar("T")
 
+REFUSAL_LOG_SECONDS = 60.0
+"""At most one refusal in so long is logged: a full store refuses every write."""
+
 log = get_logger()
 
 
 class Unavailable(Exception):
-    """A store or a service could not be asked in time."""
+    """A store or a service could not be asked in time, or would not do it."""
 
 
 class Unusable(Exception):
@@ -28,10 +32,14 @@ class Dependency:
     So a frozen dependency costs one caller one deadline, and the others nothing.
     """
 
-    def __init__(self, name: str, *, faults: tuple[type[Exception], ...] = (), breaker: Breaker | None = None) -> None:
+    def __init__(
+        self, name: str, *, faults: tuple[type[Exception], ...] = (), refusals: tuple[type[Exception], ...] = ()
+    ) -> None:
         self._name = name
         self._faults: tuple[type[Exception], ...] = (*faults, Unusable, TimeoutError, OSError)
-        self._breaker = breaker or Breaker()
+        self._refusals = refusals
+        self._breaker = Breaker()
+        self._refusal_logged_at = -REFUSAL_LOG_SECONDS
 
     @property
     def is_on_trial(self) -> bool:
@@ -42,13 +50,16 @@ class Dependency:
         """Run `operation` within `timeout_seconds`.
 
         Raises:
-            Unavailable: If it fails, is late, or a retry is not yet due.
+            Unavailable: If it fails, is late or is refused, or a retry is not yet due.
         """
         if not self._breaker.admits():
             raise Unavailable(f"{self._name} is away")
         try:
             async with asyncio.timeout(timeout_seconds):
                 answer = await operation()
+        except self._refusals as error:
+            self._note_refusal(error)
+            raise Unavailable(f"{self._name} refused") from error
         except self._faults as error:
             self._note_failure(error)
             raise Unavailable(f"{self._name} is away") from error
@@ -62,6 +73,13 @@ class Dependency:
         if not self._breaker.is_open:
             log.warning("dependency_away", dependency=self._name, error=type(error).__name__, detail=str(error)[:300])
         self._breaker.failed()
+
+    def _note_refusal(self, error: Exception) -> None:
+        """It is there, so the next operation may well succeed: a full Redis still reads."""
+        self._note_success()
+        if time.monotonic() - self._refusal_logged_at >= REFUSAL_LOG_SECONDS:
+            self._refusal_logged_at = time.monotonic()
+            log.warning("dependency_refused", dependency=self._name, detail=str(error)[:300])
 
     def _note_success(self) -> None:
         if self._breaker.is_open:

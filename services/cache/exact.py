@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from services.cache.background import in_background
 from services.cache.coalescing import Coalescer
@@ -27,7 +27,7 @@ class ExactStore:
     def __init__(self, pool: BlockingConnectionPool, *, timeout_seconds: float) -> None:
         self._redis = Redis(connection_pool=pool)
         self._lane = ReadLane(pool)
-        self._dependency = Dependency("redis", faults=(RedisError,))
+        self._dependency = Dependency("redis", faults=(RedisError,), refusals=(ResponseError,))
         self._timeout_seconds = timeout_seconds
         self._lookups = Coalescer(self._fetch, timeout_seconds=timeout_seconds)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from services.cache.background import in_background
 from services.cache.dependency import Dependency
+from services.cache.vectorstores.matching import matches
 from services.cache.vectorstores.owner_process import OwnerProcess
+from services.cache.vectorstores.payload import payload_of
 from services.cache.vectorstores.port import Entry, Match, Near
-from services.cache.vectorstores.wire import bytes_of
 
 PURGE_SECONDS = 30.0
 
@@ -27,11 +28,12 @@ class EdgeStore:
     async def nearest(self, near: Near) -> list[Match]:
         """The most similar entries of the partition, best first."""
         found = await self._ask("nearest", near)
-        return [Match(match["similarity"], match["question"], bytes_of(match["answer"])) for match in found]
+        return matches((similarity, payload) for similarity, payload in found)
 
     async def put(self, entry: Entry) -> None:
         """Store an entry; once this returns it is in the owner's write-ahead log."""
-        await self._ask("put", entry)
+        stored = {"entry_id": entry.entry_id, "vector": entry.vector, "payload": payload_of(entry)}
+        await self._ask("put", stored)
 
     async def forget(self, tenant_id: str, model: str = "") -> int:
         """Remove a tenant's entries, or those of one model; returns how many."""

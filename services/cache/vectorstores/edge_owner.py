@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from services.cache.vectorstores.edge_shard import Shard, ShardHeld, shard
-from services.cache.vectorstores.port import Entry, Near
+from services.cache.vectorstores.port import Near
 from services.cache.vectorstores.upkeep import Upkeep
-from services.cache.vectorstores.wire import LENGTH_BYTES, Message, bytes_of, frame, frame_length, message_in
+from services.cache.vectorstores.wire import LENGTH_BYTES, Message, frame, frame_length, message_in
 
 PR_SET_PDEATHSIG = 1
 
@@ -32,7 +32,7 @@ class Owner:
         self._upkeep = Upkeep(store)
         self._operations: dict[str, Callable[..., Any]] = {
             "nearest": lambda **near: store.nearest(Near(**near)),
-            "put": lambda answer, **rest: store.put(Entry(answer=bytes_of(answer), **rest)),
+            "put": store.put,
             "forget": store.forget,
             "forget_expired": store.forget_expired,
         }

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from qdrant_edge import (
@@ -29,7 +29,11 @@ from qdrant_edge import (
     UpdateOperation,
 )
 
-from services.cache.vectorstores.port import Entry, Match, Near
+from services.cache.vectorstores.payload import ANSWERING, EXPIRY, KEYWORDS
+from services.cache.vectorstores.port import Near
+
+Found: TypeAlias = tuple[float, dict[str, Any] | None]
+"""Similarity and payload."""
 
 NO_GRAPH_KILOBYTES = 1_000_000_000
 """Size of a segment before a graph is built: never. A filtered scan costs about 0.3 us an entry of the partition,
@@ -46,29 +50,20 @@ class Shard:
     def __init__(self, engine: EdgeShard) -> None:
         self._engine = engine
 
-    def nearest(self, near: Near) -> list[Match]:
-        """The most similar entries of the partition, best first."""
+    def nearest(self, near: Near) -> list[Found]:
+        """Similarity and payload of the most similar entries of the partition, best first."""
         request = QueryRequest(
             limit=near.limit,
             query=Query.Nearest(list(near.vector)),
             filter=_partition(near),
             score_threshold=near.at_least,
-            with_payload=True,
+            with_payload=list(ANSWERING),
         )
-        payloads = ((point.score, point.payload or {}) for point in self._engine.query(request))
-        return [Match(score, payload["question"], b64decode(payload["answer"])) for score, payload in payloads]
+        return [(point.score, point.payload) for point in self._engine.query(request)]
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry_id: str, vector: Sequence[float], payload: Mapping[str, Any]) -> None:
         """Store an entry in the write-ahead log and the segment."""
-        payload = {
-            "tenant": entry.tenant_id,
-            "model": entry.model,
-            "context": entry.context,
-            "question": entry.question,
-            "answer": b64encode(entry.answer).decode(),
-            "expires_at": entry.expires_at,
-        }
-        point = Point(UUID(entry.entry_id), list(entry.vector), payload)
+        point = Point(UUID(entry_id), list(vector), dict(payload))
         self._engine.update(UpdateOperation.upsert_points([point]))
 
     def forget(self, tenant_id: str, model: str) -> int:
@@ -80,7 +75,7 @@ class Shard:
 
     def forget_expired(self, now: float) -> int:
         """Remove entries expired by `now`; returns how many."""
-        return self._remove(Filter(must=[FieldCondition("expires_at", range=RangeFloat(lte=now))]))
+        return self._remove(Filter(must=[FieldCondition(EXPIRY, range=RangeFloat(lte=now))]))
 
     def count(self) -> int:
         """Entries held, the expired included."""
@@ -146,16 +141,16 @@ def _engine(path: Path, dimensions: int) -> EdgeShard:
     fresh = path.with_name("shard.new")
     shutil.rmtree(fresh, ignore_errors=True)
     engine = EdgeShard.create(str(fresh), config)
-    for field in ("tenant", "context", "model"):
+    for field in KEYWORDS:
         engine.update(UpdateOperation.create_field_index(field, PayloadSchemaType.Keyword))
-    engine.update(UpdateOperation.create_field_index("expires_at", PayloadSchemaType.Float))
+    engine.update(UpdateOperation.create_field_index(EXPIRY, PayloadSchemaType.Float))
     engine.close()
     fresh.rename(path)
     return EdgeShard.load(str(path), config)
 
 
 def _partition(near: Near) -> Filter:
-    unexpired = FieldCondition("expires_at", range=RangeFloat(gt=near.now))
+    unexpired = FieldCondition(EXPIRY, range=RangeFloat(gt=near.now))
     return Filter(must=[_equals("tenant", near.tenant_id), _equals("context", near.context), unexpired])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -13,6 +12,8 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
 from services.cache.dependency import Dependency, Unusable
+from services.cache.vectorstores.matching import matches
+from services.cache.vectorstores.payload import ANSWERING, EXPIRY, KEYWORDS, payload_of
 from services.cache.vectorstores.port import Entry, Match, Near
 
 T = TypeVar("T")
@@ -42,14 +43,15 @@ class QdrantServerStore:
                 query_filter=_partition(near),
                 score_threshold=near.at_least,
                 limit=near.limit,
+                with_payload=list(ANSWERING),
                 timeout=self._whole_seconds,
             )
         )
-        return [_match(point) for point in found.points]
+        return matches((point.score, point.payload) for point in found.points)
 
     async def put(self, entry: Entry) -> None:
         """Store an entry; returns when the server has written it."""
-        point = models.PointStruct(id=entry.entry_id, vector=list(entry.vector), payload=_payload(entry))
+        point = models.PointStruct(id=entry.entry_id, vector=list(entry.vector), payload=payload_of(entry))
         await self._ask(lambda: self._client.upsert(self._collection, [point], wait=True))
 
     async def forget(self, tenant_id: str, model: str = "") -> int:
@@ -93,10 +95,10 @@ class QdrantServerStore:
             vectors_config=models.VectorParams(size=self._dimensions, distance=models.Distance.COSINE),
         )
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
-        await self._client.create_payload_index(self._collection, "tenant", field_schema=tenant)
-        for field in ("context", "model"):
+        await self._client.create_payload_index(self._collection, KEYWORDS[0], field_schema=tenant)
+        for field in KEYWORDS[1:]:
             await self._client.create_payload_index(self._collection, field, models.PayloadSchemaType.KEYWORD)
-        await self._client.create_payload_index(self._collection, "expires_at", models.PayloadSchemaType.FLOAT)
+        await self._client.create_payload_index(self._collection, EXPIRY, models.PayloadSchemaType.FLOAT)
 
     async def _check_dimensions(self) -> None:
         held = (await self._client.get_collection(self._collection)).config.params.vectors
@@ -105,22 +107,6 @@ class QdrantServerStore:
                 f"collection {self._collection!r} holds vectors of {held.size} numbers, the embedding model "
                 f"makes {self._dimensions}: delete the collection or name another embedding model"
             )
-
-
-def _payload(entry: Entry) -> dict[str, object]:
-    return {
-        "tenant": entry.tenant_id,
-        "model": entry.model,
-        "context": entry.context,
-        "question": entry.question,
-        "answer": b64encode(entry.answer).decode(),
-        "expires_at": entry.expires_at,
-    }
-
-
-def _match(point: models.ScoredPoint) -> Match:
-    payload = point.payload or {}
-    return Match(point.score, str(payload["question"]), b64decode(payload["answer"]))
 
 
 def _partition(near: Near) -> models.Filter:
@@ -133,7 +119,7 @@ def _equals(field: str, value: str) -> models.FieldCondition:
 
 
 def _expiry(bounds: models.Range) -> models.FieldCondition:
-    return models.FieldCondition(key="expires_at", range=bounds)
+    return models.FieldCondition(key=EXPIRY, range=bounds)
 
 
 @asynccontextmanager

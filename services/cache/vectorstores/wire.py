@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from typing import Any, TypeAlias
 
 import orjson
@@ -18,8 +17,8 @@ class FrameInvalid(Exception):
 
 
 def frame(message: Message) -> bytes:
-    """Write a message as one frame; dataclasses travel as objects, bytes as base64 text."""
-    body = orjson.dumps(message, default=_text_of)
+    """Write a message as one frame; dataclasses travel as objects."""
+    body = orjson.dumps(message)
     return len(body).to_bytes(LENGTH_BYTES) + body
 
 
@@ -39,14 +38,3 @@ def message_in(body: bytes | bytearray | memoryview) -> Message:
     """Read a frame's body."""
     message: Message = orjson.loads(body)
     return message
-
-
-def bytes_of(text: str) -> bytes:
-    """Bytes that travelled inside a message, as text."""
-    return b64decode(text)
-
-
-def _text_of(value: object) -> str:
-    if isinstance(value, bytes):
-        return b64encode(value).decode()
-    raise TypeError(f"{type(value).__name__} cannot travel")

@@ -53,7 +53,7 @@ class Russian:
 
     def __init__(self) -> None:
         self._morphology = pymorphy3.MorphAnalyzer()
-        self._parses = lru_cache(maxsize=8192)(self._parse)
+        self._parses = lru_cache(maxsize=4096)(self._parse)
         table = load_table("ru")
         self._irregular = {form: base for base, forms in table["irregular"].items() for form in forms.split()}
         self.lexicon: Lexicon = lexicon(table, self.lemma)

@@ -23,7 +23,7 @@ from services.cache.verification.reading import Reading
 from services.cache.verification.roles import roles_swapped
 from services.cache.verification.wording import wording_differs
 
-READINGS_KEPT = 2048
+READINGS_KEPT = 256
 
 CHECKS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
     ("quantity", quantities_differ),

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from redis.asyncio import Redis
 
 from llmmesh.cache.v1 import cache_pb2
 from meshkit.errors import error_reason
@@ -79,6 +80,20 @@ async def test_a_killed_redis_is_found_again_when_it_is_back(
             redis_process.start()
             await until(lambda: _stores(stub, EXACT))
             assert await _finds(stub)
+
+
+async def test_a_full_redis_takes_no_answers_but_gives_those_it_has(
+    configure: Any, serve: Any, redis_process: RedisProcess
+) -> None:
+    async with serve(configure(redis_url=redis_process.url)) as stub, Redis.from_url(redis_process.url) as redis:
+        with acting_as(ACME):
+            await until(lambda: _stores(stub, EXACT))
+            await redis.config_set("maxmemory", 1)
+            for _ in range(5):
+                assert not await _stores(stub, EXACT)
+                assert await _finds(stub)
+            await redis.config_set("maxmemory", 0)
+            assert await _stores(stub, EXACT)
 
 
 async def test_a_purge_says_so_when_redis_is_away(configure: Any, serve: Any, redis_process: RedisProcess) -> None:
