@@ -85,7 +85,7 @@ class Launch:
             StartFailed: If one never will be.
         """
         if not self._settings.chat_models:
-            return self._progress.ready("model")
+            return self._progress.ready("model", "no chat model asked for")
         self._progress.started("model", "warming")
         probe = readiness.chat_models(self.ports.services["inference"])
         try:

@@ -20,13 +20,15 @@ class _Part:
     def __init__(self) -> None:
         self.state = "waiting"
         self.note = ""
-        self.since = time.monotonic()
-        self.took = 0.0
+        self.since: float | None = None
+        self.took: float | None = None
 
     @property
     def seconds(self) -> float:
         """How long the part has taken, or took."""
-        return self.took or (0 if self.state == "waiting" else time.monotonic() - self.since)
+        if self.took is not None:
+            return self.took
+        return 0 if self.since is None else time.monotonic() - self.since
 
 
 class Progress:
@@ -51,13 +53,12 @@ class Progress:
     def started(self, name: str, state: str = "starting", note: str = "") -> None:
         """Say that a part is on its way; the clock starts with the first word about it."""
         part = self._parts[name]
-        if part.state == "waiting":
-            part.since = time.monotonic()
+        part.since = part.since or time.monotonic()
         part.state, part.note = state, note
 
-    def ready(self, name: str) -> None:
+    def ready(self, name: str, note: str = "") -> None:
         """Say that a part answers."""
-        self._finished(name, "ready", "")
+        self._finished(name, "ready", note)
 
     def failed(self, name: str, reason: str) -> None:
         """Say that a part will not come."""
