@@ -10,8 +10,9 @@ import grpc
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.deadline import time_left
-from meshkit.identity import Identity, acting_as
+from meshkit.identity import Identity, acting_as, current_identity
 from meshkit.log import get_logger
+from services.gateway.coalescing import Coalescing
 
 if TYPE_CHECKING:
     from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceAsyncStub
@@ -36,9 +37,18 @@ class CachePeer:
         self._stub = stub
         self._exact_seconds = exact_seconds
         self._semantic_seconds = semantic_seconds
+        self._lookups = Coalescing[Found]()
 
     async def look_up(self, prompt: chat_pb2.ChatPrompt, guard_policy_version: str, level: CacheLevel) -> Found:
-        """Ask one level; a cache that is away or too slow is `unavailable`."""
+        """Ask one level; a cache that is away or too slow is `unavailable`.
+
+        The same question asked by callers of one tenant at the same moment is one call.
+        """
+        question = prompt.SerializeToString(deterministic=True)
+        key = (current_identity().tenant_id, level, guard_policy_version, question)
+        return await self._lookups.join(key, lambda: self._look_up(prompt, guard_policy_version, level))
+
+    async def _look_up(self, prompt: chat_pb2.ChatPrompt, guard_policy_version: str, level: CacheLevel) -> Found:
         request = cache_pb2.LookupAnswerRequest(prompt=prompt, guard_policy_version=guard_policy_version, level=level)
         exact = level == cache_pb2.CACHE_LEVEL_EXACT
         seconds = self._exact_seconds if exact else self._semantic_seconds
