@@ -1,5 +1,5 @@
-# docker build -f deploy/docker/inference.Dockerfile -t llmmesh/inference:cpu .
-# docker build -f deploy/docker/inference.Dockerfile -t llmmesh/inference:gpu --build-arg ENGINE=gpu .
+# docker build -f deploy/docker/inference.Dockerfile -t llmmesh/inference:latest-cpu .
+# docker build -f deploy/docker/inference.Dockerfile -t llmmesh/inference:latest-gpu --build-arg ENGINE=gpu .
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG ENGINE=cpu
 
