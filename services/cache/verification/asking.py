@@ -29,8 +29,10 @@ class Asking:
 
     kinds: frozenset[str]
     """when, where, how, how_many, yes_or_no ...; empty when that is open."""
-    content_from: int
-    """From this word on, even words such as "give" are part of what is asked about."""
+    verbs_to: int
+    """Before this word, verbs such as "give" only ask; from it on they are part of what is asked about."""
+    nouns_to: int
+    """The same for nouns such as "way"."""
     noun: int | None = None
     """The word that asks in place of a question word: "year" in "in what year"."""
 
@@ -42,16 +44,24 @@ def asking(words: Sequence[Word], lexicon: Lexicon) -> Asking:
         if kinds is not None:
             return _of_question_word(kinds, position, words, lexicon)
     if _is_yes_or_no(words):
-        return Asking(YES_OR_NO, content_from=0)
-    return _of_noun(words, 0, lexicon, otherwise=frozenset())
+        return Asking(YES_OR_NO, 0, 0)
+    return _of_noun(words, 0, lexicon, otherwise=frozenset(), verbs_to=len(words))
 
 
 def with_frames(words: Sequence[Word], asked: Asking, lexicon: Lexicon) -> tuple[Word, ...]:
-    """Settle which words only ask: all frame words before the question word, none after, and the asking noun."""
+    """Settle which words only ask."""
     marked = list(words)
+    leading = True
     for position, word in enumerate(words):
-        only_asks = position == asked.noun or _is_measure(words, position, lexicon) or _points_back(words, position)
-        marked[position] = replace(word, is_frame=only_asks or (word.is_frame and position < asked.content_from))
+        only_asks = (
+            position == asked.noun
+            or (leading and position < asked.verbs_to and word.lemma in lexicon.frame_verbs)
+            or (position < asked.nouns_to and word.lemma in lexicon.frame_nouns)
+            or _is_measure(words, position, lexicon)
+            or _points_back(words, position)
+        )
+        marked[position] = replace(word, is_frame=only_asks)
+        leading = leading and not marked[position].is_content
     return tuple(marked)
 
 
@@ -69,14 +79,14 @@ def _of_question_word(kinds: frozenset[str], position: int, words: Sequence[Word
     if kinds == WHAT:
         return _of_what(position, words, lexicon)
     if _asks_whom(words, position):
-        return Asking(WHOM, content_from=position + 1)
+        return Asking(WHOM, verbs_to=position, nouns_to=position)
     if kinds == HOW and following and following.lemma in lexicon.measures:
-        return Asking(lexicon.measures[following.lemma], content_from=position + 1)
+        return Asking(lexicon.measures[following.lemma], verbs_to=position, nouns_to=position)
     if "how_many" in kinds and following and following.text == "времени":
-        return Asking(frozenset({"how_long"}), content_from=position + 2)
+        return Asking(frozenset({"how_long"}), verbs_to=position, nouns_to=position + 2)
     if "how_many" in kinds and position and words[position - 1].text == "во":
-        return Asking(frozenset({"when"}), content_from=position + 1)
-    return Asking(kinds, content_from=position + 1)
+        return Asking(frozenset({"when"}), verbs_to=position, nouns_to=position)
+    return Asking(kinds, verbs_to=position, nouns_to=position)
 
 
 def _asks_whom(words: Sequence[Word], position: int) -> bool:
@@ -91,16 +101,18 @@ def _of_what(position: int, words: Sequence[Word], lexicon: Lexicon) -> Asking:
     """Tell "what time", which asks when, and "what can I do", which asks how, from plain "what"."""
     for before, word in pairwise(words[position : position + OPENING_WORDS]):
         if word.text in DOING and (before.text in DOERS or word.text != "do"):
-            return Asking(HOW, content_from=len(words))
-    return _of_noun(words, position + 1, lexicon, otherwise=WHAT)
+            return Asking(HOW, verbs_to=position, nouns_to=len(words))
+    return _of_noun(words, position + 1, lexicon, otherwise=WHAT, verbs_to=position)
 
 
-def _of_noun(words: Sequence[Word], start: int, lexicon: Lexicon, *, otherwise: frozenset[str]) -> Asking:
+def _of_noun(
+    words: Sequence[Word], start: int, lexicon: Lexicon, *, otherwise: frozenset[str], verbs_to: int
+) -> Asking:
     for position in range(start, min(start + OPENING_WORDS, len(words))):
         kinds = lexicon.asking_nouns.get(words[position].lemma)
         if kinds:
-            return Asking(kinds, content_from=len(words), noun=position)
-    return Asking(otherwise, content_from=len(words))
+            return Asking(kinds, verbs_to, len(words), noun=position)
+    return Asking(otherwise, verbs_to, len(words))
 
 
 def _is_measure(words: Sequence[Word], position: int, lexicon: Lexicon) -> bool:

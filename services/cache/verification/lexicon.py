@@ -19,8 +19,10 @@ class Lexicon:
 
     function_words: frozenset[str]
     """Carry no content: articles, pronouns, auxiliaries, prepositions."""
-    frame_words: frozenset[str]
-    """Ask for an answer without saying about what: "tell", "way", "number"."""
+    frame_verbs: frozenset[str]
+    """Ask for an answer without saying about what, when they come first: "tell"."""
+    frame_nouns: frozenset[str]
+    """The same for nouns, wherever they stand: "way", "number"."""
     negations: frozenset[str]
     """As written, not lemmas."""
     relations: Mapping[str, int]
@@ -70,7 +72,8 @@ def lexicon(table: Mapping[str, Any], lemma: Lemma) -> Lexicon:
     """Bring the word lists into the form in which the checks meet words."""
     return Lexicon(
         function_words=_words(table["function_words"], lemma),
-        frame_words=_words(table["frame_words"], lemma),
+        frame_verbs=_words(table["frame_verbs"], lemma),
+        frame_nouns=_words(table["frame_nouns"], lemma),
         negations=word_set(table["negations"]),
         relations={lemma(word): n for n, line in enumerate(table["relations"]) for word in line.split()},
         question_types=_inverted(table["question_types"], lemma),

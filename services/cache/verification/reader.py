@@ -69,7 +69,6 @@ def _russian_word(token: Token, russian: Russian) -> Word:
         lemmas=lemmas,
         root=russian.root(lemmas[0]),
         is_function=function,
-        is_frame=lemmas[0] in russian.lexicon.frame_words,
         is_name=not function and (token.capital or russian.is_name(token.text)),
         is_number=_is_number(token.text, lemmas, russian.lexicon),
         part=russian.part(token.text),
@@ -86,7 +85,6 @@ def _latin_word(token: Token, english: English, *, foreign: bool) -> Word:
         lemmas=lemmas,
         root=english.root(lemmas[0]),
         is_function=function,
-        is_frame=not foreign and lemmas[0] in english.lexicon.frame_words,
         is_number=_is_number(token.text, lemmas, english.lexicon),
         is_name=not function and token.kind == "word" and (token.capital or foreign or _is_mixed(token.text)),
     )
