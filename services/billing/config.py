@@ -28,8 +28,8 @@ class BillingConfig(ServiceSettings):
     """Price file imported at start when it differs from the price book; none imports nothing."""
     database_seconds: float = Field(default=2.0, gt=0)
     """Longest that one call may wait for the database."""
-    database_connections: int = Field(default=8, ge=4)
-    """Most connections open at once."""
+    database_connections: int = Field(default=8, ge=1)
+    """Most connections in the pool; four more stand beside it."""
     reservation_seconds: float = Field(default=900.0, gt=0)
     """How long a reservation holds money without being settled; longer than any answer takes."""
     sweep_seconds: float = Field(default=15.0, gt=0)

@@ -55,7 +55,8 @@ class Following:
                     self._lost(error)
                 await asyncio.sleep(RETRY_SECONDS)
         finally:
-            self._found()
+            if self._losing:
+                self._losing.cancel()
 
     async def _follow(self) -> None:
         # Listening comes before reading: what changes in between is announced, and read twice at worst.

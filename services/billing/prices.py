@@ -9,7 +9,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Generic, TypeVar
 
-from meshkit.errors import BillingUnavailable, FieldInvalid, ResourceNotFound
+from meshkit.errors import DependencyUnavailable, FieldInvalid, ResourceNotFound
 from services.billing.money import MICROS, MOST_MICROS, ceil_div
 
 Row = TypeVar("Row")
@@ -73,7 +73,7 @@ class PriceBook:
 
     def __init__(self, base_currency: str) -> None:
         self.base_currency = base_currency
-        self.loaded = False
+        self._loaded = False
         self._prices: dict[str, _History[Price]] = {}
         self._rates: dict[str, _History[ExchangeRate]] = {}
 
@@ -81,7 +81,7 @@ class PriceBook:
         """Replace everything the book holds."""
         self._prices = _histories((price.deployment, price.effective_time, price) for price in prices)
         self._rates = _histories((rate.currency_code, rate.effective_time, rate) for rate in rates)
-        self.loaded = True
+        self._loaded = True
 
     def cost(self, deployment: str, usage: Usage, currency_code: str, at: datetime) -> int:
         """Price of `usage` at `deployment` at the time `at`, in micro-units of a currency, rounded up once.
@@ -89,7 +89,7 @@ class PriceBook:
         Raises:
             ResourceNotFound: If the deployment had no price, or a currency no rate.
             FieldInvalid: If the amount is absurd.
-            BillingUnavailable: If the book is not loaded yet.
+            DependencyUnavailable: If the book is not loaded yet.
         """
         price = self.price(deployment, at)
         cost = ceil_div(price.of(usage) * self._rate(price.currency_code, at), MICROS * self._rate(currency_code, at))
@@ -103,8 +103,7 @@ class PriceBook:
 
     def price(self, deployment: str, at: datetime) -> Price:
         """The price of `deployment` in force at the time `at`."""
-        if not self.loaded:
-            raise BillingUnavailable("The price book is not loaded yet: retry in a moment.", retry_after_seconds=1)
+        self._check_loaded()
         history = self._prices.get(deployment)
         price = history.at(at) if history else None
         if price is None:
@@ -116,13 +115,19 @@ class PriceBook:
 
     def knows_currency(self, currency_code: str, at: datetime) -> bool:
         """Whether amounts can be converted to the currency."""
+        self._check_loaded()
         history = self._rates.get(currency_code)
         return currency_code == self.base_currency or bool(history and history.at(at))
 
     def in_force(self, at: datetime) -> list[Quote]:
         """Every deployment's price at the time `at`, by deployment."""
+        self._check_loaded()
         prices = (self._prices[deployment].at(at) for deployment in sorted(self._prices))
         return [self._quote(price, at) for price in prices if price]
+
+    def _check_loaded(self) -> None:
+        if not self._loaded:
+            raise DependencyUnavailable("The price book is not loaded yet: retry in a moment.", retry_after_seconds=1)
 
     def _quote(self, price: Price, at: datetime) -> Quote:
         rate = self._rate(price.currency_code, at)

@@ -180,9 +180,6 @@ class Reservations:
         """
         try:
             reservation = await self._create(caller, ask)
-        except BillingUnavailable:
-            RESERVATIONS.labels("unavailable").inc()
-            raise
         except DependencyUnavailable as error:
             RESERVATIONS.labels("unavailable").inc()
             raise BillingUnavailable(

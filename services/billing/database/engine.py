@@ -13,7 +13,7 @@ from typing import Any, cast
 import psycopg
 from sqlalchemy import Executable, make_url, text
 from sqlalchemy.engine import RowMapping
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -112,22 +112,27 @@ class ConnectionStale(DependencyUnavailable):
     """The pooled connection was dead; a new one may work."""
 
 
+_AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    # What a standby says that has just taken our connections over.
+    psycopg.errors.ReadOnlySqlTransaction,
+)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn the driver's ways of saying that the database is away into ours; its text stays inside."""
-    away = "The database is away: retry in a moment."
+    message = "The database is away: retry in a moment."
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
-        kind = ConnectionStale if error.connection_invalidated else DependencyUnavailable
-        raise kind(away, retry_after_seconds=1) from error
-    except (psycopg.OperationalError, PoolTimeout, TimeoutError, OSError) as error:
-        raise DependencyUnavailable(away, retry_after_seconds=1) from error
     except DBAPIError as error:
-        # A standby that has just taken our connections over refuses to write.
-        if getattr(error.orig, "sqlstate", None) == "25006":
-            raise DependencyUnavailable(away, retry_after_seconds=1) from error
-        raise
+        if not isinstance(error.orig, _AWAY):
+            raise
+        kind = ConnectionStale if error.connection_invalidated else DependencyUnavailable
+        raise kind(message, retry_after_seconds=1) from error
+    except (*_AWAY, PoolTimeout, TimeoutError, OSError) as error:
+        raise DependencyUnavailable(message, retry_after_seconds=1) from error
 
 
 async def driver(connection: AsyncConnection) -> psycopg.AsyncConnection[Any]:

@@ -11,7 +11,7 @@ anyway, and settling does not need it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from typing import Any
 
 import orjson
 from psycopg.types.json import Jsonb
@@ -142,10 +142,9 @@ class ReservationStore:
 
         A row exists exactly as long as its amount is counted in the budget.
         """
-        asked = [{"ordinal": ordinal, **asdict(hold)} for ordinal, hold in enumerate(holds)]
         parameters = {
             "tenant_ids": list({hold.tenant_id for hold in holds}),
-            "holds": Jsonb(asked, orjson.dumps),
+            "holds": Jsonb([_row(ordinal, hold) for ordinal, hold in enumerate(holds)], orjson.dumps),
             "lease_seconds": self._lease_seconds,
         }
         rows = await self._wire.fetch("hold", _HOLD, parameters)
@@ -167,3 +166,16 @@ class ReservationStore:
         """Let lapsed reservations go; says how many. Tenants another replica is busy with are left to it."""
         rows = await self._database.fetch("sweep", _SWEEP)
         return int(rows[0]["lapsed"])
+
+
+def _row(ordinal: int, hold: Hold) -> dict[str, Any]:
+    return {
+        "ordinal": ordinal,
+        "tenant_id": hold.tenant_id,
+        "key_id": hold.key_id,
+        "request_id": hold.request_id,
+        "model": hold.model,
+        "fingerprint": hold.fingerprint,
+        "amount_micros": hold.amount_micros,
+        "priced_at": hold.priced_at,
+    }

@@ -78,9 +78,10 @@ _FLUSH = "SELECT pg_logical_emit_message(true, 'llmmesh', '')"
 """An empty transaction whose commit waits until the log, everything committed before it included, is on disk."""
 
 _BILLED = """
-SELECT request_id, tenant_id, cost_micros
+SELECT ledger.request_id, ledger.tenant_id, ledger.cost_micros
 FROM jsonb_to_recordset(%(settlements)s) AS settlement(tenant_id text, request_id text)
-JOIN ledger USING (request_id, tenant_id)
+-- An expression, so that only the index by request id can serve.
+JOIN ledger ON ledger.request_id = settlement.request_id AND ledger.tenant_id || '' = settlement.tenant_id
 """
 
 
@@ -96,7 +97,7 @@ class SettlementStore:
 
         What this wrote is on disk only when a `flush` that began after it has ended.
         """
-        asked = [_parameters(ordinal, settlement) for ordinal, settlement in enumerate(settlements)]
+        asked = [_row(ordinal, settlement) for ordinal, settlement in enumerate(settlements)]
         parameters = {
             "tenant_ids": list({settlement.lease.tenant_id for settlement in settlements}),
             "settlements": Jsonb(asked, orjson.dumps),
@@ -125,7 +126,7 @@ def _answer(row: DictRow, settlement: Settlement, billed: Mapping[tuple[str, str
     return Settled(billed[settlement.lease.tenant_id, settlement.lease.request_id], first=False)
 
 
-def _parameters(ordinal: int, settlement: Settlement) -> dict[str, Any]:
+def _row(ordinal: int, settlement: Settlement) -> dict[str, Any]:
     usage = settlement.usage
     return {
         "ordinal": ordinal,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshkit.errors import BillingUnavailable, FieldInvalid, ResourceNotFound
+from meshkit.errors import DependencyUnavailable, FieldInvalid, ResourceNotFound
 from services.billing.money import MICROS
 from services.billing.prices import ExchangeRate, Price, PriceBook, Usage
 
@@ -89,8 +89,13 @@ def test_an_absurd_amount_is_refused() -> None:
 
 
 def test_a_book_that_is_not_loaded_is_unavailable() -> None:
-    with pytest.raises(BillingUnavailable):
-        PriceBook("RUB").cost("a", Usage(), "RUB", NOW)
+    for ask in (
+        lambda: PriceBook("RUB").cost("a", Usage(), "RUB", NOW),
+        lambda: PriceBook("RUB").in_force(NOW),
+        lambda: PriceBook("RUB").knows_currency("USD", NOW),
+    ):
+        with pytest.raises(DependencyUnavailable):
+            ask()
 
 
 def test_quotes_leave_out_what_is_not_in_force_yet() -> None:
