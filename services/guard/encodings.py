@@ -1,0 +1,153 @@
+"""The encodings that text hides in: base64, base32, hex, binary, percent, escapes, entities, s p a c e d, l33t.
+
+Each knows how to see that a text may hold it, where, and what a token of it says, in folded bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from services.guard.folding import fold
+
+Decode = Callable[[bytes], "bytes | None"]
+
+HEX = re.compile(rb"(?:0x)?((?:[0-9a-fA-F]{2}){8,})")
+BASE32 = re.compile(rb"[A-Z2-7]{16,}")
+LEET = re.compile(rb"(?:[A-Za-z]+[013457]|[013457]+[A-Za-z])[A-Za-z013457]{2,}")
+LEET_LETTERS = bytes.maketrans(b"013457", b"oieast")
+URL_SAFE = bytes.maketrans(b"-_", b"+/")
+JOINTS = re.compile(rb"[+/_-]+")
+SHORTEST_PACKED = 12
+LEAST_READABLE = 0.9
+
+
+class Encoding(NamedTuple):
+    """One way to hide text."""
+
+    trigger: bytes
+    """What a text that holds any of it matches, ignoring case."""
+    token: re.Pattern[bytes]
+    """One piece of it."""
+    decode: Decode
+    """What a piece says; None when it says nothing."""
+    located: bool = False
+    """Whether `trigger` matches around every token, so that only there one need be sought."""
+
+
+def _percent(code: bytes) -> bytes | None:
+    return _plain(unquote_to_bytes(code), least=0.0)
+
+
+def _escape(code: bytes) -> bytes:
+    return fold(code.decode("unicode_escape", "replace"))
+
+
+def _entity(code: bytes) -> bytes:
+    return fold(html.unescape(code.decode("ascii")))
+
+
+def _bits(code: bytes) -> bytes | None:
+    digits = re.sub(rb"[ ,]", b"", code)
+    return _plain(int(digits, 2).to_bytes(len(digits) // 8, "big"))
+
+
+def _hex_bytes(code: bytes) -> bytes | None:
+    return _plain(bytes.fromhex(re.sub(rb"0x|[ :,]", b"", code).decode("ascii")))
+
+
+def _spaced(code: bytes) -> bytes:
+    return code[::2]
+
+
+def _spread(_: bytes) -> bytes:
+    return b" "
+
+
+def _leet(code: bytes) -> bytes | None:
+    return code.translate(LEET_LETTERS) if LEET.fullmatch(code) else None
+
+
+def _run(code: bytes) -> bytes | None:
+    """A long run of letters and digits: something packed, or words joined by signs of which some are."""
+    if plain := _unpack(re.sub(rb"[\r\n]", b"", code)):
+        return plain
+    words = JOINTS.split(code)
+    decoded = [_unpack(word) or _leet(word) or word for word in words]
+    return b" ".join(decoded) if decoded != words else None
+
+
+def _unpack(run: bytes) -> bytes | None:
+    """Hex, base32 or base64."""
+    if len(run) < SHORTEST_PACKED:
+        return None
+    if (digits := HEX.fullmatch(run)) and (plain := _plain(binascii.unhexlify(digits[1]))):
+        return plain
+    packed = run.rstrip(b"=")
+    if BASE32.fullmatch(packed) and (plain := _base(base64.b32decode, packed, 8)):
+        return plain
+    return _base(base64.b64decode, packed.translate(URL_SAFE), 4)
+
+
+def _base(decode: Callable[[bytes], bytes], packed: bytes, group: int) -> bytes | None:
+    try:
+        return _plain(decode(packed + b"=" * (-len(packed) % group)))
+    except binascii.Error:
+        return None
+
+
+def _plain(data: bytes, least: float = LEAST_READABLE) -> bytes | None:
+    """The folded text of bytes that are text, in UTF-8 or UTF-16; None for anything else."""
+    encoding = "utf-16-le" if len(data) > 3 and not any(data[1::2]) else "utf-8"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+    readable = sum(character.isalnum() or character.isspace() or character in ".,:;!?'\"-()" for character in text)
+    return fold(text) if text and readable >= least * len(text) else None
+
+
+ENCODINGS = (
+    Encoding(rb"%[0-9a-f]{2}", re.compile(rb"(?:%[0-9a-fA-F]{2})+"), _percent),
+    Encoding(
+        rb"\\(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-7]{3})",
+        re.compile(rb"(?:\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[0-7]{3}))+"),
+        _escape,
+    ),
+    Encoding(
+        rb"&(?:#x?[0-9a-f]{2,6}|[a-z]{2,8});",
+        re.compile(rb"(?:&(?:#[0-9]{2,7}|#[xX][0-9a-fA-F]{2,6}|[A-Za-z]{2,8});)+"),
+        _entity,
+    ),
+    Encoding(rb"[01]{8}[ ,]?[01]{8}", re.compile(rb"(?:[01]{8}[ ,]?){2,}"), _bits),
+    Encoding(
+        rb"(?:[0-9a-f]{2}[ :,]){7}",
+        re.compile(rb"(?:(?:0x)?[0-9a-fA-F]{2}[ :,]+){7,}(?:0x)?[0-9a-fA-F]{2}"),
+        _hex_bytes,
+    ),
+    Encoding(
+        rb"(?:^|[^a-z0-9\x80-\x9f\xe0-\xff])(?:[a-z\x80-\x9f\xe0-\xff][ ._*|/-]){3}[a-z\x80-\x9f\xe0-\xff]"
+        rb"(?:[^a-z0-9\x80-\x9f\xe0-\xff]|$)",
+        re.compile(
+            rb"(?<![A-Za-z0-9\x80-\x9f\xe0-\xff])[A-Za-z\x80-\x9f\xe0-\xff]([ ._*|/-])[A-Za-z\x80-\x9f\xe0-\xff]"
+            rb"(?:\1[A-Za-z\x80-\x9f\xe0-\xff]){2,}(?![A-Za-z0-9\x80-\x9f\xe0-\xff])"
+        ),
+        _spaced,
+    ),
+    Encoding(rb"[^a-z0-9\x80-\x9f\xe0-\xff]{64}", re.compile(rb"[^A-Za-z0-9\x80-\x9f\xe0-\xff]{32,}"), _spread),
+    Encoding(
+        rb"[a-z0-9+/_-]{16,}={0,6}(?:[^a-z0-9+/_=-]|$)",
+        re.compile(rb"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/]{4,})*={0,6}"),
+        _run,
+        located=True,
+    ),
+    Encoding(
+        rb"(?:^|[^a-z0-9])(?:[a-z]+[013457]|[013457]+[a-z])[a-z013457]{2,}(?:[^a-z0-9]|$)", LEET, _leet, located=True
+    ),
+)
+"""Of two that begin at the same place, the one named first counts."""

@@ -1,0 +1,168 @@
+"""The pattern layer: rules over folded text, in under a millisecond."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+
+from services.guard.checksums import CHECKS
+from services.guard.encodings import ENCODINGS
+from services.guard.gating import Gate, windows
+from services.guard.matching import BlockMatcher, Expression
+from services.guard.phrases import Locator, Words, fold_pattern, parts
+from services.guard.rules import Category, Rule
+from services.guard.unwrapping import Sighting, View, unwrap
+from services.guard.verdict import Action, DataClass, Direction, Finding, RiskLevel
+
+LAYER = "patterns"
+MOST_LAYERS = 4
+MOST_FINDINGS = 100
+"""Of one rule in one text; a text with more is judged no differently."""
+WINDOW = 1280
+WINDOW_OVERLAP = 256
+"""Folded bytes. A phrase that is longer, for all the separators in it, may go unseen."""
+EXCUSE_REACH = 80
+NESTED = "injection.encoding.nested"
+
+Span = tuple[int, int]
+Match = tuple["LoadedRule", int, int]
+
+
+class LoadedRule:
+    """A rule made ready to match."""
+
+    def __init__(self, rule: Rule, words: Words, unless: Sequence[str] = ()) -> None:
+        """`unless` adds to the rule's own excuses.
+
+        Raises:
+            PhraseInvalid: If a phrase or pattern cannot be read.
+        """
+        self.rule = rule
+        self.expressions = [
+            Expression(fold_pattern(each), case_sensitive=rule.case_sensitive) for each in rule.patterns
+        ]
+        self.phrases = [Phrase(self, each, words) for each in rule.phrases]
+        excuses = (*rule.unless, *unless)
+        self._excuses = Locator(excuses, words) if excuses else None
+        self._check = CHECKS[rule.check] if rule.check else None
+
+    def confirmed(self, folded: bytes, start: int, end: int) -> Span | None:
+        """The genuine part of what a pattern or phrase matched, if there is one."""
+        if self._check is not None:
+            part = self._check(folded[start:end])
+            if part is None:
+                return None
+            start, end = start + part[0], start + part[1]
+        return None if self._excused(folded, start, end) else (start, end)
+
+    def _excused(self, folded: bytes, start: int, end: int) -> bool:
+        if self._excuses is None:
+            return False
+        first = max(0, start - EXCUSE_REACH)
+        near = self._excuses.find(folded[first : end + EXCUSE_REACH].lower())
+        return any(first + excuse[0] <= end and first + excuse[1] >= start for excuse in near)
+
+    def finding(self, start: int, end: int) -> Finding:
+        """A match of the rule, placed in the original text."""
+        rule = self.rule
+        return Finding(rule.id, rule.category, rule.severity, rule.action, rule.data_class, start, end)
+
+
+class Phrase:
+    """One phrase of a rule; its expression is compiled when it is first looked for."""
+
+    def __init__(self, loaded: LoadedRule, source: str, words: Words) -> None:
+        self.loaded = loaded
+        self.parts = parts(source, words)
+        self._source = source
+        self._words = words
+
+    @cached_property
+    def locator(self) -> Locator:
+        """What finds it."""
+        return Locator([self._source], self._words)
+
+
+class PatternScanner:
+    """Looks for everything the rules of one direction describe."""
+
+    layer = LAYER
+
+    def __init__(self, rules: Sequence[LoadedRule], direction: Direction) -> None:
+        applying = [loaded for loaded in rules if loaded.rule.applies_to(direction)]
+        self._rules = [loaded for loaded in applying for _ in loaded.expressions]
+        self._phrases = [phrase for loaded in applying for phrase in loaded.phrases]
+        triggers = [Expression(encoding.trigger, once=not encoding.located) for encoding in ENCODINGS]
+        expressions = [expression for loaded in applying for expression in loaded.expressions]
+        self._matcher = BlockMatcher([*expressions, *triggers])
+        self._gate = Gate([phrase.parts for phrase in self._phrases]) if self._phrases else None
+
+    def scan(self, text: str, *, attacks: bool = True) -> list[Finding]:
+        """Everything found in the text, as written and decoded; without `attacks`, only what concerns its data."""
+        findings = _Findings()
+        view = View(text)
+        for _ in range(MOST_LAYERS):
+            matches, sightings = self._matched(view.folded)
+            findings.add_all(view, matches)
+            findings.add_all(view, self._phrased(view))
+            unwrapped = unwrap(view, sightings) if sightings else None
+            if unwrapped is None:
+                break
+            view = unwrapped
+        else:
+            findings.found[NESTED, 0] = _nested(text)
+        return [each for each in findings.found.values() if attacks or each.category != Category.PROMPT_INJECTION]
+
+    def _matched(self, folded: bytes) -> tuple[list[Match], list[Sighting]]:
+        """What Hyperscan found; of matches that begin together the longest comes first."""
+        events = self._matcher.scan(folded)
+        events.sort(key=lambda event: (event.start, -event.end))
+        first = len(self._rules)
+        matches = [(self._rules[number], start, end) for number, start, end in events if number < first]
+        return matches, [Sighting(number - first, start, end) for number, start, end in events if number >= first]
+
+    def _phrased(self, view: View) -> Iterator[Match]:
+        if self._gate is None:
+            return
+        for place, window in windows(view.lowered, WINDOW, WINDOW_OVERLAP):
+            for phrase in map(self._phrases.__getitem__, self._gate.open_for(window)):
+                if phrase.loaded.rule.only_decoded and view.is_original:
+                    continue
+                for start, end in phrase.locator.find(window):
+                    yield phrase.loaded, place + start, place + end
+
+
+class _Findings:
+    """What was found so far: of matches of one rule that begin together, the longest."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, int], Finding] = {}
+        self._counts: Counter[str] = Counter()
+        self._latest: dict[str, Finding] = {}
+
+    def add_all(self, view: View, matches: Iterable[Match]) -> None:
+        """Add the matches that are genuine."""
+        for loaded, start, end in matches:
+            if self._counts[loaded.rule.id] < MOST_FINDINGS:
+                self._add(view, loaded, start, end)
+
+    def _add(self, view: View, loaded: LoadedRule, start: int, end: int) -> None:
+        rule = loaded.rule
+        if self._covers(rule.id, *view.original(start, end)):
+            return
+        confirmed = loaded.confirmed(view.folded, start, end)
+        if confirmed is None or (rule.only_decoded and not view.is_decoded(*confirmed)):
+            return
+        finding = loaded.finding(*view.original(*confirmed))
+        self.found[rule.id, finding.start] = self._latest[rule.id] = finding
+        self._counts[rule.id] += 1
+
+    def _covers(self, rule_id: str, start: int, end: int) -> bool:
+        latest = self._latest.get(rule_id)
+        return latest is not None and latest.start <= start and end <= latest.end
+
+
+def _nested(text: str) -> Finding:
+    """Encodings deeper than anyone looks hide something."""
+    return Finding(NESTED, Category.PROMPT_INJECTION, RiskLevel.HIGH, Action.BLOCK, DataClass.PUBLIC, 0, len(text))

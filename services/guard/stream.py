@@ -1,0 +1,164 @@
+"""Judges an answer as it is spoken.
+
+Guarantee: no character of a match of a rule that stops answers ever leaves, however the text is cut into pieces and
+whatever invisible characters or look-alike letters it is written with; text is never re-ordered, lost or doubled.
+
+What is held back is the shortest tail that could still become such a match: mostly nothing, at most
+`AnswerRules.longest` visible characters. Hyperscan finds the matches; the `regex` package's partial matching finds the
+tail, because Hyperscan does not tell how far an unfinished match has come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import regex
+
+from services.guard.folding import fold, origins
+from services.guard.matching import Event, Expression, StreamMatcher
+from services.guard.patterns import LAYER, MOST_FINDINGS, LoadedRule
+from services.guard.verdict import Action, DataClass, Finding, RiskLevel, Verdict, merge
+
+MOST_HELD = 1024
+"""Characters, invisible ones included. An unfinished match that hides in more of them stops the answer."""
+CONCEALED = "secret.concealed"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What may be shown now. A verdict ends the answer."""
+
+    text: str
+    verdict: Verdict | None = None
+
+
+class AnswerRules:
+    """The rules for answers, ready to watch any number of them."""
+
+    def __init__(self, rules: Sequence[LoadedRule]) -> None:
+        self.rules = [loaded for loaded in rules for _ in loaded.expressions]
+        self.matcher = StreamMatcher([expression for loaded in rules for expression in loaded.expressions])
+        stopping = [loaded for loaded in rules if loaded.rule.action is Action.BLOCK]
+        self.reach = _longest(rules)
+        """Longest match of any rule, in visible characters: how far back a match may begin."""
+        self.longest = _longest(stopping)
+        """Longest match of a rule that stops answers: the most visible characters held back."""
+        self.opening = _opening([expression for loaded in stopping for expression in loaded.expressions])
+        """Matches, only ever partially, a tail that more text could turn into a match."""
+
+    def watch(self) -> AnswerWatch:
+        """Start on a new answer; close the watch when done with it."""
+        return AnswerWatch(self)
+
+
+def _longest(rules: Sequence[LoadedRule]) -> int:
+    return max((loaded.rule.max_length or 0 for loaded in rules), default=0)
+
+
+def _opening(expressions: Sequence[Expression]) -> regex.Pattern[bytes]:
+    never = rb"[^\x00-\xff]"
+    alternatives = [b"(?%s:%s)" % (b"" if each.case_sensitive else b"i", each.source) for each in expressions]
+    return regex.compile(b"(?:%s)%s" % (b"|".join(alternatives or [never]), never), regex.DOTALL)
+
+
+class AnswerWatch:
+    """One answer on its way to the client."""
+
+    def __init__(self, rules: AnswerRules) -> None:
+        self._rules = rules
+        self._stream = rules.matcher.open()
+        self._findings: dict[tuple[str, int], Finding] = {}
+        self._seconds = 0.0
+        self._received = 0
+        self._held = ""
+        # The folded text from byte `_window_start` on, as far back as a match may begin; `_origins` has the character
+        # of the answer that each byte comes from, and bytes from `_undecided` on may belong to an unfinished match.
+        self._window = b""
+        self._window_start = 0
+        self._origins: list[int] = []
+        self._undecided = 0
+
+    def close(self) -> None:
+        """Let go of the matcher's memory. Closing again does nothing."""
+        self._stream.close()
+
+    def feed(self, text: str, *, last: bool = False) -> Release:
+        """Take the next piece; returns what may be shown. Nothing may follow a verdict."""
+        started = time.perf_counter()
+        stops, open_from = self._look(text, last)
+        self._seconds += time.perf_counter() - started
+        if stops:
+            return Release(self._release(min(*stops, open_from)), self._verdict())
+        if last:
+            return Release(self._release(len(self._window)), self._verdict())
+        released = self._release(open_from)
+        if len(self._held) > MOST_HELD:
+            self._findings[CONCEALED, 0] = self._concealed()
+            return Release(released, self._verdict())
+        self._forget()
+        return Release(released)
+
+    def _look(self, text: str, last: bool) -> tuple[list[int], int]:
+        """Where matches begin that stop the answer, and where an unfinished one may."""
+        folded = fold(text)
+        self._origins.extend(self._received + index for index in origins(text)[:-1])
+        self._received += len(text)
+        self._held += text
+        self._window += folded
+        events = self._stream.scan(folded)
+        if last:
+            events += self._stream.close()
+        return self._judge(events), self._open_from()
+
+    def _judge(self, events: Sequence[Event]) -> list[int]:
+        """Note what was found; returns where matches begin that stop the answer."""
+        stops = []
+        for number, start, end in events:
+            loaded = self._rules.rules[number]
+            span = loaded.confirmed(self._window, start - self._window_start, end - self._window_start)
+            if span is None:
+                continue
+            self._note(loaded, *span)
+            if loaded.rule.action is Action.BLOCK:
+                stops.append(span[0])
+        return stops
+
+    def _note(self, loaded: LoadedRule, start: int, end: int) -> None:
+        rule = loaded.rule
+        key = (rule.id, self._origins[start])
+        if len(self._findings) < MOST_FINDINGS or rule.action is Action.BLOCK or key in self._findings:
+            self._findings[key] = loaded.finding(key[1], self._origins[end - 1] + 1)
+
+    def _open_from(self) -> int:
+        """Where in the window an unfinished match of a rule that stops answers begins; its end when there is none."""
+        earliest = max(self._undecided, len(self._window) - self._rules.longest)
+        tail = self._rules.opening.search(self._window, earliest, partial=True)
+        return tail.start() if tail else len(self._window)
+
+    def _release(self, until: int) -> str:
+        """Let go of the held text before a byte of the window."""
+        before = self._origins[until] if until < len(self._window) else self._received
+        count = before - (self._received - len(self._held))
+        released, self._held = self._held[:count], self._held[count:]
+        self._undecided = until
+        return released
+
+    def _forget(self) -> None:
+        """Drop what no match can begin in; one byte more stays, for it decides whether a word begins after it."""
+        gone = min(self._undecided, len(self._window) - self._rules.reach) - 1
+        if gone > 0:
+            self._window = self._window[gone:]
+            del self._origins[:gone]
+            self._window_start += gone
+            self._undecided -= gone
+
+    def _concealed(self) -> Finding:
+        start = self._received - len(self._held)
+        return Finding(
+            CONCEALED, "secret", RiskLevel.CRITICAL, Action.BLOCK, DataClass.CONFIDENTIAL, start, self._received
+        )
+
+    def _verdict(self) -> Verdict:
+        return merge(self._findings.values(), {LAYER: self._seconds})

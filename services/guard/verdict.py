@@ -1,0 +1,94 @@
+"""What the guard thinks of a text; the numbers of the enums are those of the proto."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class Direction(IntEnum):
+    """Which side a text comes from."""
+
+    INPUT = 1
+    OUTPUT = 2
+
+
+class Action(IntEnum):
+    """What to do with a text; a greater number overrides a smaller one."""
+
+    ALLOW = 1
+    BLOCK = 3
+    ERROR = 4
+
+
+class RiskLevel(IntEnum):
+    """How bad a text is."""
+
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+    CRITICAL = 4
+
+
+class DataClass(IntEnum):
+    """How sensitive a text is."""
+
+    PUBLIC = 1
+    INTERNAL = 2
+    CONFIDENTIAL = 3
+    SENSITIVE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing a scanner found; `start` and `end` count characters of the original text."""
+
+    rule: str
+    category: str
+    severity: RiskLevel
+    action: Action
+    data_class: DataClass
+    start: int
+    end: int
+    layer: str = "patterns"
+    score: float = 1.0
+    message_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do with a text, and why."""
+
+    action: Action
+    risk_level: RiskLevel
+    data_class: DataClass
+    findings: tuple[Finding, ...] = ()
+    layer_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def merge(findings: Iterable[Finding], layer_seconds: Mapping[str, float]) -> Verdict:
+    """The strictest of what was found; a text with no finding is allowed, low and public."""
+    outermost = tuple(_outermost(findings))
+    return Verdict(
+        action=max((found.action for found in outermost), default=Action.ALLOW),
+        risk_level=max((found.severity for found in outermost), default=RiskLevel.LOW),
+        data_class=max((found.data_class for found in outermost), default=DataClass.PUBLIC),
+        findings=outermost,
+        layer_seconds=layer_seconds,
+    )
+
+
+def _outermost(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """In order of place, without those inside another of the same rule."""
+    reached: dict[tuple[str, int], int] = {}
+    for found in sorted(findings, key=lambda found: (found.message_index, found.start, -found.end)):
+        key = (found.rule, found.message_index)
+        if found.end > reached.get(key, -1):
+            reached[key] = found.end
+            yield found
+
+
+def undecided(layer_seconds: Mapping[str, float]) -> Verdict:
+    """The verdict of a guard that failed: an error, and the strictest class, since nothing is known of the text."""
+    return Verdict(Action.ERROR, RiskLevel.CRITICAL, DataClass.SENSITIVE, (), layer_seconds)
