@@ -62,9 +62,14 @@ class Engine:
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineDied(one_line(error)) from error
 
+    @property
+    def alive(self) -> bool:
+        """Whether the engine's processes are there."""
+        return not self._llm.errored
+
     async def dead(self) -> None:
         """Wait until the engine's processes are gone."""
-        while not self._llm.errored:  # noqa: ASYNC110 - vLLM offers no event to wait for
+        while self.alive:  # noqa: ASYNC110 - vLLM offers no event to wait for
             await asyncio.sleep(CHECK_SECONDS)
 
     async def close(self) -> None:
@@ -79,6 +84,7 @@ def start_engine(name: str, source: str, config: InferenceConfig, cancelled: thr
         LoadFailed: If the model or the machine will not do.
         LoadCancelled: If the flag was set before the engine's processes were started.
     """
+    from vllm.config import StructuredOutputsConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -96,6 +102,8 @@ def start_engine(name: str, source: str, config: InferenceConfig, cancelled: thr
             max_num_seqs=config.max_running,
             disable_log_stats=True,
             use_tqdm_on_load=False,
+            # Free to write white space between the parts of an object, small models write nothing else.
+            structured_outputs_config=StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True),
             **engine_arguments(config, device),
         )
         return Engine(AsyncLLM.from_engine_args(arguments))

@@ -38,7 +38,7 @@ class EngineKeeper:
         self._tokenizer: ChatTokenizer | None = None
         self._engine: Engine | None = None
         self._failure = ""
-        self._detail = "loading"
+        self._was_loaded = False
         self._began = time.monotonic()
         self._load_seconds = EXPECTED_LOAD_SECONDS
         READY.labels(name).set(0)
@@ -46,11 +46,12 @@ class EngineKeeper:
     @property
     def status(self) -> ModelStatus:
         """What the model is doing now."""
-        if self._engine is not None:
+        if self._engine is not None and self._engine.alive:
             return ModelStatus(self.name, ModelState.READY, self._engine.context_tokens)
         if self._failure:
             return ModelStatus(self.name, ModelState.FAILED, self._config.max_model_len, detail=self._failure)
-        return ModelStatus(self.name, ModelState.WARMING, self._config.max_model_len, detail=self._detail)
+        detail = "its engine died; it is being loaded again" if self._was_loaded else "it is being loaded"
+        return ModelStatus(self.name, ModelState.WARMING, self._config.max_model_len, detail=detail)
 
     def engine(self) -> Engine:
         """The engine, ready to write.
@@ -59,7 +60,7 @@ class EngineKeeper:
             ModelWarming: While it loads.
             DependencyUnavailable: If it could not be loaded.
         """
-        if self._engine is None:
+        if self._engine is None or not self._engine.alive:
             raise self.refusal()
         return self._engine
 
@@ -122,7 +123,7 @@ class EngineKeeper:
         log.info("model_ready", model=self.name, seconds=round(self._load_seconds, 1))
         LOADS.labels(self.name, "ready").inc()
         READY.labels(self.name).set(1)
-        self._engine, self._failure = engine, ""
+        self._engine, self._failure, self._was_loaded = engine, "", True
         started = time.monotonic()
         try:
             await engine.dead()
@@ -130,7 +131,6 @@ class EngineKeeper:
             self._engine = None
             READY.labels(self.name).set(0)
             self._began = time.monotonic()
-            self._detail = "the engine died; it is being loaded again"
             await engine.close()
         log.error("engine_died", model=self.name)
         return time.monotonic() - started

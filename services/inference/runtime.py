@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,10 @@ def engine_arguments(config: InferenceConfig, device: str) -> dict[str, Any]:
 
 
 def bind_cores(config: InferenceConfig, environment: MutableMapping[str, str]) -> None:
-    """Let the engine compute on the chosen cores, by default all of ours; it would leave one idle."""
-    allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", config.cpu_cores or allowed)
+    """Keep the engine to the chosen cores.
+
+    Left to itself it leaves one core idle. Its threads wait for each other by spinning, so on a core that it shares
+    with busy services it slows down tenfold.
+    """
+    if config.cpu_cores:
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = config.cpu_cores

@@ -75,11 +75,13 @@ async def test_a_deadline_stops_the_engine_too(tiny):
 
 async def test_more_questions_than_may_wait_are_refused(tiny):
     calls = [ask(tiny, f"question {number}", **ENDLESS) for number in range(4)]
-    errors = await asyncio.gather(*(call.read() for call in calls), return_exceptions=True)
-    # Two are being written, the third waits until one of the others is taken away.
-    refused = [error for error in errors if isinstance(error, grpc.aio.AioRpcError)]
+    # Two are being written and one waits for its turn, so that only the fourth can fail.
+    reading = [asyncio.create_task(call.read()) for call in calls]
+    ended, _ = await asyncio.wait(reading, return_when=asyncio.FIRST_EXCEPTION)
+    refused = [error for task in ended if (error := task.exception())]
     for call in calls:
         call.cancel()
+    await asyncio.wait(reading)
     assert [error_reason(error) for error in refused] == ["RATE_LIMITED"]
 
 
@@ -143,10 +145,10 @@ async def test_a_tenant_reads_again_only_what_it_wrote_itself(tiny):
 
 
 async def test_a_dead_engine_is_loaded_again_while_the_room_goes_on(tiny):
-    call = ask(tiny, "go on", timeout=60, **ENDLESS)
-    await call.read()
+    steps = aiter(ask(tiny, "go on", **ENDLESS))
+    await anext(steps)
     tiny.engine_processes()[0].kill()
-    assert error_reason(await refusal(call)) == "PROVIDER_STREAM_BROKEN"
+    assert error_reason(await refusal(steps)) == "PROVIDER_STREAM_BROKEN"
     embedded = await tiny.stub.EmbedText(inference_pb2.EmbedTextRequest(texts=["still here"]))
     assert len(embedded.embeddings) == 1
     assert error_reason(await refusal(ask(tiny, "hello"))) == "MODEL_WARMING"
