@@ -12,6 +12,7 @@ from llmmesh.gateway.v1.gateway_pb2_grpc import GatewayServiceStub
 from tests.support.fix_mesh import Mesh, Tenant, eventually
 from tests.support.scripted_provider import ScriptedProvider
 
+SENTENCES = ["Лиса бежит по лесу.", "A fox runs through the forest.", "Parliament has changed the tax law."]
 FOX = "The quick brown fox jumps over the lazy dog."
 
 
@@ -190,7 +191,7 @@ async def test_models_are_listed_and_found(tenant: Tenant) -> None:
 
 
 async def test_embeddings_come_from_our_own_model(tenant: Tenant) -> None:
-    answer = await tenant.openai.embeddings.create(model="multilingual-e5-small", input=["лиса", "fox", "tax law"])
+    answer = await tenant.openai.embeddings.create(model="multilingual-e5-small", input=SENTENCES)
     fox_ru, fox_en, law = (item.embedding for item in answer.data)
     assert len(fox_ru) == 384
     assert _cosine(fox_ru, fox_en) > _cosine(fox_ru, law)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -28,6 +28,8 @@ from tests.support.scripted_provider import ScriptedProvider, scripted_provider
 ROUTES = Path(__file__).parents[1] / "mesh" / "routes.yaml"
 PRICES = Path(__file__).parents[1] / "mesh" / "prices.yaml"
 BUDGET_MICROS = 1_000_000_000
+# Tests break providers on purpose; a breaker that stays open would carry one test's fault into the next.
+QUICK_BREAKER = {"LLMMESH_ROUTER_BREAKER_OPEN_SECONDS": "0.05"}
 _numbers = count()
 
 
@@ -39,6 +41,7 @@ class Mesh:
     environment: dict[str, str]
     settings: dict[str, str]
     http: httpx.AsyncClient = field(init=False)
+    clients: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @property
     def url(self) -> str:
@@ -55,9 +58,11 @@ class Mesh:
         """Headers of the admin."""
         return {"authorization": f"Bearer {self.settings['LLMMESH_ADMIN_KEY']}"}
 
-    def openai(self, key: str | None = None) -> AsyncOpenAI:
-        """The official client, without its own retries."""
-        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key or self.api_key, max_retries=0, timeout=60)
+    def openai(self, key: str) -> AsyncOpenAI:
+        """The official client, without its own retries; open until the mesh ends."""
+        client = AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+        self.clients.push_async_callback(client.close)
+        return client
 
     async def tenant(self, **policy: Any) -> Tenant:
         """A new tenant with its own key and a full budget."""
@@ -149,7 +154,7 @@ async def eventually(look: Callable[[], Awaitable[Any]], timeout_seconds: float 
 @asynccontextmanager
 async def running_mesh(var: Path, **overrides: str) -> AsyncIterator[Mesh]:
     """Start a mesh whose state is under `var`; stop it at the end and show its logs when it did not start."""
-    environment = {**os.environ, "LLMMESH_VAR": str(var), "LLMMESH_PORT": "0", **overrides}
+    environment = {**os.environ, **QUICK_BREAKER, "LLMMESH_VAR": str(var), "LLMMESH_PORT": "0", **overrides}
     started = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "deploy.local", "up", "--without-model-wait", env=environment, stdout=-1, stderr=-2
     )
@@ -157,7 +162,7 @@ async def running_mesh(var: Path, **overrides: str) -> AsyncIterator[Mesh]:
     mesh = Mesh(var, environment, _env_file(var / "run" / "mesh.env"))
     try:
         assert started.returncode == 0, output.decode()
-        async with httpx.AsyncClient(base_url=mesh.url, timeout=60) as mesh.http:
+        async with mesh.clients, httpx.AsyncClient(base_url=mesh.url, timeout=60) as mesh.http:
             yield mesh
     finally:
         await asyncio.to_thread(mesh.command, "down")
