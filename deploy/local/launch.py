@@ -64,11 +64,19 @@ class Launch:
     def begin(self, environment: Mapping[str, str], *, with_us: bool) -> None:
         """Choose ports, write configuration, start the supervisor."""
         prepare_folders(self._settings)
+        self._put_old_logs_away()
         self.ports = assign_ports(self._settings)
         write_envoy_configuration(self._settings, self.ports, environment)
         programs = all_programs(self._settings)
         variables = shared_environment(self._settings, self.ports)
         self._supervisor = start_supervisor(self._settings, programs, variables, with_us=with_us)
+
+    def _put_old_logs_away(self) -> None:
+        """Keep the logs of the last run, and begin new ones."""
+        previous = self._settings.log / "previous"
+        previous.mkdir(exist_ok=True)
+        for log in self._settings.log.glob("*.log"):
+            log.replace(previous / log.name)
 
     async def all_but_the_model(self) -> None:
         """Return once a request with the demo key passes the edge.

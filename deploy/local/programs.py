@@ -28,7 +28,6 @@ class Program:
     group: str
     """Groups stop one after another: edge, then rooms, then stores."""
     command: list[str]
-    stop_signal: str = "TERM"
 
 
 def all_programs(settings: LocalSettings) -> list[Program]:
@@ -36,8 +35,7 @@ def all_programs(settings: LocalSettings) -> list[Program]:
     rooms = [Program(room, "rooms", [sys.executable, "-m", f"services.{room}"]) for room in ROOMS]
     return [
         Program("redis", "stores", redis_command(settings)),
-        # SIGINT is Postgres' fast shutdown: it ends sessions instead of waiting for them.
-        Program("postgres", "stores", postgres_command(settings), stop_signal="INT"),
+        Program("postgres", "stores", postgres_command(settings)),
         *rooms,
         Program("envoy", "edge", _envoy_command(settings)),
     ]
@@ -59,17 +57,14 @@ def shared_environment(settings: LocalSettings, ports: Ports) -> dict[str, str]:
 
 
 def write_envoy_configuration(settings: LocalSettings, ports: Ports, environment: Mapping[str, str]) -> None:
-    """Render Envoy's file, and start a fresh access log."""
-    log = _access_log(settings)
-    if log.exists():
-        log.replace(log.with_suffix(".log.1"))
+    """Render Envoy's file."""
     topology = one_machine(
         {room: [Address("127.0.0.1", port)] for room, port in ports.services.items()},
         edge=Address(settings.edge_host, ports.edge),
         mesh_port=ports.mesh,
         admin_port=ports.admin,
         status_port=ports.status,
-        access_log=str(log),
+        access_log=str(settings.log / "access.log"),
         collector=collector_from(environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")),
     )
     _envoy_configuration(settings).write_text(to_yaml(topology))
@@ -97,7 +92,3 @@ def _envoy_command(settings: LocalSettings) -> list[str]:
 
 def _envoy_configuration(settings: LocalSettings) -> Path:
     return settings.run / "envoy.yaml"
-
-
-def _access_log(settings: LocalSettings) -> Path:
-    return settings.log / "access.log"

@@ -27,9 +27,11 @@ START_SECONDS = 15
 STOP_SECONDS = DRAIN_SECONDS + 10
 ANSWER_SECONDS = STOP_SECONDS + 10
 """An order to stop is answered when it is done."""
-SPAWN_SECONDS = 3
+SIGNAL_SECONDS = 2
 MOST_FILES = 65_536
 _EXIT_CONFIG = 78
+_STOP_SIGNALS = {"postgres": "INT"}
+"""SIGINT is Postgres' fast shutdown: it ends sessions instead of waiting for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class ProcessState:
     """One process as the supervisor sees it."""
 
     name: str
+    group: str
     state: str
     """RUNNING, STARTING, BACKOFF, FATAL, EXITED, STOPPED, STOPPING."""
     pid: int
@@ -44,6 +47,11 @@ class ProcessState:
     uptime_seconds: int
     reason: str
     log: Path
+
+    @property
+    def full_name(self) -> str:
+        """What the supervisor calls it."""
+        return f"{self.group}:{self.name}"
 
 
 class _UnixConnection(HTTPConnection):
@@ -96,21 +104,22 @@ class Supervisor:
 
     def start(self, name: str) -> None:
         """Start a process that is down; returns before it is up."""
-        self._ask("startProcess", self._full_name(name), False)
+        self._ask("startProcess", self.processes()[name].full_name, False)
 
     def stop(self, name: str) -> None:
         """Stop a process in order, and leave it down."""
-        self._await_spawned()
-        self._ask("stopProcess", self._full_name(name), True)
+        self._end([self.processes()[name]])
 
     def kill(self, name: str) -> None:
         """Kill a process at once; it comes back by itself."""
-        self._ask("signalProcess", self._full_name(name), "KILL")
+        self._ask("signalProcess", self.processes()[name].full_name, "KILL")
 
     def shut_down(self) -> None:
         """Stop every process, edge first and stores last, then the supervisor; returns when all are gone."""
         pid = self._ask("getPID")
-        self._await_spawned()
+        processes = self.processes().values()
+        for group in ("edge", "rooms", "stores"):
+            self._end([process for process in processes if process.group == group])
         self._ask("shutdown")
         until = time.monotonic() + 3 * STOP_SECONDS
         while _runs(pid) and time.monotonic() < until:
@@ -119,15 +128,25 @@ class Supervisor:
             with suppress(ProcessLookupError):
                 os.kill(left, signal.SIGKILL)
 
-    def _await_spawned(self) -> None:
-        """Let processes that are just being made come to life: until then signals go past them."""
-        until = time.monotonic() + SPAWN_SECONDS
-        while time.monotonic() < until and "STARTING" in {each.state for each in self.processes().values()}:
+    def _end(self, processes: Sequence[ProcessState]) -> None:
+        """Stop processes together; returns when they are gone."""
+        names = {process.name for process in processes}
+        for process in processes:
+            if process.state in ("STARTING", "RUNNING", "BACKOFF"):
+                with suppress(Fault):
+                    self._ask("stopProcess", process.full_name, False)
+        again = time.monotonic() + SIGNAL_SECONDS
+        while left := [each for each in self.processes().values() if each.name in names and each.state == "STOPPING"]:
             time.sleep(0.1)
+            if time.monotonic() > again:
+                again += SIGNAL_SECONDS
+                self._remind(left)
 
-    def _full_name(self, name: str) -> str:
-        groups = {info["name"]: info["group"] for info in self._ask("getAllProcessInfo")}
-        return f"{groups[name]}:{name}"
+    def _remind(self, processes: Sequence[ProcessState]) -> None:
+        """Signal once more: a process that was just being made has not heard the first signal."""
+        for process in processes:
+            with suppress(Fault):
+                self._ask("signalProcess", process.full_name, _STOP_SIGNALS.get(process.name, "TERM"))
 
     def _ask(self, order: str, *values: object) -> Any:
         with ServerProxy("http://supervisor", transport=_UnixTransport(self._settings.supervisor_socket)) as proxy:
@@ -136,6 +155,7 @@ class Supervisor:
     def _state(self, info: Mapping[str, Any]) -> ProcessState:
         return ProcessState(
             name=info["name"],
+            group=info["group"],
             state=info["statename"],
             pid=info["pid"],
             uptime_seconds=max(0, info["now"] - info["start"]) if info["pid"] else 0,
@@ -218,8 +238,9 @@ def _daemon(settings: LocalSettings) -> dict[str, object]:
 
 
 def _program(settings: LocalSettings, program: Program) -> dict[str, object]:
+    stop_signal = _STOP_SIGNALS.get(program.name, "TERM")
     return {
-        "command": shlex.join(_leashed(program.command, program.stop_signal)),
+        "command": shlex.join(_leashed(program.command, stop_signal)),
         "directory": REPOSITORY,
         "autostart": "false",
         # A process that says its settings are wrong will not get better by trying again.
@@ -227,7 +248,7 @@ def _program(settings: LocalSettings, program: Program) -> dict[str, object]:
         "exitcodes": _EXIT_CONFIG,
         "startsecs": 1,
         "startretries": 1000,
-        "stopsignal": program.stop_signal,
+        "stopsignal": stop_signal,
         "stopwaitsecs": STOP_SECONDS,
         "killasgroup": "true",
         "redirect_stderr": "true",
