@@ -156,7 +156,7 @@ def _folder() -> Iterator[Path]:
     """A folder the server's user may write to; pytest's own are closed to it."""
     folder = Path(tempfile.mkdtemp(prefix="llmmesh-postgres-"))
     if os.getuid() == 0:
-        shutil.chown(folder, "postgres", "postgres")
+        os.chown(folder, _owner().pw_uid, _owner().pw_gid)
     try:
         yield folder
     finally:
@@ -166,9 +166,17 @@ def _folder() -> Iterator[Path]:
 def _as_postgres(*options: str) -> list[str]:
     """Postgres refuses to run as root."""
     if os.getuid() == 0:
-        user = pwd.getpwnam("postgres")
+        user = _owner()
         options = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *options)
     return ["setpriv", *options, "--"]
+
+
+def _owner() -> pwd.struct_passwd:
+    """Who runs the server in root's place: Debian's package makes a user for it, the wheel does not."""
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
 
 
 def _binary(name: str) -> Path:
