@@ -112,7 +112,9 @@ async def test_without_billing_cached_answers_go_on_and_spending_is_503(
 async def test_without_billing_for_too_long_nobody_is_told_that_the_key_is_wrong(
     own_billing: Billing, redis_url: str, tmp_path: Path
 ) -> None:
-    async with own_front(own_billing, redis_url, tmp_path, policy_max_stale_seconds=0) as front:
+    async with own_front(
+        own_billing, redis_url, tmp_path, policy_max_stale_seconds=0, outbox_drain_seconds=0.1
+    ) as front:
         tenant = await front.tenant()
         await remembered(tenant, "Remember me.")
         await own_billing.stop()
