@@ -11,7 +11,7 @@ from deploy.local.settings import REPOSITORY, LocalSettings
 from deploy.local.stores import DATABASE, database_url
 
 TENANT = "demo"
-BUDGET = 1000
+BUDGET_MICROS = 1000 * 1_000_000
 """Units of the default currency."""
 BOOTSTRAP_SECONDS = 120
 
@@ -59,7 +59,7 @@ async def bootstrap(settings: LocalSettings) -> Keys:
         *(sys.executable, "-m", "services.billing.bootstrap"),
         *("--database-url", database_url(settings)),
         *("--signing-key-file", str(settings.data / "signing-key.json")),
-        *("--tenant", TENANT, "--budget", str(BUDGET)),
+        *("--tenant", TENANT, "--budget", str(BUDGET_MICROS)),
         *("--tokens-file", str(settings.tokens)),
         cwd=REPOSITORY,
         stdout=asyncio.subprocess.PIPE,
