@@ -12,7 +12,7 @@ from deploy.local.stores import DATABASE, database_url
 
 TENANT = "demo"
 BUDGET_MICROS = 1000 * 1_000_000
-"""Units of the default currency."""
+"""A thousand units of the default currency a month."""
 BOOTSTRAP_SECONDS = 120
 
 
