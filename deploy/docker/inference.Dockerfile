@@ -31,7 +31,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends g++ libnuma1 &&
 # The one place a service may write; everything else works on a read-only root.
 RUN install -d -o 65532 -g 65532 /var/lib/llmmesh
 COPY --from=build /opt/venv /opt/venv
-COPY --from=build /opt/models /opt/models
+COPY --from=build --chown=65532:65532 /opt/models /opt/models
 COPY --from=build /src /app
 COPY LICENSE /app/
 WORKDIR /app
