@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from deploy.envoy.catalogue import ROOMS
+from deploy.local.keys import TENANT
 from deploy.local.launch import Launch
 from deploy.local.settings import DEFAULT_MODEL, LocalSettings
 from deploy.local.stores import database_url
@@ -20,6 +21,7 @@ def write_mesh_env(settings: LocalSettings, launch: Launch) -> Path:
         "LLMMESH_GRPC": launch.url.removeprefix("http://"),
         "LLMMESH_API_KEY": launch.keys.developer,
         "LLMMESH_ADMIN_KEY": launch.keys.admin,
+        "LLMMESH_TENANT": TENANT,
         "LLMMESH_LOG_DIR": settings.log,
         "LLMMESH_MESH_ADDRESS": f"127.0.0.1:{ports.mesh}",
         "LLMMESH_ENVOY_ADMIN_URL": f"http://127.0.0.1:{ports.admin}",
