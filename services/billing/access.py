@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshkit.errors import CredentialInvalid
 from meshkit.identity import Identity, current_identity
 from services.billing.fields import check_tenant_id
-from services.billing.reservations import tenant_unknown
+from services.billing.tenants.tenant import tenant_unknown
 
 ADMIN = "admin"
 

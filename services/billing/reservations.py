@@ -22,6 +22,7 @@ from meshkit.identity import Identity
 from services.billing.metrics import LEDGER_ROWS, RESERVATIONS, count_cost
 from services.billing.money import to_text
 from services.billing.prices import PriceBook, Usage
+from services.billing.tenants.tenant import tenant_unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +253,3 @@ def _conflict(request_id: str, what: str) -> ReservationConflict:
 def _check_owner(caller: Identity, lease: Lease) -> None:
     if caller.tenant_id != lease.tenant_id:
         raise ResourceNotFound("There is no such reservation.", resource="reservations")
-
-
-def tenant_unknown(tenant_id: str) -> ResourceNotFound:
-    """The error for a tenant that does not exist or is not the caller's: the two look the same."""
-    return ResourceNotFound(f"There is no tenant {tenant_id!r}.", resource=f"tenants/{tenant_id}")

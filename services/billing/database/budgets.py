@@ -7,7 +7,7 @@ from sqlalchemy import RowMapping, case, func, select, update
 from services.billing.database.engine import Database
 from services.billing.database.schema import budgets
 from services.billing.ledger import Budget
-from services.billing.reservations import tenant_unknown
+from services.billing.tenants.tenant import tenant_unknown
 
 _MONTH = func.date_trunc("month", func.now(), "UTC")
 _ROLLED = (

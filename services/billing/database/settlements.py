@@ -14,7 +14,8 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from services.billing.database.wire import Wire
-from services.billing.reservations import Settled, Settlement, tenant_unknown
+from services.billing.reservations import Settled, Settlement
+from services.billing.tenants.tenant import tenant_unknown
 
 _SETTLE = """
 WITH relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),

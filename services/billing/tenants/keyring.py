@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 from meshkit.errors import FieldInvalid
-from services.billing.reservations import tenant_unknown
-from services.billing.tenants.tenant import Key
+from services.billing.tenants.tenant import Key, tenant_unknown
 from services.billing.tenants.tokens import SigningKey, new_key_id
 
 DEFAULT_LIFETIME = timedelta(days=365)

@@ -18,11 +18,10 @@ from services.billing.database.tenants import KeyStore, TenantStore
 from services.billing.fields import check_currency, check_micros, check_tenant_id, check_text
 from services.billing.messages import time_of
 from services.billing.prices import PriceBook
-from services.billing.reservations import tenant_unknown
 from services.billing.tenants.keyring import Keyring
 from services.billing.tenants.messages import change_message, key_message, policy_of, roles_of, tenant_message
 from services.billing.tenants.policies import Policies
-from services.billing.tenants.tenant import NewTenant
+from services.billing.tenants.tenant import NewTenant, tenant_unknown
 
 
 class TenantServicer(TenantServiceServicer):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from meshkit.errors import ResourceNotFound
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -49,3 +51,8 @@ class Key:
     create_time: datetime
     expire_time: datetime
     revoke_time: datetime | None = None
+
+
+def tenant_unknown(tenant_id: str) -> ResourceNotFound:
+    """The error for a tenant that does not exist or is not the caller's: the two look the same."""
+    return ResourceNotFound(f"There is no tenant {tenant_id!r}.", resource=f"tenants/{tenant_id}")
