@@ -69,7 +69,7 @@ class ChatModel:
                 if piece.text:
                     yield piece.text
                 if piece.finish_reason is not None:
-                    yield progress.ending(piece)
+                    yield Ending(piece.finish_reason, progress.usage())
                     return
                 if piece.text:
                     await asyncio.sleep(self._config.coalesce_seconds)
@@ -115,11 +115,12 @@ class Progress:
     """How far one answer is, for its ending and for the metrics."""
 
     def __init__(self, model: str, prompt_tokens: int) -> None:
+        self.has_text = False
         self._model = model
         self._prompt_tokens = prompt_tokens
+        self._cached_tokens = 0
         self._output_tokens = 0
         self._asked = time.perf_counter()
-        self.has_text = False
         self._state = REQUESTS.labels(model, "waiting")
 
     def __enter__(self) -> Progress:
@@ -128,7 +129,10 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._state.dec()
-        TOKENS.labels(self._model, "output").inc(self._output_tokens)
+        if self._output_tokens:
+            TOKENS.labels(self._model, "input").inc(self._prompt_tokens - self._cached_tokens)
+            TOKENS.labels(self._model, "cached_input").inc(self._cached_tokens)
+            TOKENS.labels(self._model, "output").inc(self._output_tokens)
 
     def add(self, piece: Piece) -> None:
         """Count a piece."""
@@ -138,15 +142,13 @@ class Progress:
             self._state = REQUESTS.labels(self._model, "running")
             self._state.inc()
         self._output_tokens += piece.output_tokens
+        self._cached_tokens = piece.cached_tokens
         self.has_text = self.has_text or bool(piece.text)
 
-    def ending(self, last: Piece) -> Ending:
-        """The ending, with the usage of the whole answer."""
-        read = self._prompt_tokens - last.cached_tokens
-        TOKENS.labels(self._model, "input").inc(read)
-        TOKENS.labels(self._model, "cached_input").inc(last.cached_tokens)
-        usage = chat_pb2.TokenUsage(
-            input_tokens=read, cached_input_tokens=last.cached_tokens, output_tokens=self._output_tokens
+    def usage(self) -> chat_pb2.TokenUsage:
+        """What the answer has used; exact once it has ended."""
+        return chat_pb2.TokenUsage(
+            input_tokens=self._prompt_tokens - self._cached_tokens,
+            cached_input_tokens=self._cached_tokens,
+            output_tokens=self._output_tokens,
         )
-        assert last.finish_reason is not None
-        return Ending(last.finish_reason, usage)

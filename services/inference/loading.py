@@ -37,8 +37,8 @@ async def beside_loop(load: Callable[[threading.Event], T]) -> T:
     def run() -> None:
         try:
             deliver(loop, loaded.set_result, load(cancelled))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
-            deliver(loop, loaded.set_exception, error)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
+            deliver(loop, loaded.set_exception, error if isinstance(error, Exception) else LoadFailed(repr(error)))
 
     thread = threading.Thread(target=run, name="load", daemon=True)
     thread.start()

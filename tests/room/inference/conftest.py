@@ -1,4 +1,4 @@
-"""Real engines: one for a tiny random model, shared by all its tests."""
+"""Real engines, one at a time: that of a tiny random model serves a whole module."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def tiny_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def started(tiny_folder, tmp_path_factory):
     """The room with its tiny model loaded, and what it said before."""
     log = tmp_path_factory.mktemp("log") / "inference.log"
@@ -59,12 +59,12 @@ async def started(tiny_folder, tmp_path_factory):
         assert await room.stop() == 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny(started):
     """The room with a tiny model that writes two answers at a time and lets one more wait."""
     return started[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def early(started):
     return started[1]
