@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from deploy.envoy.catalogue import ROOMS
@@ -11,6 +12,8 @@ from deploy.local.settings import LocalSettings
 
 _FIRST_SERVICE = 50051
 _FIRST_METRICS = 9101
+_NOT_EPHEMERAL = range(20000, 30000)
+"""Below Linux's usual net.ipv4.ip_local_port_range."""
 _ENVOY = {"mesh": 15001, "admin": 15000, "status": 9107}
 
 
@@ -57,10 +60,11 @@ def _edge(settings: LocalSettings, held: ExitStack) -> int:
 
 
 def _claim(preferred: int, held: ExitStack) -> int:
-    try:
-        return _bind("127.0.0.1", preferred, held)
-    except OSError:
-        return _bind("127.0.0.1", 0, held)
+    """The preferred port, or one that no outgoing connection can take while its process is being restarted."""
+    for port in (preferred, *random.sample(_NOT_EPHEMERAL, 100)):
+        with suppress(OSError):
+            return _bind("127.0.0.1", port, held)
+    return _bind("127.0.0.1", 0, held)
 
 
 def _bind(host: str, port: int, held: ExitStack) -> int:
