@@ -36,6 +36,8 @@ class Encoding(NamedTuple):
     """One piece of it."""
     decode: Decode
     """What a piece says; None when it says nothing."""
+    layers: int = 1
+    """1 for a code; 0 for a mere disguise of letters, which nests in nothing."""
     located: bool = False
     """Whether `trigger` matches around every token, so that only there one need be sought."""
 
@@ -138,8 +140,11 @@ ENCODINGS = (
             rb"(?:\1[A-Za-z\x80-\x9f\xe0-\xff]){2,}(?![A-Za-z0-9\x80-\x9f\xe0-\xff])"
         ),
         _spaced,
+        layers=0,
     ),
-    Encoding(rb"[^a-z0-9\x80-\x9f\xe0-\xff]{64}", re.compile(rb"[^A-Za-z0-9\x80-\x9f\xe0-\xff]{32,}"), _spread),
+    Encoding(
+        rb"[^a-z0-9\x80-\x9f\xe0-\xff]{64}", re.compile(rb"[^A-Za-z0-9\x80-\x9f\xe0-\xff]{32,}"), _spread, layers=0
+    ),
     Encoding(
         rb"[a-z0-9+/_-]{16,}={0,6}(?:[^a-z0-9+/_=-]|$)",
         re.compile(rb"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/]{4,})*={0,6}"),
@@ -147,7 +152,11 @@ ENCODINGS = (
         located=True,
     ),
     Encoding(
-        rb"(?:^|[^a-z0-9])(?:[a-z]+[013457]|[013457]+[a-z])[a-z013457]{2,}(?:[^a-z0-9]|$)", LEET, _leet, located=True
+        rb"(?:^|[^a-z0-9])(?:[a-z]+[013457]|[013457]+[a-z])[a-z013457]{2,}(?:[^a-z0-9]|$)",
+        LEET,
+        _leet,
+        layers=0,
+        located=True,
     ),
 )
 """Of two that begin at the same place, the one named first counts."""

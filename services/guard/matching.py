@@ -6,6 +6,7 @@ One thread may scan at a time: a database has one scratch space.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,8 +14,7 @@ import hyperscan
 
 BLOCK = hyperscan.HS_MODE_BLOCK
 STREAM = hyperscan.HS_MODE_STREAM | hyperscan.HS_MODE_SOM_HORIZON_LARGE
-MOST_EVENTS = 200_000
-"""A text with more matches ends the scan with `hyperscan.ScanTerminated`."""
+MOST_EVENTS = 1000
 
 
 class Expression(NamedTuple):
@@ -41,6 +41,14 @@ class Event(NamedTuple):
     end: int
 
 
+class Matches(NamedTuple):
+    """What a whole text holds."""
+
+    events: list[Event]
+    overflowed: set[int]
+    """Expressions with more matches than `events` has."""
+
+
 class ExpressionInvalid(ValueError):
     """An expression that Hyperscan refuses."""
 
@@ -51,11 +59,25 @@ class BlockMatcher:
     def __init__(self, expressions: Sequence[Expression]) -> None:
         self._database = compile_database(expressions, BLOCK)
 
-    def scan(self, folded: bytes) -> list[Event]:
-        """All matches, by end."""
-        collected = _Collected()
+    def scan(self, folded: bytes) -> Matches:
+        """The matches, at most MOST_EVENTS of each expression."""
+        collected = _FewOfEach()
         self._database.scan(folded, match_event_handler=collected.add)
-        return collected.taken()
+        return Matches(collected.events, {number for number, count in collected.counts.items() if count > MOST_EVENTS})
+
+
+class _FewOfEach:
+    """The first events of each expression, and how many there were."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.counts: Counter[int] = Counter()
+
+    def add(self, expression: int, start: int, end: int, _flags: int, _context: object) -> None:
+        """Hyperscan's match handler."""
+        self.counts[expression] += 1
+        if self.counts[expression] <= MOST_EVENTS:
+            self.events.append(Event(expression, start, end))
 
 
 class PresenceMatcher:
@@ -90,10 +112,10 @@ class OpenStream:
     """One text on its way through; offsets count from its first byte."""
 
     def __init__(self, database: hyperscan.Database) -> None:
-        self._collected = _Collected()
+        self._events: list[Event] = []
         # Hyperscan keeps bare pointers to the database and the handler: both must outlive the stream.
         self._database = database
-        self._handler = self._collected.add
+        self._handler = self._add
         self._stream: hyperscan.Stream | None = database.stream(match_event_handler=self._handler)
         self._stream.__enter__()
 
@@ -101,28 +123,19 @@ class OpenStream:
         """Matches that end inside this piece."""
         assert self._stream is not None, "the stream is closed"
         self._stream.scan(folded, match_event_handler=self._handler)
-        return self._collected.taken()
+        return self._taken()
 
     def close(self) -> list[Event]:
         """Matches that only the end of the text decides. Closing again does nothing."""
         if self._stream is not None:
             self._stream.close(match_event_handler=self._handler)
             self._stream = None
-        return self._collected.taken()
+        return self._taken()
 
-
-class _Collected:
-    """What the match handler has gathered since it was last asked."""
-
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-
-    def add(self, expression: int, start: int, end: int, _flags: int, _context: object) -> bool:
-        """Hyperscan's match handler; true stops the scan."""
+    def _add(self, expression: int, start: int, end: int, _flags: int, _context: object) -> None:
         self._events.append(Event(expression, start, end))
-        return len(self._events) > MOST_EVENTS
 
-    def taken(self) -> list[Event]:
+    def _taken(self) -> list[Event]:
         events, self._events = self._events, []
         return events
 

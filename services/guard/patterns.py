@@ -9,7 +9,7 @@ from functools import cached_property
 from services.guard.checksums import CHECKS
 from services.guard.encodings import ENCODINGS
 from services.guard.gating import Gate, windows
-from services.guard.matching import BlockMatcher, Expression
+from services.guard.matching import BlockMatcher, Expression, Matches
 from services.guard.phrases import Locator, Words, fold_pattern, parts
 from services.guard.rules import Category, Rule
 from services.guard.unwrapping import Sighting, View, unwrap
@@ -103,24 +103,36 @@ class PatternScanner:
         findings = _Findings()
         view = View(text)
         for _ in range(MOST_LAYERS):
-            matches, sightings = self._matched(view.folded)
-            findings.add_all(view, matches)
+            matches = self._matcher.scan(view.folded)
+            self._note(view, matches, findings)
             findings.add_all(view, self._phrased(view))
-            unwrapped = unwrap(view, sightings) if sightings else None
+            unwrapped = unwrap(view, sightings) if (sightings := self._sightings(matches)) else None
             if unwrapped is None:
                 break
             view = unwrapped
-        else:
+        if not view.is_original and view.depth(0, len(view.folded)) >= MOST_LAYERS:
             findings.found[NESTED, 0] = _nested(text)
         return [each for each in findings.found.values() if attacks or each.category != Category.PROMPT_INJECTION]
 
-    def _matched(self, folded: bytes) -> tuple[list[Match], list[Sighting]]:
-        """What Hyperscan found; of matches that begin together the longest comes first."""
-        events = self._matcher.scan(folded)
-        events.sort(key=lambda event: (event.start, -event.end))
+    def _note(self, view: View, matches: Matches, findings: _Findings) -> None:
+        """Add what Hyperscan found. Of matches that begin together the longest is tried first."""
+        events = sorted(matches.events, key=lambda event: (event.start, -event.end))
+        rules = self._rules
+        findings.add_all(view, ((rules[number], start, end) for number, start, end in events if number < len(rules)))
+        for number in matches.overflowed:
+            if number < len(rules):
+                findings.assume(view, rules[number])
+
+    def _sightings(self, matches: Matches) -> list[Sighting]:
+        """The encodings to undo; of one that is nearly everywhere all places are searched."""
         first = len(self._rules)
-        matches = [(self._rules[number], start, end) for number, start, end in events if number < first]
-        return matches, [Sighting(number - first, start, end) for number, start, end in events if number >= first]
+        everywhere = [Sighting(number - first, None) for number in matches.overflowed if number >= first]
+        placed = [event for event in matches.events if event.expression >= first]
+        return everywhere + [
+            Sighting(number - first, (start, end) if ENCODINGS[number - first].located else None)
+            for number, start, end in placed
+            if number not in matches.overflowed
+        ]
 
     def _phrased(self, view: View) -> Iterator[Match]:
         if self._gate is None:
@@ -146,6 +158,12 @@ class _Findings:
         for loaded, start, end in matches:
             if self._counts[loaded.rule.id] < MOST_FINDINGS:
                 self._add(view, loaded, start, end)
+
+    def assume(self, view: View, loaded: LoadedRule) -> None:
+        """Count a rule as met that has more matches than were checked, unless a checked one was genuine."""
+        if not self._counts[loaded.rule.id]:
+            finding = loaded.finding(*view.original(0, len(view.folded)))
+            self.found[finding.rule, finding.start] = finding
 
     def _add(self, view: View, loaded: LoadedRule, start: int, end: int) -> None:
         rule = loaded.rule

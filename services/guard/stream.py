@@ -16,10 +16,13 @@ from dataclasses import dataclass
 
 import regex
 
+from meshkit.log import get_logger
 from services.guard.folding import fold, origins
 from services.guard.matching import Event, Expression, StreamMatcher
 from services.guard.patterns import LAYER, MOST_FINDINGS, LoadedRule
-from services.guard.verdict import Action, DataClass, Finding, RiskLevel, Verdict, merge
+from services.guard.verdict import Action, DataClass, Finding, RiskLevel, Verdict, merge, undecided
+
+log = get_logger()
 
 MOST_HELD = 1024
 """Characters, invisible ones included. An unfinished match that hides in more of them stops the answer."""
@@ -85,10 +88,21 @@ class AnswerWatch:
         self._stream.close()
 
     def feed(self, text: str, *, last: bool = False) -> Release:
-        """Take the next piece; returns what may be shown. Nothing may follow a verdict."""
-        started = time.perf_counter()
+        """Take the next piece; returns what may be shown. Nothing may follow a verdict.
+
+        A failure ends the answer with an error, and what is held stays held.
+        """
+        self._seconds -= time.perf_counter()
+        try:
+            return self._feed(text, last)
+        except Exception as error:
+            log.exception("answer_watch_failed", error=type(error).__name__)
+            return Release("", undecided(self._layer_seconds()))
+        finally:
+            self._seconds += time.perf_counter()
+
+    def _feed(self, text: str, last: bool) -> Release:
         stops, open_from = self._look(text, last)
-        self._seconds += time.perf_counter() - started
         if stops:
             return Release(self._release(min(*stops, open_from)), self._verdict())
         if last:
@@ -141,6 +155,7 @@ class AnswerWatch:
         """Let go of the held text before a byte of the window."""
         before = self._origins[until] if until < len(self._window) else self._received
         count = before - (self._received - len(self._held))
+        assert count >= 0, "a match begins in text that has left"
         released, self._held = self._held[:count], self._held[count:]
         self._undecided = until
         return released
@@ -161,4 +176,7 @@ class AnswerWatch:
         )
 
     def _verdict(self) -> Verdict:
-        return merge(self._findings.values(), {LAYER: self._seconds})
+        return merge(self._findings.values(), self._layer_seconds())
+
+    def _layer_seconds(self) -> dict[str, float]:
+        return {LAYER: self._seconds + time.perf_counter()}

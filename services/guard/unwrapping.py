@@ -6,7 +6,7 @@ Each layer costs time linear in the text, and what it leaves is hardly longer th
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -29,8 +29,12 @@ class View:
         return self._origins[start], self._origins[end - 1] + 1
 
     def is_decoded(self, start: int, end: int) -> bool:  # noqa: ARG002 - nothing of it was
-        """Whether any of the part was encoded in the original."""
+        """Whether any of the part was encoded or disguised in the original."""
         return False
+
+    def depth(self, start: int, end: int) -> int:  # noqa: ARG002 - nothing was
+        """How many codes lie one in another in the part, at most."""
+        return 0
 
     @cached_property
     def lowered(self) -> bytes:
@@ -43,12 +47,16 @@ class View:
 
 
 class Piece(NamedTuple):
-    """A part of an unwrapped view, and the part of the parent that it stands for."""
+    """A part of an unwrapped view, and the part of the parent that it stands for.
+
+    `depth` counts the codes that were one in another here; 0 where nothing was decoded in this layer.
+    """
 
     start: int
     parent_start: int
     parent_end: int
     decoded: bool
+    depth: int
 
 
 class UnwrappedView(View):
@@ -69,29 +77,30 @@ class UnwrappedView(View):
         return self._parent.original(parent_start, parent_end)
 
     def is_decoded(self, start: int, end: int) -> bool:
-        """Whether any of the part was encoded in the original."""
-        return any(piece.decoded or self._parent_decoded(piece) for piece in self._between(start, end))
+        """Whether any of the part was encoded or disguised in the original."""
+        return any(
+            piece.decoded or self._parent.is_decoded(piece.parent_start, piece.parent_end)
+            for piece in self._between(start, end)
+        )
+
+    def depth(self, start: int, end: int) -> int:
+        """How many codes lie one in another in the part, at most."""
+        return max((piece.depth for piece in self._between(start, end)), default=0)
 
     def _piece(self, position: int) -> Piece:
         return self._pieces[bisect_right(self._pieces, position, key=lambda piece: piece.start) - 1]
 
-    def _between(self, start: int, end: int) -> Iterator[Piece]:
+    def _between(self, start: int, end: int) -> list[Piece]:
         first = bisect_right(self._pieces, start, key=lambda piece: piece.start) - 1
-        for piece in self._pieces[first:]:
-            if piece.start >= end:
-                return
-            yield piece
-
-    def _parent_decoded(self, piece: Piece) -> bool:
-        return self._parent.is_decoded(piece.parent_start, piece.parent_end)
+        last = bisect_left(self._pieces, max(end, start + 1), key=lambda piece: piece.start)
+        return self._pieces[first:last]
 
 
 class Sighting(NamedTuple):
-    """A trigger that matched: the encoding's place in ENCODINGS, and where."""
+    """An encoding that a text seems to hold: its place in ENCODINGS, and where, when that is known."""
 
     encoding: int
-    start: int
-    end: int
+    place: tuple[int, int] | None
 
 
 def unwrap(view: View, sightings: Iterable[Sighting]) -> UnwrappedView | None:
@@ -100,35 +109,35 @@ def unwrap(view: View, sightings: Iterable[Sighting]) -> UnwrappedView | None:
     parts: list[bytes] = []
     pieces: list[Piece] = []
     length = done = 0
-    for start, end, plain in _decoded(folded, sightings):
+    for start, end, layers, plain in _decoded(folded, sightings):
         if start < done:
             continue
         if start > done:
-            pieces.append(Piece(length, done, start, False))
+            pieces.append(Piece(length, done, start, decoded=False, depth=0))
             length += start - done
-        pieces.append(Piece(length, start, end, True))
+        pieces.append(Piece(length, start, end, decoded=True, depth=layers and layers + view.depth(start, end)))
         length += len(plain)
         parts += (folded[done:start], plain)
         done = end
     if not pieces:
         return None
-    pieces.append(Piece(length, done, len(folded), False))
+    pieces.append(Piece(length, done, len(folded), decoded=False, depth=0))
     return UnwrappedView(view, b"".join([*parts, folded[done:]]), pieces)
 
 
-def _decoded(folded: bytes, sightings: Iterable[Sighting]) -> list[tuple[int, int, bytes]]:
+def _decoded(folded: bytes, sightings: Iterable[Sighting]) -> list[tuple[int, int, int, bytes]]:
     """Every token that says something, by its place."""
     found = []
-    for number, start, end in sightings:
+    for number, place in sightings:
         encoding = ENCODINGS[number]
-        for token in _tokens(encoding, folded, start, end):
+        for token in _tokens(encoding, folded, place):
             plain = encoding.decode(token[0])
-            if plain is not None:
+            if plain is not None and plain != token[0]:
                 found.append((token.start(), number, token.end(), plain))
-    return [(start, end, plain) for start, _, end, plain in sorted(found)]
+    return [(start, end, ENCODINGS[number].layers, plain) for start, number, end, plain in sorted(found)]
 
 
-def _tokens(encoding: Encoding, folded: bytes, start: int, end: int) -> Iterator[re.Match[bytes]]:
-    if not encoding.located:
+def _tokens(encoding: Encoding, folded: bytes, place: tuple[int, int] | None) -> Iterator[re.Match[bytes]]:
+    if place is None:
         return encoding.token.finditer(folded)
-    return iter([token] if (token := encoding.token.search(folded, start, end)) else [])
+    return iter([token] if (token := encoding.token.search(folded, *place)) else [])

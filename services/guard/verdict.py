@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+
+MOST_OF_A_RULE = 100
+"""Findings that a verdict names."""
 
 
 class Direction(IntEnum):
@@ -80,12 +84,14 @@ def merge(findings: Iterable[Finding], layer_seconds: Mapping[str, float]) -> Ve
 
 
 def _outermost(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """In order of place, without those inside another of the same rule."""
+    """In order of place, without those inside another of the same rule, and not too many of any."""
+    counts: Counter[str] = Counter()
     reached: dict[tuple[str, int], int] = {}
     for found in sorted(findings, key=lambda found: (found.message_index, found.start, -found.end)):
         key = (found.rule, found.message_index)
-        if found.end > reached.get(key, -1):
+        if found.end > reached.get(key, -1) and counts[found.rule] < MOST_OF_A_RULE:
             reached[key] = found.end
+            counts[found.rule] += 1
             yield found
 
 

@@ -1,0 +1,54 @@
+"""Runs the layers over a text, the cheapest first, and merges what they find into one verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from meshkit.log import get_logger
+from services.guard.passages import Passage, slices
+from services.guard.patterns import PatternScanner
+from services.guard.verdict import Finding, Verdict, merge, undecided
+
+log = get_logger()
+
+
+class Cascade:
+    """The layers of one direction."""
+
+    def __init__(self, scanners: Sequence[PatternScanner]) -> None:
+        self._scanners = scanners
+
+    async def judge(self, passages: Sequence[Passage]) -> Verdict:
+        """The verdict on passages that belong together.
+
+        A scanner that fails makes the verdict an error, never an allow.
+        """
+        findings: list[Finding] = []
+        seconds: dict[str, float] = {}
+        for scanner in self._scanners:
+            started = time.perf_counter()
+            try:
+                for passage in passages:
+                    findings += await _scan(scanner, passage)
+            except Exception as error:
+                log.exception("scanner_failed", layer=scanner.layer, error=type(error).__name__)
+                return undecided(seconds)
+            finally:
+                seconds[scanner.layer] = time.perf_counter() - started
+        return merge(findings, seconds)
+
+
+async def _scan(scanner: PatternScanner, passage: Passage) -> list[Finding]:
+    """Everything the scanner finds; between the slices of a long passage other calls get their turn."""
+    findings: list[Finding] = []
+    for place, text in slices(passage.text):
+        if place:
+            await asyncio.sleep(0)
+        findings += (
+            replace(found, start=found.start + place, end=found.end + place, message_index=passage.message_index)
+            for found in scanner.scan(text, attacks=passage.attacks)
+        )
+    return findings

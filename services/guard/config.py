@@ -1,0 +1,23 @@
+"""Settings of the guard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import DirectoryPath, Field
+from pydantic_settings import SettingsConfigDict
+
+from meshkit.settings import ServiceSettings
+
+
+class GuardConfig(ServiceSettings):
+    """Everything that differs between one deployment of the guard and another."""
+
+    model_config = SettingsConfigDict(env_prefix="LLMMESH_GUARD_", frozen=True)
+
+    packs: DirectoryPath = Path(__file__).parent / "packs"
+    """Folder of the rule packs (*.yaml); one mistake in any of them and the guard does not start."""
+    longest_text_characters: int = Field(default=2_000_000, gt=0)
+    """Longest prompt, all its messages together, and longest text to try."""
+    longest_answer_characters: int = Field(default=4_000_000, gt=0)
+    """Longest answer that is watched."""

@@ -1,0 +1,28 @@
+"""What the guard measures beside its RPCs."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+from services.guard.verdict import Direction, RiskLevel, Verdict
+
+VIOLATIONS = Counter(
+    "llm_security_violations_total", "Findings of high or critical severity, by category.", ["type", "direction"]
+)
+VERDICTS = Counter("llm_guard_verdicts_total", "Verdicts, by what to do.", ["action", "direction"])
+CHECK_SECONDS = Histogram(
+    "llm_guard_check_seconds",
+    "Time to judge a prompt or text, or all pieces of an answer.",
+    ["direction"],
+    buckets=(0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5),
+)
+
+
+def count(verdict: Verdict, direction: Direction) -> None:
+    """Count a verdict and what it found."""
+    side = direction.name.lower()
+    VERDICTS.labels(verdict.action.name.lower(), side).inc()
+    CHECK_SECONDS.labels(side).observe(sum(verdict.layer_seconds.values()))
+    for found in verdict.findings:
+        if found.severity >= RiskLevel.HIGH:
+            VIOLATIONS.labels(found.category, side).inc()
