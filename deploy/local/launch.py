@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploy.local import readiness
 from deploy.local.keys import BootstrapFailed, Keys, bootstrap, create_database, kept_keys
-from deploy.local.ports import Ports, assign_ports
+from deploy.local.ports import Ports, Slot, assign_ports
 from deploy.local.programs import all_programs, shared_environment, write_envoy_configuration
 from deploy.local.progress import Progress
 from deploy.local.settings import REPOSITORY, LocalSettings
@@ -52,6 +52,7 @@ class Launch:
         self._settings = settings
         self._progress = progress
         self._supervisor: Supervisor
+        self._keys_are_new = False
         self.ports: Ports
         self.keys: Keys
 
@@ -65,11 +66,17 @@ class Launch:
         """Choose ports, write configuration, start the supervisor."""
         prepare_folders(self._settings)
         self._put_old_logs_away()
-        self.ports = assign_ports(self._settings)
-        write_envoy_configuration(self._settings, self.ports, environment)
-        programs = all_programs(self._settings)
-        variables = shared_environment(self._settings, self.ports)
-        self._supervisor = start_supervisor(self._settings, programs, variables, with_us=with_us)
+        slot = Slot()
+        try:
+            self.ports = assign_ports(self._settings, slot)
+            write_envoy_configuration(self._settings, self.ports, environment)
+            programs = all_programs(self._settings)
+            variables = shared_environment(self._settings, self.ports)
+            self._supervisor = start_supervisor(
+                self._settings, programs, variables, with_us=with_us, keep_open=[slot.file]
+            )
+        finally:
+            slot.release()
 
     def _put_old_logs_away(self) -> None:
         """Keep the logs of the last run, and begin new ones."""
@@ -130,7 +137,7 @@ class Launch:
 
     async def _key_passes(self) -> bool:
         status = await readiness.status(f"{self.url}/v1/models", self.keys.developer)
-        if status == _REFUSED:
+        if status == _REFUSED and not self._keys_are_new:
             # Kept keys that have lapsed, or that this database does not know.
             await self._make_keys()
         return status == _OK
@@ -163,6 +170,7 @@ class Launch:
             await self._make_keys()
 
     async def _make_keys(self) -> None:
+        self._keys_are_new = True
         try:
             self.keys = await bootstrap(self._settings)
         except BootstrapFailed as failure:

@@ -1,20 +1,25 @@
-"""Which ports a mesh takes: the usual ones when they are free, any others when not."""
+"""Which ports a mesh takes: the usual ones for the first mesh of a machine, a range of its own for each further one."""
 
 from __future__ import annotations
 
-import random
+import fcntl
+import os
 import socket
-from contextlib import ExitStack, suppress
+import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 
 from deploy.envoy.catalogue import ROOMS
 from deploy.local.settings import LocalSettings
 
 _FIRST_SERVICE = 50051
 _FIRST_METRICS = 9101
-_NOT_EPHEMERAL = range(20000, 30000)
-"""Below Linux's usual net.ipv4.ip_local_port_range."""
 _ENVOY = {"mesh": 15001, "admin": 15000, "status": 9107}
+_SPARE = 20_000
+"""Below the range that outgoing connections take their ports from: a port chosen here is still free seconds later."""
+_SPARE_COUNT = 100
 
 
 class PortTaken(Exception):
@@ -33,18 +38,48 @@ class Ports:
     status: int
 
 
-def assign_ports(settings: LocalSettings) -> Ports:
+class Slot:
+    """A mesh's place among those of this machine, held by a lock for as long as its supervisor lives."""
+
+    def __init__(self) -> None:
+        for number in count():
+            path = Path(tempfile.gettempdir()) / f"llmmesh-slot-{number}"
+            self.file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(self.file)
+            else:
+                self.number = number
+                return
+
+    def release(self) -> None:
+        """Let go; a supervisor that inherited the lock keeps it."""
+        os.close(self.file)
+
+    @property
+    def spare(self) -> range:
+        """Ports no other mesh takes."""
+        first = _SPARE + self.number * _SPARE_COUNT
+        return range(first, first + _SPARE_COUNT)
+
+
+def assign_ports(settings: LocalSettings, slot: Slot) -> Ports:
     """Choose every port at once.
 
     Raises:
         PortTaken: If the edge's own port is in use: it is the one people know.
     """
     with ExitStack() as held:
+
+        def claim(usual: int) -> int:
+            return _claim([usual, *slot.spare] if slot.number == 0 else slot.spare, held)
+
         return Ports(
-            edge=_edge(settings, held),
-            services={room: _claim(_FIRST_SERVICE + place, held) for place, room in enumerate(ROOMS)},
-            metrics={room: _claim(_FIRST_METRICS + place, held) for place, room in enumerate(ROOMS)},
-            **{name: _claim(port, held) for name, port in _ENVOY.items()},
+            edge=_edge(settings, held) if settings.edge_port else _claim(slot.spare, held),
+            services={room: claim(_FIRST_SERVICE + place) for place, room in enumerate(ROOMS)},
+            metrics={room: claim(_FIRST_METRICS + place) for place, room in enumerate(ROOMS)},
+            **{name: claim(port) for name, port in _ENVOY.items()},
         )
 
 
@@ -59,11 +94,13 @@ def _edge(settings: LocalSettings, held: ExitStack) -> int:
         ) from None
 
 
-def _claim(preferred: int, held: ExitStack) -> int:
-    """The preferred port, or one that no outgoing connection can take while its process is being restarted."""
-    for port in (preferred, *random.sample(_NOT_EPHEMERAL, 100)):
-        with suppress(OSError):
+def _claim(candidates: list[int] | range, held: ExitStack) -> int:
+    """The first that is free; any at all when none of them is."""
+    for port in candidates:
+        try:
             return _bind("127.0.0.1", port, held)
+        except OSError:
+            continue
     return _bind("127.0.0.1", 0, held)
 
 

@@ -173,9 +173,16 @@ def _runs(pid: int) -> bool:
 
 
 def start_supervisor(
-    settings: LocalSettings, programs: Sequence[Program], environment: Mapping[str, str], *, with_us: bool
+    settings: LocalSettings,
+    programs: Sequence[Program],
+    environment: Mapping[str, str],
+    *,
+    with_us: bool,
+    keep_open: Sequence[int] = (),
 ) -> Supervisor:
-    """Start a supervisor whose processes are all down; `with_us` ends it when this process dies.
+    """Start a supervisor whose processes are all down.
+
+    `with_us` ends it when this process dies; it holds the files in `keep_open` as long as it lives.
 
     Raises:
         SettingsInvalid: If this machine has no `setpriv`.
@@ -195,6 +202,7 @@ def start_supervisor(
             stdout=output,
             stderr=output,
             start_new_session=True,
+            pass_fds=keep_open,
         )
     supervisor = Supervisor(settings, process)
     until = time.monotonic() + START_SECONDS

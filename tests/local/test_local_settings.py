@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from deploy.local.ports import PortTaken, assign_ports
+from deploy.local.ports import Ports, PortTaken, Slot, assign_ports
 from deploy.local.settings import REPOSITORY, LocalSettings, SettingsInvalid
 
 
@@ -48,14 +49,36 @@ def test_a_state_folder_too_deep_for_unix_sockets_is_refused(tmp_path: Path) -> 
         settings(tmp_path / ("x" * 100))
 
 
-def test_a_taken_edge_port_is_named_with_its_holder(tmp_path: Path) -> None:
+@pytest.fixture
+def slot() -> Iterator[Slot]:
+    """A place among the meshes of this machine."""
+    slot = Slot()
+    yield slot
+    slot.release()
+
+
+def test_a_taken_edge_port_is_named_with_its_holder(tmp_path: Path, slot: Slot) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         with pytest.raises(PortTaken, match=rf"Port {port} .*process {os.getpid()} holds it.*LLMMESH_PORT"):
-            assign_ports(settings(tmp_path, LLMMESH_PORT=str(port)))
+            assign_ports(settings(tmp_path, LLMMESH_PORT=str(port)), slot)
 
 
-def test_no_two_listeners_get_the_same_port(tmp_path: Path) -> None:
-    ports = assign_ports(settings(tmp_path))
-    chosen = [ports.edge, ports.mesh, ports.admin, ports.status, *ports.services.values(), *ports.metrics.values()]
-    assert len(set(chosen)) == len(chosen) == 16
+def test_no_two_listeners_of_two_meshes_get_the_same_port(tmp_path: Path, slot: Slot) -> None:
+    other = Slot()
+    chosen = [*all_of(assign_ports(settings(tmp_path), slot)), *all_of(assign_ports(settings(tmp_path), other))]
+    other.release()
+    assert len(set(chosen)) == len(chosen) == 32
+
+
+def test_a_place_is_free_again_when_its_mesh_is_gone(slot: Slot) -> None:
+    first = Slot()
+    first.release()
+    second = Slot()
+    second.release()
+    assert second.number == first.number != slot.number
+
+
+def all_of(ports: Ports) -> list[int]:
+    """Every port of a mesh."""
+    return [ports.edge, ports.mesh, ports.admin, ports.status, *ports.services.values(), *ports.metrics.values()]
