@@ -21,7 +21,8 @@ PARTS = (
     "redis", "postgres", "database", "billing", "cache", "guard", "router", "gateway", "inference", "envoy", "edge",
     "model",
 )  # fmt: skip
-START_SECONDS = 180
+START_SECONDS = 300
+CONVERT_SECONDS = 900
 MODEL_SECONDS = 900
 WATCH_SECONDS = 0.3
 TAIL_LINES = 20
@@ -91,7 +92,8 @@ class Launch:
         Raises:
             StartFailed: If a part gives up or takes too long.
         """
-        await self._watched(self._parts(), START_SECONDS)
+        seconds = START_SECONDS + (CONVERT_SECONDS if self._settings.needs_default_model else 0)
+        await self._watched(self._parts(), seconds)
 
     async def model(self) -> None:
         """Return once the chat models are loaded.
