@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import warnings
 from typing import Any
 
 import openai
 import orjson
 import pytest
 from joserfc import jwt
+from joserfc.errors import SecurityWarning
 from joserfc.jwk import OKPKey
 
 from tests.support.fix_mesh import Mesh, Tenant, eventually
@@ -44,8 +46,10 @@ async def test_a_key_signed_with_no_algorithm_raises_authentication_error(mesh: 
 
 async def test_an_expired_key_raises_authentication_error(tenant: Tenant) -> None:
     key = OKPKey.import_key(orjson.loads((tenant.mesh.var / "data" / "signing-key.json").read_bytes()))
-    token = jwt.decode(tenant.token, key, algorithms=["EdDSA"])
-    expired = jwt.encode(token.header, {**token.claims, "exp": 1_600_000_000}, key, algorithms=["EdDSA"])
+    with warnings.catch_warnings():  # RFC 9864 has a newer name for the algorithm; Envoy knows this one
+        warnings.simplefilter("ignore", SecurityWarning)
+        token = jwt.decode(tenant.token, key, algorithms=["EdDSA"])
+        expired = jwt.encode(token.header, {**token.claims, "exp": 1_600_000_000}, key, algorithms=["EdDSA"])
     with pytest.raises(openai.AuthenticationError):
         await _ask(tenant.mesh.openai(expired))
 

@@ -136,14 +136,14 @@ async def test_a_tenant_may_choose_to_go_on_without_the_guard_and_the_audit_says
 @pytest.mark.parametrize("part", ["billing", "postgres"])
 async def test_without_billing_spending_is_refused_with_503_and_cached_answers_go_on(tenant: Tenant, part: str) -> None:
     async def cached() -> bool:
-        return (await tenant.chat("Remember the fox.")).headers["x-llmmesh-cache"] == "exact"
+        return (await tenant.chat("Remember the fox.")).headers.get("x-llmmesh-cache") == "exact"
 
     await eventually(cached)
     async with stopped(tenant, part):
         refused = await ask_anew(tenant)
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "billing_unavailable"
-        assert await cached()
+        await eventually(cached)
 
 
 async def test_without_the_router_the_caller_is_told_to_retry_and_nothing_stays_reserved(tenant: Tenant) -> None:
