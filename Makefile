@@ -3,6 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Compiled modules are kept: without them every start of six services compiles all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv/.ready
 VAR := $(or $(LLMMESH_VAR),var)
