@@ -10,7 +10,7 @@ from meshkit.log import get_logger
 from meshkit.server import Mount, running
 from services.guard.cascade import Cascade
 from services.guard.config import GuardConfig
-from services.guard.packs import PacksInvalid
+from services.guard.packfiles import PacksInvalid
 from services.guard.policy import Policy, load_policy
 from services.guard.servicer import GuardServicer
 from services.guard.verdict import Direction

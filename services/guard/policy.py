@@ -9,7 +9,7 @@ from pathlib import Path
 
 from services.guard.folding import FOLDING_VERSION
 from services.guard.matching import BlockMatcher, ExpressionInvalid, is_longer_than
-from services.guard.packs import PackFile, PacksInvalid, read_packs
+from services.guard.packfiles import PackFile, PacksInvalid, read_packs
 from services.guard.patterns import LoadedRule, PatternScanner
 from services.guard.phrases import PhraseInvalid, expand
 from services.guard.rules import Rule

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from services.cache.verification.lexicon import Lexicon, word_set
 from services.cache.verification.reading import Reading, Word
+from services.cache.verification.vocabulary import Lexicon, word_set
 
 OPENERS = word_set("is are am was were do does did can could will would shall should may might must has have")
 """English words that open a yes-or-no question."""

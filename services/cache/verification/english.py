@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from services.cache.verification.lexicon import Lexicon, lexicon, load_table, word_set
+from services.cache.verification.vocabulary import Lexicon, lexicon, load_table, word_set
 
 VOWELS = frozenset("aeiouy")
 DERIVED = (

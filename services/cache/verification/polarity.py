@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from services.cache.verification.lexicon import Lexicon, word_set
 from services.cache.verification.reading import Reading, Word
+from services.cache.verification.vocabulary import Lexicon, word_set
 
 NEGATING_PREFIXES = {
     "english": ("un", "in", "im", "il", "ir", "dis", "non", "de", "anti", "mis"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from services.cache.verification.lexicon import Lexicon, word_set
 from services.cache.verification.reading import Quantity, Reading, Word
+from services.cache.verification.vocabulary import Lexicon, word_set
 
 THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
 NUMBER_WITH_TAIL = re.compile(r"(\d+(?:[.,]\d+)?)(\D+)")

@@ -8,12 +8,12 @@ from functools import cached_property
 
 from services.cache.verification.asking import asking, with_frames
 from services.cache.verification.english import English
-from services.cache.verification.lexicon import Lexicon
 from services.cache.verification.polarity import denied
 from services.cache.verification.quantities import quantities
 from services.cache.verification.reading import Reading, Word
 from services.cache.verification.roles import with_roles
 from services.cache.verification.russian import Russian
+from services.cache.verification.vocabulary import Lexicon
 from services.cache.verification.words import Token, tokens
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from services.cache.verification.lexicon import Lexicon
+from services.cache.verification.vocabulary import Lexicon
 
 BARE = ""
 """The role of a word that no preposition governs."""

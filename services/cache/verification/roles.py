@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from services.cache.verification.lexicon import Lexicon, word_set
 from services.cache.verification.reading import BARE, Reading, Word
+from services.cache.verification.vocabulary import Lexicon, word_set
 
 DETERMINERS = word_set(
     "a an the my your our his her its their this that these those all any some мой твой ваш наш свой этот тот весь"

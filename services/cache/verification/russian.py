@@ -7,7 +7,7 @@ from typing import Any
 
 import pymorphy3  # type: ignore[import-untyped]  # ships no types
 
-from services.cache.verification.lexicon import Lexicon, lexicon, load_table, word_set
+from services.cache.verification.vocabulary import Lexicon, lexicon, load_table, word_set
 
 UNLIKELY = 0.05
 """Readings of a word less probable than this are ignored."""

@@ -20,7 +20,7 @@ from meshkit.errors import error_info
 from meshkit.identity import Identity, acting_as
 from services.guard.app import guard
 from services.guard.config import GuardConfig
-from services.guard.packs import PacksInvalid
+from services.guard.packfiles import PacksInvalid
 from tests.room.guard.conftest import LONGEST_CHARACTERS
 
 ADA = Identity("acme", "key-1", frozenset({"developer"}), "req-1")

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cache.verification.lexicon import word_set
 from services.cache.verification.verifier import Verifier
+from services.cache.verification.vocabulary import word_set
 from tests.unit.cache.question_pairs import load, rates
 
 
