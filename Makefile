@@ -77,10 +77,15 @@ imports: $(VENV) ## Walls between rooms (import-linter)
 charts: $(VENV) ## Helm chart: rendered and judged against the schemas of Kubernetes
 	deploy/k8s/check.sh
 
+.PHONY: images
+images: ## Build all images (REPOSITORY, TAG and ENGINE=gpu from the environment)
+	deploy/docker/build.sh
+
 .PHONY: fix
 fix: $(VENV) ## Repair style
 	ruff check --fix .
 	ruff format .
+	deploy/k8s/render.sh
 
 ##### Protos
 
