@@ -17,7 +17,7 @@ from services.guard.policy import Policy
 from services.guard.stream import MOST_HELD, AnswerRules, Release
 from services.guard.verdict import Action, Direction, RiskLevel
 
-many = settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=520, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 CARDS = ("4111 1111 1111 1111", "5555-5555-5555-4444", "378282246310005", "2200700712345676")
 KEYS = (
