@@ -19,7 +19,7 @@ LAYER = "patterns"
 MOST_LAYERS = 4
 MOST_FINDINGS = 100
 """Of one rule in one text; a text with more is judged no differently."""
-WINDOW = 1280
+WINDOW = 640
 WINDOW_OVERLAP = 256
 """Folded bytes. A phrase that is longer, for all the separators in it, may go unseen."""
 EXCUSE_REACH = 80
