@@ -7,14 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.instrumentation import grpc as instrumentation
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-_instrumentation: Any = instrumentation  # untyped library
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
@@ -33,6 +25,13 @@ def tracing(room: str) -> Iterator[None]:
     if not tracing_enabled():
         yield
         return
+    # Imported only when used: the SDK and its exporter would cost every process 0.4 s of its start.
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     name = os.environ.get("OTEL_SERVICE_NAME", f"llmmesh-{room}")
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -45,9 +44,16 @@ def tracing(room: str) -> Iterator[None]:
 
 def server_interceptors() -> list[Any]:
     """Interceptors that open a span for each RPC served; none when tracing is off."""
-    return [_instrumentation.aio_server_interceptor()] if tracing_enabled() else []
+    return [_instrumentation().aio_server_interceptor()] if tracing_enabled() else []
 
 
 def client_interceptors() -> list[Any]:
     """Interceptors that open a span for each call made; none when tracing is off."""
-    return list(_instrumentation.aio_client_interceptors()) if tracing_enabled() else []
+    return list(_instrumentation().aio_client_interceptors()) if tracing_enabled() else []
+
+
+def _instrumentation() -> Any:
+    """The library's module, which is untyped."""
+    from opentelemetry.instrumentation import grpc
+
+    return grpc
