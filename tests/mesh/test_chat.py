@@ -77,7 +77,7 @@ async def test_a_question_that_only_looks_alike_is_not_answered_from_the_cache(t
     await tenant.chat("How do I convert 100 USD to EUR?")
     await tenant.usage(rows=1)
     for other in ("How do I convert 100 EUR to USD?", "How do I convert 200 USD to EUR?"):
-        assert (await tenant.chat(other)).headers["x-llmmesh-cache"] == "miss"
+        assert (await tenant.chat(other)).headers["x-llmmesh-cache"] not in {"exact", "semantic"}
 
 
 async def test_a_cached_answer_is_replayed_as_a_stream(tenant: Tenant) -> None:

@@ -20,7 +20,7 @@ from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceServicer, GuardServiceSt
 from meshkit.client import connect
 from meshkit.deadline import seconds_remaining
 from meshkit.errors import BudgetExceeded, DependencyUnavailable, FieldInvalid, error_info, error_reason, rpc_status
-from meshkit.identity import Identity, acting_as, current_identity
+from meshkit.identity import NOBODY, Identity, acting_as, current_identity
 from meshkit.server import Mount, running
 from meshkit.settings import ServiceSettings
 
@@ -188,7 +188,7 @@ async def test_the_role_written_in_the_proto_is_enforced(stub: Any, roles: froze
 
 
 async def test_a_call_without_a_key_is_unauthenticated_where_a_role_is_needed(stub: Any) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    with acting_as(NOBODY), pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest())
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
