@@ -8,7 +8,8 @@ from textwrap import dedent
 
 import pytest
 
-from services.router.deployment import DataClass, LocalDeployment, OpenAIDeployment
+from services.router.deployment import DataClass, LocalDeployment
+from services.router.endpoints import OpenAIDeployment
 from services.router.routes import RoutesInvalid, load_routes
 
 LOCAL = "{adapter: local, name: ours, provider: local, model: m, serves: m, context_tokens: 100}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmmesh.chat.v1 import chat_pb2
 from services.router.deltas import append
-from services.router.providers.openai_answer import AnswerReader, embedded, token_usage
+from services.router.providers.answer_reader import AnswerReader, embedded, token_usage
 from services.router.providers.provider import FailureKind, ProviderFailure
 
 

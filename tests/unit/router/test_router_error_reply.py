@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from llmmesh.chat.v1 import chat_pb2
-from services.router.providers.openai_error import http_failure, retry_after
+from services.router.providers.error_reply import http_failure, retry_after
 from services.router.providers.provider import FailureKind
 
 PROMPT = chat_pb2.ChatPrompt(
