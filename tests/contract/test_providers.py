@@ -44,11 +44,6 @@ FORMAT = orjson.dumps(
 ).decode()
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return private_authority(tmp_path_factory.mktemp("authority"))
-
-
 @pytest.fixture(params=CASES, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
     return request.param

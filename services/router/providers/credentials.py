@@ -77,10 +77,12 @@ class RenewedCredential:
             # Whoever waited shares what came of it, a failure too: an issuer in trouble is asked once, not by all.
             if self._rounds == round_seen or not (self._token or self._failure):
                 await self._ask()
-            token, failure = self._token or usable, self._failure
-        if token is None:
-            raise failure or ProviderFailure(FailureKind.CREDENTIAL, "the issuer gave no token")
-        return token
+            failure, token = self._failure, self._token
+        if failure is None and token is not None:
+            return token
+        if usable is not None:
+            return usable
+        raise failure or ProviderFailure(FailureKind.CREDENTIAL, "the issuer's token was refused at once")
 
     async def _ask(self) -> None:
         try:

@@ -64,7 +64,7 @@ class Wire:
     async def fetched(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | dict[str, str] | None
     ) -> dict[str, Any]:
-        """The JSON object that answers a small request of our own.
+        """The JSON object that answers a small request of our own, such as for a token.
 
         Raises:
             ProviderFailure: If it does not come.
@@ -73,7 +73,7 @@ class Wire:
         timeout = aiohttp.ClientTimeout(total=time_left(at_most=FETCH_SECONDS))
         async with self.requested(method, url, headers, data, timeout) as response:
             if response.status != 200:
-                raise http_failure(response.status, response.headers, b"", None)
+                raise _refused_us(http_failure(response.status, response.headers, b"", None))
             return decoded(await _read(response, LARGEST_ERROR_BYTES))
 
 
@@ -143,6 +143,13 @@ class Endpoint:
         headers = {**self._headers, "authorization": authorization} if authorization else self._headers
         async with self._wire.requested("POST", self._base_url + path, headers, body, timeout) as response:
             yield response
+
+
+def _refused_us(failure: ProviderFailure) -> ProviderFailure:
+    """The failure of a request of our own: the caller's is not at fault in it."""
+    if failure.kind.is_of_the_request:
+        failure.kind = FailureKind.CREDENTIAL
+    return failure
 
 
 async def _require_good(response: aiohttp.ClientResponse, prompt: chat_pb2.ChatPrompt | None) -> None:
