@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import ssl
 from collections.abc import Iterator
@@ -235,8 +236,36 @@ class YandexDeployment(HttpDeployment):
         return self
 
 
+class LiteLLMDeployment(HttpDeployment):
+    """A model of any provider LiteLLM knows; `model` is LiteLLM's name for it, such as anthropic/claude-opus-5."""
+
+    adapter: Literal["litellm"]
+    base_url: str = ""
+    """Endpoint to use instead of the one LiteLLM knows."""
+    ca_file: None = None
+    """LiteLLM's clients know the system's authorities only."""
+
+    @model_validator(mode="after")
+    def _installed(self) -> Self:
+        if importlib.util.find_spec("litellm") is None:
+            raise ValueError("adapter litellm needs the extra llmmesh[litellm], which is not installed")
+        return self
+
+    @model_validator(mode="after")
+    def _checks_certificates(self) -> Self:
+        if self.model.startswith("gigachat/"):
+            raise ValueError("use the adapter gigachat: LiteLLM does not check certificates there")
+        return self
+
+    @model_validator(mode="after")
+    def _outside_unless_shown_otherwise(self) -> Self:
+        if not self.base_url and self.region in (Region.LOCAL, Region.RUSSIA):
+            raise ValueError(f"region may be {self.region} only with a base_url that is there")
+        return self
+
+
 AnyDeployment = Annotated[
-    LocalDeployment | OpenAIDeployment | CloudRuDeployment | GigaChatDeployment | YandexDeployment,
+    LocalDeployment | OpenAIDeployment | CloudRuDeployment | GigaChatDeployment | YandexDeployment | LiteLLMDeployment,
     Field(discriminator="adapter"),
 ]
 

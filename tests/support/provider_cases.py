@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from llmmesh.chat.v1 import chat_pb2
 from services.router.deployment import Deployment
 from services.router.endpoints import AnyDeployment
 from services.router.providers.adapters import opened_providers
-from services.router.providers.provider import Ended, Provider
+from services.router.providers.provider import Ended, FailureKind, Provider
 from tests.support.scripted_gigachat import GigaChatWire
 from tests.support.scripted_openai import CloudRuWire, OpenAIWire, YandexOpenAIWire
 from tests.support.scripted_provider import ScriptedProvider, Wire, scripted_provider
@@ -45,10 +46,10 @@ class Case:
     """Further URLs of its entry, by field, as paths on the server."""
     tls: bool = False
     tells_cached: bool = True
-    streams_arguments: bool = True
-    """Whether arguments come as text that need not be JSON."""
     renews: bool = False
     """Whether it is known by tokens."""
+    faithful: bool = True
+    """Whether we see what the provider sent; a library between makes up figures and takes one fault for another."""
 
     def __str__(self) -> str:
         return self.name
@@ -96,7 +97,18 @@ CASES = [
         renews=True,
     ),
 ]
+if importlib.util.find_spec("litellm"):
+    # An extra outside the lock: `make test-litellm` installs it beside.
+    entry = {"adapter": "litellm", "model": "openai/model-of-theirs"}
+    CASES.append(Case("litellm", OpenAIWire, entry, BEARER, faithful=False))
+FAITHFUL = [case for case in CASES if case.faithful]
 BY_NAME = {case.name: case for case in CASES}
+
+
+def agree(case: Case, kind: FailureKind, expected: FailureKind) -> bool:
+    """Whether a failure is told for what it is, as far as the case can tell."""
+    confused = not case.faithful and {kind, expected} <= {FailureKind.MALFORMED, FailureKind.UNAVAILABLE}
+    return kind is expected or confused
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from services.router.endpoints import (
     CloudRuDeployment,
     GigaChatDeployment,
     HttpDeployment,
+    LiteLLMDeployment,
     OpenAIDeployment,
     YandexDeployment,
 )
@@ -77,6 +78,8 @@ class Adapters:
                 return self._gigachat(deployment)
             case YandexDeployment():
                 return self._yandex(deployment)
+            case LiteLLMDeployment():
+                return self._litellm(deployment)
             case _:
                 raise TypeError(f"no adapter speaks to {type(deployment).__name__}")
 
@@ -105,6 +108,13 @@ class Adapters:
         headers = {} if deployment.log_prompts else KEPT_PRIVATE
         endpoint = self._endpoint(deployment, self._yandex_credential(deployment), headers)
         return YandexProvider(deployment, endpoint, self._resolved(deployment.folder))
+
+    def _litellm(self, deployment: LiteLLMDeployment) -> Provider:
+        # Not at the top: it is an extra, slow to import, and reads its surroundings when it is.
+        from services.router.providers.litellm import LiteLLMProvider
+
+        headers = {name: self._resolved(value) for name, value in deployment.headers.items()}
+        return LiteLLMProvider(deployment, self._resolved(deployment.credential or ""), headers)
 
     def _yandex_credential(self, deployment: YandexDeployment) -> Credential:
         if deployment.auth != "metadata":

@@ -36,17 +36,22 @@ SAMPLING: tuple[_Sampling, ...] = get_args(_Sampling)
 def chat_body(prompt: chat_pb2.ChatPrompt, deployment: OpenAIDeployment) -> bytes:
     """The body of a streaming chat completion."""
     profile = PROFILES[deployment.profile]
-    body: dict[str, Any] = dict(deployment.defaults)
-    body.update(_extras(prompt.options, profile))
+    body = {**deployment.defaults, **chat_fields(prompt, profile, deployment.max_tokens_field)}
     body["model"] = deployment.model
-    body["messages"] = [_message(message) for message in prompt.messages]
-    body["stream"] = True
     if deployment.include_usage and profile.stream_options:
         body["stream_options"] = profile.stream_options
     if profile.salts_cache and (tenant := current_identity().tenant_id):
         body["cache_salt"] = _salt(tenant)
-    body.update(_options(prompt.options, deployment.max_tokens_field))
     return orjson.dumps({name: value for name, value in body.items() if name not in profile.withheld})
+
+
+def chat_fields(prompt: chat_pb2.ChatPrompt, profile: Profile, max_tokens_field: str) -> dict[str, Any]:
+    """The fields of a streaming chat completion that come from the caller."""
+    fields: dict[str, Any] = dict(_extras(prompt.options, profile))
+    fields["messages"] = [_message(message) for message in prompt.messages]
+    fields["stream"] = True
+    fields.update(_options(prompt.options, max_tokens_field))
+    return fields
 
 
 def embeddings_body(texts: Sequence[str], deployment: OpenAIDeployment) -> bytes:
