@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-# Read while it is imported: without it the price list is fetched from the Internet.
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+# Read while it is imported or later: its own price list, no .env file of the surroundings, certificates checked.
+os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_MODE="PRODUCTION", SSL_VERIFY="True")
 
 import litellm
 import orjson
