@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmmesh.chat.v1 import chat_pb2
@@ -204,6 +204,7 @@ def test_usage_falls_into_disjoint_buckets(usage, expected):
 counts = st.integers(0, 10**12)
 
 
+@settings(deadline=None)
 @given(prompt=counts, cached=counts, written=counts, completion=counts, reasoning=counts, beside=st.integers(0, 10**6))
 def test_the_buckets_sum_to_what_was_billed(prompt, cached, written, completion, reasoning, beside):
     usage = token_usage(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmmesh.chat.v1 import chat_pb2
@@ -44,6 +44,7 @@ async def test_without_stops_nothing_is_changed():
     assert await cut(["a", "b"], []) == ("ab", END)
 
 
+@settings(deadline=None)
 @given(
     pieces=st.lists(st.text(alphabet="ab", max_size=4), max_size=8),
     stops=st.lists(st.text(alphabet="ab", min_size=1, max_size=4), min_size=1, max_size=3),
