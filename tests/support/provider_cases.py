@@ -20,7 +20,8 @@ from services.router.providers.adapters import opened_providers
 from services.router.providers.provider import Ended, FailureKind, Provider
 from tests.support.scripted_gigachat import GigaChatWire
 from tests.support.scripted_openai import CloudRuWire, OpenAIWire, YandexOpenAIWire
-from tests.support.scripted_provider import ScriptedProvider, Wire, scripted_provider
+from tests.support.scripted_provider import ScriptedProvider, scripted_provider
+from tests.support.scripted_stream import Wire
 from tests.support.scripted_yandex import METADATA, YandexTokenWire, YandexWire
 
 SECRET = "a2V5LWlkOnNlY3JldC1vZi1vdXJz"

@@ -14,7 +14,7 @@ import asyncio
 import random
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -22,17 +22,13 @@ from typing import Any
 import orjson
 import uvloop
 
-from tests.support.provider_script import NEVER, Counters, Script, condition
-from tests.support.scripted_gigachat import GigaChatWire, GigaChatWriter
+from tests.support.provider_script import Counters, Script, condition
 from tests.support.scripted_http import Connection, Received
-from tests.support.scripted_openai import ChunkWriter, OpenAIWire
+from tests.support.scripted_openai import OpenAIWire
 from tests.support.scripted_reply import reply_to
-from tests.support.scripted_yandex import YandexWire, YandexWriter
+from tests.support.scripted_stream import Cut, Wire, Writer, gap_seconds, stream_pieces
 
 REMEMBERED_REQUESTS = 256
-
-Wire = OpenAIWire | GigaChatWire | YandexWire
-Writer = ChunkWriter | GigaChatWriter | YandexWriter
 
 
 @dataclass
@@ -183,7 +179,7 @@ class ScriptedProvider:
         if asked.streams:
             await self._stream(self.wire.writer(reply, asked.tells_usage and not script.omit_usage), peer)
             return
-        await asyncio.sleep(script.ttft_ms / 1000 + len(reply.pieces) * self._gap())
+        await asyncio.sleep(script.ttft_ms / 1000 + len(reply.pieces) * gap_seconds(self.script))
         assert isinstance(self.wire, OpenAIWire), "only streams are spoken here"
         peer.send(200, self.wire.completion(reply))
 
@@ -191,70 +187,17 @@ class ScriptedProvider:
         self._count(open_streams=1)
         peer.start(200, self.wire.stream_type)
         try:
-            async for piece in self._pieces(writer):
-                for part in self._cut(piece):
-                    await peer.write(part)
+            async for piece in stream_pieces(self.script, self.wire, writer):
+                await peer.write(piece)
         except asyncio.CancelledError:
             self._count(open_streams=-1, aborted_streams=1)
             raise
-        except _Cut:
+        except Cut:
             self._count(open_streams=-1)
             peer.cut()
         else:
             self._count(open_streams=-1, finished_streams=1)
             peer.end()
-
-    async def _pieces(self, writer: Writer) -> AsyncIterator[bytes]:
-        """The body of a stream; what needs no wait between goes out as one piece."""
-        if self.script.verbatim:
-            for piece in self._verbatim():
-                yield piece
-            if self.script.stall_after_chunks != NEVER:
-                await asyncio.Event().wait()
-            return
-        ready = [writer.opening()]
-        for number, chunk in enumerate(writer.tokens()):
-            if gap := self.script.ttft_ms / 1000 if number == 0 else self._gap():
-                yield b"".join(ready)
-                ready.clear()
-                await asyncio.sleep(gap)
-            if self._disturbed(number):
-                yield b"".join(ready)
-                ready.clear()
-                yield await self._disturbance(number)
-            ready.append(chunk)
-        ready.append(writer.ending())
-        if not self.script.omit_done:
-            ready.append(self.wire.done)
-        yield b"".join(ready)
-
-    def _cut(self, piece: bytes) -> Iterator[bytes]:
-        """The piece, or as many as the script wants; an empty one would end the body."""
-        size = self.script.piece_bytes or len(piece)
-        return (piece[start : start + size] for start in range(0, len(piece), size or 1))
-
-    def _verbatim(self) -> Iterator[bytes]:
-        body = self.script.verbatim.encode()
-        size = self.script.verbatim_bytes or len(body)
-        return (body[start : start + size] for start in range(0, len(body), size))
-
-    def _disturbed(self, number: int) -> bool:
-        script = self.script
-        knobs = (script.cut_after_chunks, script.stall_after_chunks, script.malformed_chunk, script.error_chunk)
-        return number in knobs
-
-    async def _disturbance(self, number: int) -> bytes:
-        """Do what the script says happens before token `number`."""
-        if number == self.script.cut_after_chunks:
-            raise _Cut
-        if number == self.script.stall_after_chunks:
-            await asyncio.Event().wait()
-        if number == self.script.malformed_chunk:
-            return self.wire.malformed
-        return self.wire.broken(self.script.error_message, self.script.error_code or None)
-
-    def _gap(self) -> float:
-        return 1 / self.script.tokens_per_second if self.script.tokens_per_second else 0
 
     async def _control(self, received: Received, peer: Connection) -> None:
         try:
@@ -280,10 +223,6 @@ class ScriptedProvider:
             for kept in self.requests
         ]
         return {"script": asdict(self.script), "counters": asdict(self.counters), "requests": requests}
-
-
-class _Cut(Exception):
-    """The script says to close the connection here."""
 
 
 @asynccontextmanager
