@@ -57,6 +57,14 @@ clean-data: down ## Stop everything and forget all data
 test: $(VENV) ## Run the tests, all but the slow ones
 	python -m pytest -q -m "not slow" $(ARGS)
 
+.PHONY: test-litellm
+test-litellm: $(VENV) ## Contract suite over the LiteLLM adapter, in an environment beside: its pins contradict the lock
+	uv venv --quiet --allow-existing build/litellm
+	uv pip install --quiet --python build/litellm/bin/python -e '.[router,litellm]' \
+	    httptools hypothesis pytest pytest-asyncio pytest-timeout trustme
+	build/litellm/bin/python -m pytest -q -W default --confcutdir tests/contract \
+	    tests/contract/test_providers.py tests/contract/test_litellm.py -k litellm $(ARGS)
+
 .PHONY: verify
 verify: lint types imports protos-lint protos-breaking protos-drift charts ## Run every static check
 

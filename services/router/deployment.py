@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=128)]
-Reference = Annotated[str, StringConstraints(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$")]
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$", to_lower=True)]
-HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]+$")]
-
-OWN_HEADERS = frozenset({"authorization", "connection", "content-length", "content-type", "host", "transfer-encoding"})
 
 
 class Region(StrEnum):
@@ -98,61 +91,3 @@ class LocalDeployment(Deployment):
 
     adapter: Literal["local"]
     region: Literal[Region.LOCAL] = Region.LOCAL
-
-
-class OpenAIDeployment(Deployment):
-    """A model behind any endpoint that speaks OpenAI's HTTP API."""
-
-    adapter: Literal["openai"]
-    base_url: str
-    """Up to and with the version, such as https://api.openai.com/v1."""
-    credential: Reference | None = None
-    """env:NAME of the variable that holds the bearer token."""
-    optional: bool = False
-    """Leave the deployment out, rather than refuse to start, while its credential is not set."""
-    headers: dict[HeaderName, HeaderValue] = {}
-    """Sent with every request; a value env:NAME is read from that variable."""
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """How this endpoint calls the token limit."""
-    include_usage: bool = True
-    """Ask for token counts at the end of a stream; turn off where the endpoint refuses the option."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _plain_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http or https URL")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("must hold no user, password, query or fragment")
-        return url.rstrip("/")
-
-    @field_validator("headers")
-    @classmethod
-    def _not_ours(cls, headers: dict[str, str]) -> dict[str, str]:
-        if taken := sorted(OWN_HEADERS & headers.keys()):
-            raise ValueError(f"{', '.join(taken)} may not be set here")
-        return headers
-
-    @model_validator(mode="after")
-    def _encrypted_outside(self) -> Self:
-        if self.base_url.startswith("http:") and self.region is not Region.LOCAL and not _is_loopback(self.base_url):
-            raise ValueError("base_url must be https unless region is local")
-        return self
-
-    @model_validator(mode="after")
-    def _optional_for_a_reason(self) -> Self:
-        if self.optional and not self.credential:
-            raise ValueError("optional needs a credential that may be absent")
-        return self
-
-
-AnyDeployment = Annotated[LocalDeployment | OpenAIDeployment, Field(discriminator="adapter")]
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from services.router.deployment import AnyDeployment, Deployment, OpenAIDeployment
+from services.router.deployment import Deployment
+from services.router.endpoints import AnyDeployment, HttpDeployment
 
 REFERENCE = "env:"
 
@@ -33,7 +34,7 @@ class Routes:
 
     deployments: list[Deployment]
     """In the order of the file."""
-    left_out: list[OpenAIDeployment]
+    left_out: list[HttpDeployment]
     """The optional ones whose credential is not set."""
 
 
@@ -48,7 +49,7 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
         raise RoutesInvalid(path, [_one_line(str(fault))]) from None
     read, mistakes = _read(document)
-    left_out = [each for _, each in read if isinstance(each, OpenAIDeployment) and _is_left_out(each, environment)]
+    left_out = [each for _, each in read if isinstance(each, HttpDeployment) and _is_left_out(each, environment)]
     kept = [(index, deployment) for index, deployment in read if deployment not in left_out]
     mistakes.extend(_unset(kept, environment))
     if not kept and not mistakes:
@@ -87,18 +88,16 @@ def _described(index: int, fault: ValidationError) -> Iterator[str]:
         yield f"deployments[{index}]{path}: {error['msg'].removeprefix('Value error, ')}"
 
 
-def _is_left_out(deployment: OpenAIDeployment, environment: Mapping[str, str]) -> bool:
+def _is_left_out(deployment: HttpDeployment, environment: Mapping[str, str]) -> bool:
     return deployment.optional and not resolved(deployment.credential or "", environment)
 
 
 def _unset(read: list[tuple[int, Deployment]], environment: Mapping[str, str]) -> Iterator[str]:
     """Variables the file names that hold nothing."""
     for index, deployment in read:
-        if not isinstance(deployment, OpenAIDeployment):
+        if not isinstance(deployment, HttpDeployment):
             continue
-        named = {"credential": deployment.credential or ""}
-        named.update({f"headers.{name}": value for name, value in deployment.headers.items()})
-        for place, value in named.items():
+        for place, value in deployment.references.items():
             if value and not resolved(value, environment):
                 variable = value.removeprefix(REFERENCE)
                 yield f"deployments[{index}].{place}: {variable} is not set; set it, or mark the deployment optional"

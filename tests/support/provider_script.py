@@ -26,13 +26,22 @@ class Script:
     ttft_ms: float = knob(0.0, "wait between the role-only chunk and the first token")
     tokens_per_second: float = knob(0.0, "speed after the first token; 0 is as fast as it can")
     cached_tokens: int = knob(0, "prompt tokens it says it read from its cache")
+    contradict_usage: bool = knob(False, "tell figures that cannot all be true")
+    reasoning: str = knob("", "what it thinks before it speaks, one word a token")
+    finish_reason: str = knob("", "why it says it ended, in OpenAI's words; by default what is true")
     dimensions: int = knob(8, "length of its vectors")
+    most_texts: int = knob(0, "texts it embeds at once; 0 for any number")
+    authorization: str = knob("", "Authorization header it wants; by default it takes any, or the token it issued")
+    token_seconds: float = knob(1800.0, "life of the tokens it issues")
+    token_status: int = knob(200, "status of its token endpoint")
+    token_ms: float = knob(0.0, "wait before it issues a token")
     fail_status: int = knob(500, "status of a failure")
     fail_next: int = knob(0, "fail this many requests; -1 fails all")
     fail_rate: float = knob(0.0, "share of requests that fail, 0 to 1")
     error_message: str = knob("scripted failure", "text of a failure")
     error_code: str = knob("", "OpenAI's `code` of a failure")
     retry_after: str = knob("", "Retry-After of a failure")
+    too_long: bool = knob(False, "say that the prompt does not fit, in the provider's own way")
     html: bool = knob(False, "answer with a web page and status 200")
     cut_after_chunks: int = knob(NEVER, "close the connection after this many tokens; -1 never")
     stall_after_chunks: int = knob(NEVER, "say nothing more after this many tokens, or after a verbatim body; -1 never")
@@ -40,6 +49,7 @@ class Script:
     error_chunk: int = knob(NEVER, "send an error object inside the stream after this many tokens; -1 never")
     omit_usage: bool = knob(False, "never say what was used")
     omit_done: bool = knob(False, "end the stream without [DONE]")
+    piece_bytes: int = knob(0, "send every stream in pieces of so many bytes; 0 sends chunks whole")
     verbatim: str = knob("", "send exactly this as the body of every stream")
     verbatim_bytes: int = knob(0, "send the verbatim body in pieces of so many bytes; 0 sends it whole")
 
@@ -49,6 +59,7 @@ class Counters:
     """What has happened since the start or the last reset."""
 
     requests: int = 0
+    tokens_issued: int = 0
     failed: int = 0
     open_streams: int = 0
     finished_streams: int = 0

@@ -45,8 +45,11 @@ Handler = Callable[[Received, "Connection"], Awaitable[None]]
 class Connection(asyncio.Protocol):
     """Parses requests and hands each to `handler` in a task, which is cancelled when the peer hangs up."""
 
-    def __init__(self, handler: Handler, lost: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, handler: Handler, made: Callable[[Connection], None], lost: Callable[[Connection], None]
+    ) -> None:
         self._handler = handler
+        self._made = made
         self._lost = lost
         self._received = Received()
         self._body: list[bytes] = []
@@ -58,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._parser = httptools.HttpRequestParser(self)
         self._writable.set()
+        self._made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._task is not None:

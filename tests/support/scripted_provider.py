@@ -1,6 +1,7 @@
-"""A real HTTP server that speaks OpenAI's API and does what it is told: slow, broken, or fast enough for benchmarks.
+"""A real HTTP server that speaks a provider's API and does what it is told: slow, broken, fast enough for benchmarks.
 
-In a test: `async with scripted_provider(ttft_ms=50) as provider:` then `provider.base_url`, `provider.script`.
+In a test: `async with scripted_provider(ttft_ms=50) as provider:` then `provider.base_url`, `provider.script`;
+`wire=` takes another provider's words than OpenAI's, `tls=` a certificate.
 Alone: `python -m tests.support.scripted_provider --port 8099 --ttft-ms 200`; `--help` lists the knobs.
 While it runs: `GET /control` shows knobs, counters and the last requests, `GET /control?wait=open_streams==0` answers
 once that holds, and `POST /control` sets knobs by name; `{"reset": true}` goes back to the start.
@@ -11,8 +12,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -20,9 +22,11 @@ from typing import Any
 import orjson
 import uvloop
 
-from tests.support import scripted_openai as openai
-from tests.support.provider_script import NEVER, Counters, Script, condition
+from tests.support.provider_script import Counters, Script, condition
 from tests.support.scripted_http import Connection, Received
+from tests.support.scripted_openai import OpenAIWire
+from tests.support.scripted_reply import reply_to
+from tests.support.scripted_stream import Cut, Wire, Writer, gap_seconds, stream_pieces
 
 REMEMBERED_REQUESTS = 256
 
@@ -32,9 +36,12 @@ class ScriptedProvider:
     """The server and its controls."""
 
     script: Script
+    wire: Wire = field(default_factory=OpenAIWire)
     counters: Counters = field(default_factory=Counters)
     requests: deque[Received] = field(default_factory=lambda: deque(maxlen=REMEMBERED_REQUESTS))
     base_url: str = ""
+    token: str = ""
+    """The last token issued, and the only one taken; a test may set another to revoke it."""
     _connections: set[Connection] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -66,15 +73,16 @@ class ScriptedProvider:
 
     def connection(self) -> Connection:
         """Make the protocol of a new connection."""
-        connection = Connection(self._serve, self._gone)
-        self._connections.add(connection)
-        self._count(connections=1, open_connections=1)
-        return connection
+        return Connection(self._serve, self._come, self._gone)
 
     def close(self) -> None:
         """Hang up on everybody."""
         for connection in tuple(self._connections):
             connection.cut()
+
+    def _come(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        self._count(connections=1, open_connections=1)
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -91,27 +99,61 @@ class ScriptedProvider:
             await self._control(received, peer)
             return
         self.requests.append(received)
+        task = self.wire.task(received)
+        if task == "token":
+            await self._issue(received, peer)
+            return
         self._count(requests=1)
         if self.script.headers_ms:
             await asyncio.sleep(self.script.headers_ms / 1000)
         if self._fails():
             self._fail(peer)
+        elif task != "health" and not self._knows(received):
+            peer.send(401, self.wire.error(401, f"Invalid key: {received.headers.get('authorization')}"))
         elif self.script.html:
             peer.send(200, b"<html><body>Please log in</body></html>", "text/html; charset=utf-8")
         else:
-            await self._answer(received, peer)
+            await self._answer(task, received, peer)
 
-    async def _answer(self, received: Received, peer: Connection) -> None:
-        match received.method, received.path:
-            case "POST", "/v1/chat/completions":
-                await self._chat(received, peer)
-            case "POST", "/v1/embeddings":
-                peer.send(200, openai.embeddings(received.json(), self.script.dimensions))
-            case "GET", "/v1/models":
-                model = {"id": "scripted", "object": "model", "created": 0, "owned_by": "scripted"}
-                peer.send(200, orjson.dumps({"object": "list", "data": [model]}))
-            case _:
-                peer.send(404, openai.error(404, f"Unknown request URL: {received.method} {received.path}."))
+    async def _issue(self, received: Received, peer: Connection) -> None:
+        """Give a token, unless the script or the request says otherwise."""
+        await asyncio.sleep(self.script.token_ms / 1000)
+        self._count(tokens_issued=1)
+        if self.script.token_status != 200:
+            headers = {"retry-after": self.script.retry_after} if self.script.retry_after else {}
+            echoed = f"Refused: {received.headers.get('authorization')} {received.body.decode()}"
+            peer.send(self.script.token_status, self.wire.error(self.script.token_status, echoed), **headers)
+            return
+        value = f"token-{self.counters.tokens_issued}"
+        try:
+            body = self.wire.token(received, value, self.script.token_seconds)
+        except ValueError as mistake:
+            peer.send(400, self.wire.error(400, str(mistake)))
+            return
+        self.token = value
+        peer.send(200, body)
+
+    def _knows(self, received: Received) -> bool:
+        wanted = f"Bearer {self.token}" if self.wire.tokens_needed else self.script.authorization
+        return not wanted or received.headers.get("authorization") == wanted
+
+    async def _answer(self, task: str, received: Received, peer: Connection) -> None:
+        try:
+            match task:
+                case "chat":
+                    await self._chat(received, peer)
+                case "embeddings":
+                    peer.send(200, self.wire.embeddings(received, self.script))
+                case "models":
+                    model = {"id": "scripted", "object": "model", "created": 0, "owned_by": "scripted"}
+                    peer.send(200, orjson.dumps({"object": "list", "data": [model]}))
+                case "health":
+                    peer.send(200, b"", "text/plain")
+                case _:
+                    message = f"Unknown request URL: {received.method} {received.path}."
+                    peer.send(404, self.wire.error(404, message))
+        except (KeyError, TypeError, ValueError) as mistake:
+            peer.send(400, self.wire.error(400, str(mistake)))
 
     def _fails(self) -> bool:
         if self.script.fail_next:
@@ -123,89 +165,39 @@ class ScriptedProvider:
         script = self.script
         self._count(failed=1)
         headers = {"retry-after": script.retry_after} if script.retry_after else {}
-        body = openai.error(script.fail_status, script.error_message, script.error_code or None)
+        body = self.wire.error(script.fail_status, script.error_message, script.error_code or None)
         peer.send(script.fail_status, body, **headers)
 
     async def _chat(self, received: Received, peer: Connection) -> None:
         script = self.script
-        try:
-            body = openai.chat_body(received.body)
-        except ValueError as mistake:
-            peer.send(400, openai.error(400, str(mistake)))
+        asked = self.wire.asked(received)
+        if script.too_long:
+            status, message, code = self.wire.too_long()
+            peer.send(status, self.wire.error(status, message, code or None))
             return
-        text = openai.message_text(body["messages"][-1]) if script.echo else script.reply
-        reply = openai.reply_to(body, text, script.tool_arguments, script.reply_tokens, script.cached_tokens)
-        if not body.get("stream"):
-            await asyncio.sleep(script.ttft_ms / 1000 + len(reply.pieces) * self._gap())
-            peer.send(200, openai.completion(reply))
+        reply = reply_to(asked, script)
+        if asked.streams:
+            await self._stream(self.wire.writer(reply, asked.tells_usage and not script.omit_usage), peer)
             return
-        include_usage = bool((body.get("stream_options") or {}).get("include_usage")) and not script.omit_usage
-        await self._stream(openai.ChunkWriter(reply, include_usage), include_usage, peer)
+        await asyncio.sleep(script.ttft_ms / 1000 + len(reply.pieces) * gap_seconds(self.script))
+        assert isinstance(self.wire, OpenAIWire), "only streams are spoken here"
+        peer.send(200, self.wire.completion(reply))
 
-    async def _stream(self, writer: openai.ChunkWriter, include_usage: bool, peer: Connection) -> None:
+    async def _stream(self, writer: Writer, peer: Connection) -> None:
         self._count(open_streams=1)
-        peer.start(200, "text/event-stream; charset=utf-8")
+        peer.start(200, self.wire.stream_type)
         try:
-            async for piece in self._pieces(writer, include_usage):
+            async for piece in stream_pieces(self.script, self.wire, writer):
                 await peer.write(piece)
         except asyncio.CancelledError:
             self._count(open_streams=-1, aborted_streams=1)
             raise
-        except _Cut:
+        except Cut:
             self._count(open_streams=-1)
             peer.cut()
         else:
             self._count(open_streams=-1, finished_streams=1)
             peer.end()
-
-    async def _pieces(self, writer: openai.ChunkWriter, include_usage: bool) -> AsyncIterator[bytes]:
-        """The body of a stream; what needs no wait between goes out as one piece."""
-        if self.script.verbatim:
-            for piece in self._verbatim():
-                yield piece
-            if self.script.stall_after_chunks != NEVER:
-                await asyncio.Event().wait()
-            return
-        ready = [writer.role()]
-        for number, chunk in enumerate(writer.tokens()):
-            if gap := self.script.ttft_ms / 1000 if number == 0 else self._gap():
-                yield b"".join(ready)
-                ready.clear()
-                await asyncio.sleep(gap)
-            if self._disturbed(number):
-                yield b"".join(ready)
-                ready.clear()
-                yield await self._disturbance(number)
-            ready.append(chunk)
-        ready.append(writer.finish())
-        if include_usage:
-            ready.append(writer.usage())
-        if not self.script.omit_done:
-            ready.append(b"data: [DONE]\n\n")
-        yield b"".join(ready)
-
-    def _verbatim(self) -> Iterator[bytes]:
-        body = self.script.verbatim.encode()
-        size = self.script.verbatim_bytes or len(body)
-        return (body[start : start + size] for start in range(0, len(body), size))
-
-    def _disturbed(self, number: int) -> bool:
-        script = self.script
-        knobs = (script.cut_after_chunks, script.stall_after_chunks, script.malformed_chunk, script.error_chunk)
-        return number in knobs
-
-    async def _disturbance(self, number: int) -> bytes:
-        """Do what the script says happens before token `number`."""
-        if number == self.script.cut_after_chunks:
-            raise _Cut
-        if number == self.script.stall_after_chunks:
-            await asyncio.Event().wait()
-        if number == self.script.malformed_chunk:
-            return b'data: {"id":"chatcmpl-1","choices":[{"index":0,"del\n\n'
-        return b"data: " + openai.error(500, self.script.error_message, self.script.error_code or None) + b"\n\n"
-
-    def _gap(self) -> float:
-        return 1 / self.script.tokens_per_second if self.script.tokens_per_second else 0
 
     async def _control(self, received: Received, peer: Connection) -> None:
         try:
@@ -214,9 +206,9 @@ class ScriptedProvider:
             if awaited := received.query.get("wait"):
                 await self.until(condition(awaited), float(received.query.get("timeout_s", "5")))
         except TimeoutError:
-            peer.send(504, openai.error(504, "the condition never held"))
+            peer.send(504, OpenAIWire().error(504, "the condition never held"))
         except (KeyError, ValueError, orjson.JSONDecodeError) as mistake:
-            peer.send(400, openai.error(400, str(mistake)))
+            peer.send(400, OpenAIWire().error(400, str(mistake)))
         else:
             peer.send(200, orjson.dumps(self._state()))
 
@@ -233,19 +225,22 @@ class ScriptedProvider:
         return {"script": asdict(self.script), "counters": asdict(self.counters), "requests": requests}
 
 
-class _Cut(Exception):
-    """The script says to close the connection here."""
-
-
 @asynccontextmanager
 async def scripted_provider(
-    script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0, **knobs: Any
+    script: Script | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    wire: Wire | None = None,
+    tls: ssl.SSLContext | None = None,
+    **knobs: Any,
 ) -> AsyncIterator[ScriptedProvider]:
     """Serve for the block; port 0 takes any free one. Leaving hangs up on every open connection."""
-    provider = ScriptedProvider(script or Script())
+    provider = ScriptedProvider(script or Script(), wire or OpenAIWire())
     provider.set(**knobs)
-    server = await asyncio.get_running_loop().create_server(provider.connection, host, port)
-    provider.base_url = f"http://{host}:{server.sockets[0].getsockname()[1]}/v1"
+    server = await asyncio.get_running_loop().create_server(provider.connection, host, port, ssl=tls)
+    scheme = "https" if tls else "http"
+    provider.base_url = f"{scheme}://{host}:{server.sockets[0].getsockname()[1]}{provider.wire.root}"
     try:
         yield provider
     finally:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import orjson
 
 from llmmesh.chat.v1 import chat_pb2
-from services.router.deployment import OpenAIDeployment
+from meshkit.identity import current_identity
+from services.router.endpoints import OpenAIDeployment
+from services.router.providers.profiles import PROFILES, Profile
 
 ROLES = {
     chat_pb2.ROLE_SYSTEM: "system",
@@ -19,8 +22,12 @@ ROLES = {
     chat_pb2.ROLE_TOOL: "tool",
 }
 
-OURS = frozenset({"model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"})
+OURS = frozenset(
+    {"model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "cache_salt"}
+)
 """Fields the caller's extras may not set: they would change who answers, what is billed, or how it is read."""
+
+EFFORTS_WITHOUT_THINKING = ("none", "minimal")
 
 _Sampling = Literal["temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"]
 SAMPLING: tuple[_Sampling, ...] = get_args(_Sampling)
@@ -28,21 +35,42 @@ SAMPLING: tuple[_Sampling, ...] = get_args(_Sampling)
 
 def chat_body(prompt: chat_pb2.ChatPrompt, deployment: OpenAIDeployment) -> bytes:
     """The body of a streaming chat completion."""
-    body: dict[str, Any] = {
-        name: orjson.Fragment(text) for name, text in prompt.options.extra_json.items() if name not in OURS
-    }
+    profile = PROFILES[deployment.profile]
+    body = {**deployment.defaults, **chat_fields(prompt, profile, deployment.max_tokens_field)}
     body["model"] = deployment.model
-    body["messages"] = [_message(message) for message in prompt.messages]
-    body["stream"] = True
-    if deployment.include_usage:
-        body["stream_options"] = {"include_usage": True}
-    body.update(_options(prompt.options, deployment.max_tokens_field))
-    return orjson.dumps(body)
+    if deployment.include_usage and profile.stream_options:
+        body["stream_options"] = profile.stream_options
+    if profile.salts_cache and (tenant := current_identity().tenant_id):
+        body["cache_salt"] = _salt(tenant)
+    return orjson.dumps({name: value for name, value in body.items() if name not in profile.withheld})
+
+
+def chat_fields(prompt: chat_pb2.ChatPrompt, profile: Profile, max_tokens_field: str) -> dict[str, Any]:
+    """The fields of a streaming chat completion that come from the caller."""
+    fields: dict[str, Any] = dict(_extras(prompt.options, profile))
+    fields["messages"] = [_message(message) for message in prompt.messages]
+    fields["stream"] = True
+    fields.update(_options(prompt.options, max_tokens_field))
+    return fields
 
 
 def embeddings_body(texts: Sequence[str], deployment: OpenAIDeployment) -> bytes:
     """The body of an embeddings request."""
-    return orjson.dumps({"model": deployment.model, "input": list(texts), "encoding_format": "float"})
+    several = list(texts) if PROFILES[deployment.profile].texts_per_request > 1 else texts[0]
+    return orjson.dumps({"model": deployment.model, "input": several, "encoding_format": "float"})
+
+
+def _extras(options: chat_pb2.GenerationOptions, profile: Profile) -> Iterator[tuple[str, Any]]:
+    """Further fields of the caller, but for ours."""
+    for name, text in options.extra_json.items():
+        if name == "reasoning_effort" and profile.thinking_switch:
+            yield profile.thinking_switch, orjson.loads(text) not in EFFORTS_WITHOUT_THINKING
+        elif name not in OURS:
+            yield name, orjson.Fragment(text)
+
+
+def _salt(tenant_id: str) -> str:
+    return hashlib.sha256(f"llmmesh cache {tenant_id}".encode()).hexdigest()
 
 
 def _options(options: chat_pb2.GenerationOptions, max_tokens_field: str) -> Iterator[tuple[str, Any]]:

@@ -58,7 +58,7 @@ class FailureKind(StrEnum):
     TOO_LONG = "too_long"
     """The prompt does not fit; a deployment with more context may answer."""
     NOT_FOUND = "not_found"
-    """The provider knows no such model or path: a mistake in the routes, or an id in the request."""
+    """The provider knows no such model, path or option: a mistake in the routes, or something in the request."""
     CREDENTIAL = "credential"
     """Our credential is wrong, or its account is closed."""
     THROTTLED = "throttled"
@@ -71,11 +71,13 @@ class FailureKind(StrEnum):
     """What it says is not the protocol."""
     WARMING = "warming"
     """Its model is still loading."""
+    BUSY = "busy"
+    """It answers as many of us as it may at once; nothing was asked of it."""
 
     @property
     def is_of_the_request(self) -> bool:
         """Whether the failure tells nothing about the deployment's health."""
-        return self in (FailureKind.REFUSED, FailureKind.TOO_LONG, FailureKind.NOT_FOUND, FailureKind.WARMING)
+        return self in _OF_THE_REQUEST
 
     @property
     def reason(self) -> str:
@@ -83,6 +85,9 @@ class FailureKind(StrEnum):
         return _REASONS.get(self, "PROVIDER_UNAVAILABLE")
 
 
+_OF_THE_REQUEST = frozenset(
+    {FailureKind.REFUSED, FailureKind.TOO_LONG, FailureKind.NOT_FOUND, FailureKind.WARMING, FailureKind.BUSY}
+)
 _REASONS = {
     FailureKind.REFUSED: "PROVIDER_REFUSED",
     FailureKind.TOO_LONG: "CONTEXT_TOO_LONG",
@@ -91,6 +96,7 @@ _REASONS = {
     FailureKind.THROTTLED: "RATE_LIMITED",
     FailureKind.TIMEOUT: "PROVIDER_TIMEOUT",
     FailureKind.WARMING: "MODEL_WARMING",
+    FailureKind.BUSY: "RATE_LIMITED",
 }
 
 
@@ -112,6 +118,11 @@ class ProviderFailure(Exception):
         self.retry_after_seconds = retry_after_seconds
         self.public = public
         """What the caller may read about its request: identifiers, or the words of a room of ours."""
+
+
+def unsupported(what: str) -> ProviderFailure:
+    """The failure of a provider that has no such thing as `what` in the request; another one may."""
+    return ProviderFailure(FailureKind.NOT_FOUND, f"cannot be asked for {what}", public=f"no {what}")
 
 
 class Provider(Protocol):

@@ -23,6 +23,9 @@ class EventParser:
     Works on bytes, so a character cut in half is no special case. Comments, ids and event names are dropped.
     """
 
+    foreign_types = frozenset({"application/json", "text/html", "application/xml", "text/xml"})
+    """Content types that are certainly no event stream; some providers name none, or text/plain."""
+
     def __init__(self) -> None:
         self._partial = b""
         self._data: list[bytes] = []

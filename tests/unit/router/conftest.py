@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from services.router.constraints import Limits, Residency
-from services.router.deployment import Capability, DataClass, OpenAIDeployment, Region
+from services.router.deployment import Capability, DataClass, Region
+from services.router.endpoints import OpenAIDeployment
 
 MakeDeployment = Callable[..., OpenAIDeployment]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import yaml
 
-from services.router.deployment import DataClass, LocalDeployment, OpenAIDeployment
+from services.router.deployment import DataClass, LocalDeployment
+from services.router.endpoints import OpenAIDeployment
 from services.router.routes import RoutesInvalid, load_routes
 
 LOCAL = "{adapter: local, name: ours, provider: local, model: m, serves: m, context_tokens: 100}"
@@ -39,6 +42,28 @@ def mistakes(path: Path, **environment: str) -> list[str]:
 def test_the_default_routes_are_valid_without_any_credential():
     deployments = load_routes(Path("deploy/local/routes.yaml"), {}).deployments
     assert [each.name for each in deployments] == ["local/smollm2-135m", "local/multilingual-e5-small"]
+
+
+def test_every_example_of_the_default_routes_is_valid_once_it_is_uncommented(write):
+    text = Path("deploy/local/routes.yaml").read_text()
+    examples = re.findall(r"^  # (- name:.*\n(?:  #   .*\n)+)", text, flags=re.MULTILINE)
+    entries = [yaml.safe_load(re.sub("^  # ", "", example, flags=re.MULTILINE))[0] for example in examples]
+    # Neither the extra nor the bundle is on every machine.
+    entries = [each for each in entries if each["adapter"] != "litellm"]
+    for each in entries:
+        each.pop("ca_file", None)
+    path = write(yaml.safe_dump({"deployments": entries}))
+    references = set(re.findall(r"env:(\w+)", text))
+    assert {each.name for each in load_routes(path, dict.fromkeys(references, "x")).deployments} == {
+        "openai/gpt-5-mini",
+        "gigachat/GigaChat-2-Pro",
+        "yandex/yandexgpt",
+        "yandex/qwen3-235b",
+        "dashscope-beijing/qwen-plus",
+        "dashscope-singapore/qwen-plus",
+        "cloudru/qwen3-coder",
+        "vllm/qwen3-32b",
+    }
 
 
 def test_our_own_machines_may_hold_everything_and_clouds_only_little(write):

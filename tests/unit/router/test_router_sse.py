@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.router.providers import sse
@@ -36,6 +36,7 @@ def test_the_last_event_needs_no_blank_line():
     assert parsed(b"data: a\n\ndata: [DONE]") == [b"a", b"[DONE]"]
 
 
+@settings(deadline=None)
 @given(
     texts=st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"])), max_size=5),
     end=st.sampled_from(["\n", "\r\n", "\r"]),

@@ -1,4 +1,4 @@
-"""OpenAI's error replies: what to do about each, and what of their text may be kept."""
+"""Error replies: what to do about each, and what of their text may be kept."""
 
 from __future__ import annotations
 
@@ -27,9 +27,19 @@ _BY_STATUS = {
     429: FailureKind.THROTTLED,
     504: FailureKind.TIMEOUT,
 }
-_TOO_LONG = re.compile(r"context_length_exceeded|maximum context length", re.IGNORECASE)
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|maximum context length|range of input length"
+    r"|\btokens?\b.{0,80}\b(?:exceed|no more than|at most|limit)|exceed.{0,80}\btokens?\b",
+    re.IGNORECASE,
+)
+"""How OpenAI and vLLM, DashScope, and the others say it."""
+_ACCOUNT_CLOSED = frozenset({"insufficient_quota", "billing_hard_limit_reached", "Arrearage"})
+"""Codes that look like refusals or throttling but hold until somebody pays."""
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.\[\]-]{0,63}")
 _WORD = re.compile(r"\w+")
+_OPAQUE = re.compile(r"[\w+/=.:~-]{20,}")
+"""Keys, tokens, ids and addresses: providers like to quote those, too."""
 _ESCAPED = re.compile(r"\\u[0-9a-fA-F]{4}")
 
 
@@ -38,9 +48,7 @@ def http_failure(
 ) -> ProviderFailure:
     """What an HTTP error means. Its message is fit for logs: short, and without any word of the prompt."""
     error = _error_object(body)
-    kind = _BY_STATUS.get(status, FailureKind.UNAVAILABLE)
-    if kind is FailureKind.REFUSED and _TOO_LONG.search(f"{error.get('code')} {error.get('message')}"):
-        kind = FailureKind.TOO_LONG
+    kind = _kind(status, error)
     return ProviderFailure(
         kind,
         _log_line(kind, error, prompt),
@@ -50,13 +58,22 @@ def http_failure(
     )
 
 
+def _kind(status: int, error: dict[str, Any]) -> FailureKind:
+    kind = _BY_STATUS.get(status, FailureKind.UNAVAILABLE)
+    if _ACCOUNT_CLOSED & {str(error.get("code")), str(error.get("type"))}:
+        return FailureKind.CREDENTIAL
+    if kind is FailureKind.REFUSED and _TOO_LONG.search(f"{error.get('code')} {error.get('message')}"):
+        return FailureKind.TOO_LONG
+    return kind
+
+
 def embedded_failure(error: Any) -> ProviderFailure:
     """What an error object inside a stream means; a status in its code counts as one."""
     error = error if isinstance(error, dict) else {}
-    code = error.get("code")
-    status = code if isinstance(code, int) else 0
+    codes = (error.get(name) for name in ("code", "httpCode", "status"))
+    status = next((code for code in codes if isinstance(code, int)), 0)
     return ProviderFailure(
-        _BY_STATUS.get(status, FailureKind.UNAVAILABLE),
+        _kind(status, error),
         f"sent an error inside the stream: {_identifiers(error) or 'no code'}",
         status=str(status or ""),
         public=_identifiers(error),
@@ -71,7 +88,26 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             return float(value) * unit
         if value and (until := _date(value)):
             return max(0.0, (until - datetime.now(UTC)).total_seconds())
-    return None
+    return _until_reset(headers)
+
+
+def _until_reset(headers: Mapping[str, str]) -> float | None:
+    """Seconds until a limit that is used up, told in OpenAI's own headers, is free again."""
+    waits = [
+        _duration(headers.get(f"x-ratelimit-reset-{limited}", ""))
+        for limited in ("requests", "tokens")
+        if headers.get(f"x-ratelimit-remaining-{limited}") == "0"
+    ]
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _duration(text: str) -> float | None:
+    """Seconds of a duration such as 1s, 6m0s or 120ms."""
+    parts = _DURATION.fullmatch(text.strip())
+    if not text.strip() or not parts:
+        return None
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in parts.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
 
 
 def _date(value: str) -> datetime | None:
@@ -111,7 +147,7 @@ def _without_prompt(message: str, prompt: chat_pb2.ChatPrompt | None) -> str:
     if prompt is None:
         return "text withheld"
     said = "\n".join(_texts(prompt)).lower()
-    legible = _ESCAPED.sub("…", message[:KEPT_CHARACTERS])
+    legible = _ESCAPED.sub("…", _OPAQUE.sub("…", message)[:KEPT_CHARACTERS])
     return _WORD.sub(lambda word: "…" if word[0].lower() in said else word[0], legible)
 
 

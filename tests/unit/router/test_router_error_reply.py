@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from llmmesh.chat.v1 import chat_pb2
-from services.router.providers.openai_error import http_failure, retry_after
+from services.router.providers.error_reply import http_failure, retry_after
 from services.router.providers.provider import FailureKind
 
 PROMPT = chat_pb2.ChatPrompt(
@@ -95,6 +95,23 @@ def test_an_error_without_an_error_object_is_understood_all_the_same(body):
 )
 def test_retry_after_in_seconds(headers, seconds):
     assert retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"),
+    [("1s", 1), ("6m0s", 360), ("120ms", 0.12), ("1h2m3.5s", 3723.5), ("soon", None), ("", None)],
+)
+def test_a_limit_that_is_used_up_says_when_it_is_free_again(reset, seconds):
+    used_up = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": reset}
+    left = {"x-ratelimit-remaining-requests": "9", "x-ratelimit-reset-requests": "8h"}
+    assert retry_after({**used_up, **left}) == seconds
+    assert retry_after({**used_up, "retry-after": "5"}) == 5
+
+
+def test_the_log_line_holds_no_key_even_if_the_provider_quotes_it():
+    quoted = failure(400, "Bad header 'Bearer sk-live-0123456789abcdef0123456789' sent")
+    assert "0123456789" not in str(quoted)
+    assert "Bad header" in str(quoted)
 
 
 def test_retry_after_as_a_date():

@@ -1,17 +1,20 @@
-"""OpenAI's chunks, figures and vectors, read into the mesh's words."""
+"""Streams of chunks, figures and vectors, read into the mesh's words. Other shapes are put in OpenAI's first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import orjson
 
 from llmmesh.chat.v1 import chat_pb2
 from services.router.deltas import append, says_something
-from services.router.providers.openai_error import embedded_failure
+from services.router.providers.error_reply import embedded_failure
+from services.router.providers.json_lines import LineParser
 from services.router.providers.provider import Embedded, Ended, FailureKind, ProviderFailure
 from services.router.providers.sse import EventParser, EventTooLarge
+
+Chunk: TypeAlias = dict[str, Any]
 
 DONE = b"[DONE]"
 LARGEST_COUNT = 2**30
@@ -27,10 +30,13 @@ FINISH_REASONS = {
 
 
 class AnswerReader:
-    """Reads one event stream; remembers how the answer ended and what it used."""
+    """Reads one stream, `as_openai` chunk by chunk; remembers how the answer ended and what it used."""
 
-    def __init__(self) -> None:
-        self._events = EventParser()
+    def __init__(
+        self, events: EventParser | LineParser | None = None, as_openai: Callable[[Chunk], Chunk] | None = None
+    ) -> None:
+        self._events = events or EventParser()
+        self._as_openai = as_openai
         self.finish_reason: chat_pb2.FinishReason.ValueType = chat_pb2.FINISH_REASON_UNSPECIFIED
         self.done = False
         self._usage: chat_pb2.TokenUsage | None = None
@@ -40,6 +46,15 @@ class AnswerReader:
     def finished(self) -> bool:
         """Whether the answer is whole: the provider said why it ended, or that nothing more comes."""
         return self.done or self.finish_reason != chat_pb2.FINISH_REASON_UNSPECIFIED
+
+    def expect(self, content_type: str) -> None:
+        """Check that a body of `content_type` can be a stream.
+
+        Raises:
+            ProviderFailure: If it is something else, such as a page of a proxy.
+        """
+        if content_type in self._events.foreign_types:
+            raise ProviderFailure(FailureKind.MALFORMED, f"answered with {content_type}, not a stream")
 
     def feed(self, received: bytes) -> Iterator[chat_pb2.Delta]:
         """What the answer says in the bytes received, as one piece if anything; no bytes are the end of the stream.
@@ -81,21 +96,28 @@ class AnswerReader:
             self.done = True
         if self.done:
             return
-        chunk = decoded(payload)
+        try:
+            self._read_chunk(decoded(payload), said)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise ProviderFailure(FailureKind.MALFORMED, "sent a chunk of another shape than its protocol's") from None
+
+    def _read_chunk(self, chunk: Chunk, said: chat_pb2.Delta) -> None:
+        if self._as_openai:
+            chunk = self._as_openai(chunk)
         if chunk.get("error"):
             raise embedded_failure(chunk["error"])
         if usage := token_usage(chunk.get("usage")):
             self._usage = usage
-        try:
-            self._read_choice(chunk, said)
-        except (AttributeError, TypeError, ValueError):
-            raise ProviderFailure(FailureKind.MALFORMED, "sent a chunk of another shape than OpenAI's") from None
+        self._read_choice(chunk, said)
 
     def _read_choice(self, chunk: dict[str, Any], said: chat_pb2.Delta) -> None:
         choice = _first_choice(chunk)
         if choice is None:
             return
-        if word := choice.get("finish_reason"):
+        word = choice.get("finish_reason")
+        if word == "error":
+            raise ProviderFailure(FailureKind.UNAVAILABLE, "gave up: finish_reason 'error'")
+        if word:
             self.finish_reason = FINISH_REASONS.get(word, chat_pb2.FINISH_REASON_STOP)
         if delta := choice.get("delta"):
             append(said, self._delta(delta))

@@ -6,12 +6,12 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmmesh.chat.v1 import chat_pb2
 from services.router.deltas import append
-from services.router.providers.openai_answer import AnswerReader, embedded, token_usage
+from services.router.providers.answer_reader import AnswerReader, embedded, token_usage
 from services.router.providers.provider import FailureKind, ProviderFailure
 
 
@@ -204,6 +204,7 @@ def test_usage_falls_into_disjoint_buckets(usage, expected):
 counts = st.integers(0, 10**12)
 
 
+@settings(deadline=None)
 @given(prompt=counts, cached=counts, written=counts, completion=counts, reasoning=counts, beside=st.integers(0, 10**6))
 def test_the_buckets_sum_to_what_was_billed(prompt, cached, written, completion, reasoning, beside):
     usage = token_usage(

@@ -1,0 +1,221 @@
+"""HTTP as every adapter speaks it: deadlines, credentials, streams read to their end, each way to fail named."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+from llmmesh.chat.v1 import chat_pb2
+from meshkit.deadline import time_left
+from services.router.deployment import TimeLimits
+from services.router.providers.answer_reader import AnswerReader, decoded
+from services.router.providers.credentials import Credential
+from services.router.providers.error_reply import http_failure
+from services.router.providers.provider import AnswerEvent, FailureKind, ProviderFailure
+
+LARGEST_BODY_BYTES = 128 * 1024 * 1024
+LARGEST_ERROR_BYTES = 64 * 1024
+ERROR_SECONDS = 5.0
+FETCH_SECONDS = 10.0
+"""Longest request for a token."""
+HEALTH_SECONDS = 2.0
+FIGURES_SECONDS = 2.0
+"""Longest wait for the token counts that follow an answer."""
+TAIL_SECONDS = 0.05
+"""Longest wait for the end of a stream after [DONE]: a connection read to its end can be used again."""
+
+UNAUTHORIZED = 401
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Connections, and the authorities whose certificates are believed; None for the system's."""
+
+    http: aiohttp.ClientSession
+    trust: ssl.SSLContext | None = None
+
+    @asynccontextmanager
+    async def requested(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout: aiohttp.ClientTimeout
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response, whatever its status; leaving the block before its end closes the connection."""
+        with _as_failures():
+            response = await self.http.request(
+                method,
+                url,
+                data=body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                ssl=self.trust or True,
+            )
+            try:
+                yield response
+            finally:
+                response.close()
+
+    async def fetched(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | dict[str, str] | None
+    ) -> dict[str, Any]:
+        """The JSON object that answers a small request of our own, such as for a token.
+
+        Raises:
+            ProviderFailure: If it does not come.
+        """
+        data = orjson.dumps(body) if isinstance(body, dict) else body
+        timeout = aiohttp.ClientTimeout(total=time_left(at_most=FETCH_SECONDS))
+        async with self.requested(method, url, headers, data, timeout) as response:
+            if response.status != 200:
+                raise _refused_us(http_failure(response.status, response.headers, b"", None))
+            return decoded(await _read(response, LARGEST_ERROR_BYTES))
+
+
+class Endpoint:
+    """One HTTP API, called with our credential and under a deployment's time limits."""
+
+    def __init__(
+        self, base_url: str, wire: Wire, credential: Credential, headers: Mapping[str, str], limits: TimeLimits
+    ) -> None:
+        self._base_url = base_url
+        self._wire = wire
+        self._credential = credential
+        self._limits = limits
+        # Compressed answers would arrive in blocks, not in tokens.
+        self._headers = {**headers, "content-type": "application/json", "accept-encoding": "identity"}
+
+    async def stream(
+        self, path: str, body: bytes, prompt: chat_pb2.ChatPrompt, reader: AnswerReader
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """Post a prompt and read the answer as it comes; closing hangs up."""
+        async with self._posted(path, body, prompt) as response:
+            reader.expect(response.content_type)
+            with _forgiven(reader):
+                async with aclosing(_received(response, reader, self._figures_seconds())) as pieces:
+                    async for received in pieces:
+                        for delta in reader.feed(received):
+                            yield delta
+            yield reader.ended()
+
+    async def answer(self, path: str, body: bytes) -> dict[str, Any]:
+        """Post something and read the JSON object that answers it."""
+        async with self._posted(path, body, None) as response:
+            return decoded(await _read(response, LARGEST_BODY_BYTES))
+
+    async def healthy(self, url: str) -> bool:
+        """Whether a GET of `url` succeeds, within two seconds."""
+        timeout = aiohttp.ClientTimeout(total=time_left(at_most=HEALTH_SECONDS))
+        try:
+            async with self._wire.requested("GET", url, self._headers, None, timeout) as response:
+                return response.status == 200
+        except ProviderFailure:
+            return False
+
+    def _figures_seconds(self) -> float:
+        """Shorter than the silence that would count as a broken stream."""
+        return min(FIGURES_SECONDS, self._limits.idle_chunk_seconds / 2)
+
+    @asynccontextmanager
+    async def _posted(
+        self, path: str, body: bytes, prompt: chat_pb2.ChatPrompt | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The good response to a POST; asked once more when our token was refused but another can be had."""
+        authorization = await self._credential.authorization()
+        async with self._requested(path, body, authorization) as response:
+            if response.status != UNAUTHORIZED or not await self._credential.renew(authorization):
+                await _require_good(response, prompt)
+                yield response
+                return
+        async with self._requested(path, body, await self._credential.authorization()) as response:
+            await _require_good(response, prompt)
+            yield response
+
+    @asynccontextmanager
+    async def _requested(self, path: str, body: bytes, authorization: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        limits = self._limits
+        timeout = aiohttp.ClientTimeout(total=time_left(at_most=limits.answer_seconds), connect=limits.connect_seconds)
+        headers = {**self._headers, "authorization": authorization} if authorization else self._headers
+        async with self._wire.requested("POST", self._base_url + path, headers, body, timeout) as response:
+            yield response
+
+
+def _refused_us(failure: ProviderFailure) -> ProviderFailure:
+    """The failure of a request of our own: the caller's is not at fault in it."""
+    if failure.kind.is_of_the_request:
+        failure.kind = FailureKind.CREDENTIAL
+    return failure
+
+
+async def _require_good(response: aiohttp.ClientResponse, prompt: chat_pb2.ChatPrompt | None) -> None:
+    if response.status != 200:
+        raise http_failure(response.status, response.headers, await _error_body(response), prompt)
+
+
+async def _received(
+    response: aiohttp.ClientResponse, reader: AnswerReader, figures_seconds: float
+) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives, up to [DONE]; or to its end, which is told as no bytes.
+
+    Once the answer is whole, only its figures are missing: they are waited for no longer than `figures_seconds`.
+    """
+    while True:
+        async with asyncio.timeout(figures_seconds if reader.finished else None):
+            received = await response.content.readany()
+        yield received
+        if reader.done:
+            await _read_tail(response)
+        if reader.done or not received:
+            return
+
+
+async def _read_tail(response: aiohttp.ClientResponse) -> None:
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(TAIL_SECONDS):
+            async for _ in response.content.iter_any():
+                pass
+
+
+async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+    """The beginning of what the provider says about its failure; empty when even that fails."""
+    try:
+        async with asyncio.timeout(ERROR_SECONDS):
+            return await _read(response, LARGEST_ERROR_BYTES)
+    except (TimeoutError, aiohttp.ClientError):
+        return b""
+
+
+async def _read(response: aiohttp.ClientResponse, at_least: int) -> bytes:
+    """The body, or its beginning: reading stops once `at_least` bytes are there."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) >= at_least:
+            break
+    return bytes(body)
+
+
+@contextmanager
+def _forgiven(reader: AnswerReader) -> Iterator[None]:
+    """Let a stream break once the answer is whole: only its figures may be missing."""
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, ProviderFailure):
+        if not reader.finished:
+            raise
+
+
+@contextmanager
+def _as_failures() -> Iterator[None]:
+    """Name every way the connection can fail."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise ProviderFailure(FailureKind.TIMEOUT, f"took too long: {type(error).__name__}") from None
+    except aiohttp.ClientError as error:
+        raise ProviderFailure(FailureKind.UNAVAILABLE, f"connection failed: {type(error).__name__}") from None
