@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import error_reason
-from meshkit.identity import Identity, acting_as
+from meshkit.identity import NOBODY, Identity, acting_as
 from services.cache.exact import exact_store
 from tests.support.cache_calls import EXACT, SEMANTIC, answer, lookup, message, prompt, store
 
@@ -241,7 +241,7 @@ async def test_only_an_admin_purges_another_tenant(stub: Any) -> None:
 
 
 async def test_a_call_without_a_tenant_is_refused(stub: Any) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    with acting_as(NOBODY), pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.LookupAnswer(lookup(prompt()))
     assert error_reason(caught.value) == "CREDENTIAL_INVALID"
 
