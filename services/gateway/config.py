@@ -53,7 +53,7 @@ class GatewayConfig(ServiceSettings):
     guard_policy_max_stale_seconds: float = Field(default=60.0, ge=0)
     """How long cached answers are served while the guard is away."""
 
-    record_flush_seconds: float = Field(default=0.05, gt=0)
+    record_flush_seconds: float = Field(default=0.2, gt=0)
     """How long usage rows and audit events wait for company."""
     record_capacity: int = Field(default=50_000, ge=1)
     """Usage rows and audit events kept while billing is away, each."""

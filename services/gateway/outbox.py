@@ -46,6 +46,7 @@ class Outbox(Generic[Item]):
 
     def __init__(self, name: str, send: Callable[[Sequence[Item]], Awaitable[None]], limits: OutboxLimits) -> None:
         self._name = name
+        self._length = OUTBOX_LENGTH.labels(name)
         self._send = send
         self._limits = limits
         self._items: deque[Item] = deque()
@@ -66,7 +67,7 @@ class Outbox(Generic[Item]):
         self._items.append(item)
         self._filled.set()
         self._emptied.clear()
-        OUTBOX_LENGTH.labels(self._name).set(len(self))
+        self._length.set(len(self))
         return True
 
     async def run(self) -> None:
@@ -135,7 +136,7 @@ class Outbox(Generic[Item]):
             await self._deliver([item])
 
     def _settle_length(self) -> None:
-        OUTBOX_LENGTH.labels(self._name).set(len(self))
+        self._length.set(len(self))
         if not len(self):
             self._emptied.set()
 
