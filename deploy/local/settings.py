@@ -81,6 +81,11 @@ class LocalSettings:
         return self.var / "data"
 
     @property
+    def cache(self) -> Path:
+        """What a start leaves so that the next one is quicker; may be deleted."""
+        return self.var / "cache"
+
+    @property
     def supervisor_socket(self) -> Path:
         """Where the supervisor takes orders."""
         return self.run / "supervisor.sock"

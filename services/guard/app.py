@@ -10,6 +10,7 @@ from meshkit.log import get_logger
 from meshkit.server import Mount, running
 from services.guard.cascade import Cascade
 from services.guard.config import GuardConfig
+from services.guard.kept import Kept
 from services.guard.packfiles import PacksInvalid
 from services.guard.policy import Policy, load_policy
 from services.guard.servicer import GuardServicer
@@ -34,7 +35,7 @@ async def guard(config: GuardConfig) -> AsyncIterator[int]:
 
 def _policy(config: GuardConfig) -> Policy:
     try:
-        policy = load_policy(config.packs)
+        policy = load_policy(config.packs, Kept(config.cache))
     except PacksInvalid as error:
         for mistake in error.mistakes:
             log.error("pack_mistake", mistake=mistake)

@@ -17,6 +17,8 @@ class GuardConfig(ServiceSettings):
 
     packs: DirectoryPath = Path(__file__).parent / "packs"
     """Folder of the rule packs (*.yaml); one mistake in any of them and the guard does not start."""
+    cache: Path | None = None
+    """Folder for what start-up compiles, so that the next start is quick; empty keeps nothing."""
     longest_text_characters: int = Field(default=2_000_000, gt=0)
     """Longest prompt, all its messages together, and longest text to try."""
     longest_answer_characters: int = Field(default=4_000_000, gt=0)

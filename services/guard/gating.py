@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from services.guard.folding import fold
-from services.guard.matching import PresenceMatcher
+from services.guard.matching import Compile, PresenceMatcher
 from services.guard.phrases import SYNTAX
 
 MOST_HEADS = 100
@@ -31,7 +31,7 @@ Heads = tuple[set[bytes], set[bytes]]
 class Gate:
     """Tells of many phrases which a text may hold."""
 
-    def __init__(self, phrases: Sequence[Sequence[bytes]]) -> None:
+    def __init__(self, phrases: Sequence[Sequence[bytes]], compiled: Compile) -> None:
         """Each phrase comes as its parts."""
         numbers: dict[frozenset[bytes], int] = {}
         self._needs: list[set[int]] = []
@@ -46,8 +46,9 @@ class Gate:
         for part, number in numbers.items():
             for head in part:
                 parts_of[head].add(number)
-        self._matcher = PresenceMatcher(list(parts_of))
-        self._parts = list(parts_of.values())
+        literals = sorted(parts_of)  # the same order at every start, so that the compiled literals are found again
+        self._matcher = PresenceMatcher(literals, compiled)
+        self._parts = [parts_of[literal] for literal in literals]
 
     def open_for(self, folded: bytes) -> list[int]:
         """The numbers of the phrases that the text may hold."""
@@ -62,7 +63,7 @@ class Gate:
 @cache
 def heads(part: bytes) -> frozenset[bytes]:
     """Beginnings, each after a space, one of which every match of the part has; empty when nothing is known of them."""
-    growing, closed = _Reader(part).alternatives()
+    growing, closed = _Reader(SYNTAX.findall(part)).alternatives()
     found = closed | {head.rstrip() + b" " for head in growing}
     return frozenset() if b"" in found or b" " in found else frozenset(b" " + head for head in found)
 
@@ -70,8 +71,8 @@ def heads(part: bytes) -> frozenset[bytes]:
 class _Reader:
     """Reads the language of phrases just far enough to know how a match begins."""
 
-    def __init__(self, source: bytes) -> None:
-        self._tokens = [*SYNTAX.findall(source), b""]
+    def __init__(self, tokens: Sequence[bytes]) -> None:
+        self._tokens = [*tokens, b""]
         self._next = 0
 
     def alternatives(self) -> Heads:
@@ -97,12 +98,19 @@ class _Reader:
 
     def _element(self, token: bytes) -> Heads:
         if token in (b"(", b"(?:"):
-            inside = self.alternatives()
-            self._take(b")")
-            return inside
+            return _group(self._inside())
         if token == b" " or token.isalnum() or token >= b"\x80":
             return {token}, set()
         return set(), {b""}
+
+    def _inside(self) -> tuple[bytes, ...]:
+        """What stands up to the end of a group, its bracket taken too."""
+        start, depth = self._next, 1
+        while depth:
+            token = self._tokens[self._next]
+            depth += (token in (b"(", b"(?:")) - (token in (b")", b""))
+            self._next += 1
+        return tuple(self._tokens[start : self._next - 1])
 
     def _quantified(self, without: set[bytes], once: set[bytes], closed: set[bytes]) -> Heads:
         token = self._tokens[self._next]
@@ -120,6 +128,12 @@ class _Reader:
             return False
         self._next += 1
         return True
+
+
+@cache
+def _group(tokens: tuple[bytes, ...]) -> Heads:
+    """How a group may begin: phrases share their packs' words, and so most of their groups."""
+    return _Reader(tokens).alternatives()
 
 
 def _cut(found: set[bytes]) -> Heads:

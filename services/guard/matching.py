@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import hyperscan
@@ -33,6 +33,10 @@ class Expression(NamedTuple):
         return flags | (hyperscan.HS_FLAG_SINGLEMATCH if self.once else hyperscan.HS_FLAG_SOM_LEFTMOST)
 
 
+Compile = Callable[[Sequence[Expression], int], hyperscan.Database]
+"""Makes the database of expressions for one mode, or finds it where it is kept."""
+
+
 class Event(NamedTuple):
     """A match: which expression, and where. One expression has one event for every possible end."""
 
@@ -56,8 +60,8 @@ class ExpressionInvalid(ValueError):
 class BlockMatcher:
     """Finds expressions in whole texts."""
 
-    def __init__(self, expressions: Sequence[Expression]) -> None:
-        self._database = compile_database(expressions, BLOCK)
+    def __init__(self, expressions: Sequence[Expression], compiled: Compile) -> None:
+        self._database = compiled(expressions, BLOCK)
 
     def scan(self, folded: bytes) -> Matches:
         """The matches, at most MOST_EVENTS of each expression."""
@@ -83,8 +87,8 @@ class _FewOfEach:
 class PresenceMatcher:
     """Tells which of many literals are in a text, wherever."""
 
-    def __init__(self, literals: Sequence[bytes]) -> None:
-        self._database = compile_database([Expression(re.escape(literal), once=True) for literal in literals], BLOCK)
+    def __init__(self, literals: Sequence[bytes], compiled: Compile) -> None:
+        self._database = compiled([Expression(re.escape(literal), once=True) for literal in literals], BLOCK)
         self._found: list[int] = []
 
     def present(self, folded: bytes) -> list[int]:
@@ -100,8 +104,8 @@ class PresenceMatcher:
 class StreamMatcher:
     """Finds expressions in texts that arrive in pieces."""
 
-    def __init__(self, expressions: Sequence[Expression]) -> None:
-        self._database = compile_database(expressions, STREAM)
+    def __init__(self, expressions: Sequence[Expression], compiled: Compile) -> None:
+        self._database = compiled(expressions, STREAM)
 
     def open(self) -> OpenStream:
         """Start on a new text; close it, or its memory is lost."""

@@ -9,7 +9,7 @@ from functools import cached_property
 from services.guard.checksums import CHECKS
 from services.guard.encodings import ENCODINGS
 from services.guard.gating import Gate, windows
-from services.guard.matching import BlockMatcher, Expression, Matches
+from services.guard.matching import BlockMatcher, Compile, Expression, Matches
 from services.guard.phrases import Locator, Words, fold_pattern, parts
 from services.guard.rules import Category, Rule
 from services.guard.unwrapping import Sighting, View, unwrap
@@ -43,9 +43,18 @@ class LoadedRule:
             Expression(fold_pattern(each), case_sensitive=rule.case_sensitive) for each in rule.patterns
         ]
         self.phrases = [Phrase(self, each, words) for each in rule.phrases]
-        excuses = (*rule.unless, *unless)
-        self._excuses = Locator(excuses, words) if excuses else None
+        self._excuse_phrases = (*rule.unless, *unless)
+        self._words = words
         self._check = CHECKS[rule.check] if rule.check else None
+
+    @cached_property
+    def excuses(self) -> Locator | None:
+        """What finds the innocent phrases.
+
+        Raises:
+            PhraseInvalid: If one of them cannot be read.
+        """
+        return Locator(self._excuse_phrases, self._words) if self._excuse_phrases else None
 
     def confirmed(self, folded: bytes, start: int, end: int) -> Span | None:
         """The genuine part of what a pattern or phrase matched, if there is one."""
@@ -57,10 +66,10 @@ class LoadedRule:
         return None if self._excused(folded, start, end) else (start, end)
 
     def _excused(self, folded: bytes, start: int, end: int) -> bool:
-        if self._excuses is None:
+        if self.excuses is None:
             return False
         first = max(0, start - EXCUSE_REACH)
-        near = self._excuses.find(folded[first : end + EXCUSE_REACH].lower())
+        near = self.excuses.find(folded[first : end + EXCUSE_REACH].lower())
         return any(first + excuse[0] <= end and first + excuse[1] >= start for excuse in near)
 
     def finding(self, start: int, end: int) -> Finding:
@@ -89,14 +98,14 @@ class PatternScanner:
 
     layer = LAYER
 
-    def __init__(self, rules: Sequence[LoadedRule], direction: Direction) -> None:
+    def __init__(self, rules: Sequence[LoadedRule], direction: Direction, compiled: Compile) -> None:
         applying = [loaded for loaded in rules if loaded.rule.applies_to(direction)]
         self._rules = [loaded for loaded in applying for _ in loaded.expressions]
         self._phrases = [phrase for loaded in applying for phrase in loaded.phrases]
         triggers = [Expression(encoding.trigger, once=not encoding.located) for encoding in ENCODINGS]
         expressions = [expression for loaded in applying for expression in loaded.expressions]
-        self._matcher = BlockMatcher([*expressions, *triggers])
-        self._gate = Gate([phrase.parts for phrase in self._phrases]) if self._phrases else None
+        self._matcher = BlockMatcher([*expressions, *triggers], compiled)
+        self._gate = Gate([phrase.parts for phrase in self._phrases], compiled) if self._phrases else None
 
     def scan(self, text: str, *, attacks: bool = True) -> list[Finding]:
         """Everything found in the text, as written and decoded; without `attacks`, only what concerns its data."""

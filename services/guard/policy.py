@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.guard.folding import FOLDING_VERSION
-from services.guard.matching import BlockMatcher, ExpressionInvalid, is_longer_than
+from services.guard.kept import Kept
+from services.guard.matching import BlockMatcher, ExpressionInvalid, compile_database, is_longer_than
 from services.guard.packfiles import PackFile, PacksInvalid, read_packs
 from services.guard.patterns import LoadedRule, PatternScanner
 from services.guard.phrases import PhraseInvalid, expand
 from services.guard.rules import Rule
 from services.guard.stream import AnswerRules
 from services.guard.verdict import Direction
+
+NOWHERE = Kept(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +31,21 @@ class Policy:
     answers: AnswerRules
 
 
-def load_policy(directory: Path) -> Policy:
-    """Read, compile and test the packs of a directory.
+def load_policy(directory: Path, kept: Kept = NOWHERE) -> Policy:
+    """Read, compile and test the packs of a directory; what `kept` has seen before is neither compiled nor tested.
 
     Raises:
         PacksInvalid: If anything at all is wrong, with all mistakes.
     """
     files = read_packs(directory)
+    version = _version(files)
     rules = _loaded(files)
-    policy = _compiled(rules, _version(files))
+    if kept.has_passed(version):
+        return _compiled(rules, version, kept)
+    _raise(fault for loaded in rules for fault in _unreadable(loaded))
+    policy = _compiled(rules, version, kept)
     _raise(mistake for loaded in rules for mistake in _failed_tests(loaded.rule, policy))
+    kept.note_passed(version)
     return policy
 
 
@@ -52,40 +60,42 @@ def _loaded(files: Sequence[PackFile]) -> list[LoadedRule]:
             continue
         for rule in file.pack.rules:
             try:
-                loaded = LoadedRule(rule, words, file.pack.unless)
-                mistakes.extend(f"{file.name}: {rule.id}: {fault}" for fault in _too_long(loaded))
-                rules.append(loaded)
-            except (PhraseInvalid, ExpressionInvalid) as error:
+                rules.append(LoadedRule(rule, words, file.pack.unless))
+            except PhraseInvalid as error:
                 mistakes.append(f"{file.name}: {rule.id}: {error}")
     _raise(mistakes)
     return rules
 
 
-def _compiled(rules: Sequence[LoadedRule], version: str) -> Policy:
+def _compiled(rules: Sequence[LoadedRule], version: str, kept: Kept) -> Policy:
     try:
         return Policy(
             version=version,
             rule_count=len(rules),
-            scanners={direction: PatternScanner(rules, direction) for direction in Direction},
-            answers=AnswerRules([loaded for loaded in rules if loaded.rule.applies_to(Direction.OUTPUT)]),
+            scanners={direction: PatternScanner(rules, direction, kept.database) for direction in Direction},
+            answers=AnswerRules([rule for rule in rules if rule.rule.applies_to(Direction.OUTPUT)], kept.database),
         )
     except ExpressionInvalid as error:
         raise PacksInvalid(list(_refused(rules)) or [str(error)]) from error
 
 
-def _too_long(loaded: LoadedRule) -> Iterator[str]:
-    """What a streamed answer is held back for must be true."""
-    longest = loaded.rule.max_length
-    for expression in loaded.expressions:
-        if longest is not None and is_longer_than(expression, longest):
-            yield f"a match can be longer than max_length {longest}"
+def _unreadable(loaded: LoadedRule) -> Iterator[str]:
+    """What of a rule cannot be read, or is not true: a streamed answer is held back for its max_length."""
+    rule = loaded.rule
+    try:
+        _ = loaded.excuses
+        for expression in loaded.expressions:
+            if rule.max_length is not None and is_longer_than(expression, rule.max_length):
+                yield f"{rule.id}: a match can be longer than max_length {rule.max_length}"
+    except (PhraseInvalid, ExpressionInvalid) as error:
+        yield f"{rule.id}: {error}"
 
 
 def _refused(rules: Sequence[LoadedRule]) -> Iterator[str]:
     """The rules that Hyperscan does not take: together they only say that one of them is wrong."""
     for loaded in rules:
         try:
-            BlockMatcher(loaded.expressions)
+            BlockMatcher(loaded.expressions, compile_database)
         except ExpressionInvalid as error:
             yield f"{loaded.rule.id}: {error}"
 

@@ -18,7 +18,7 @@ import regex
 
 from meshkit.log import get_logger
 from services.guard.folding import fold, origins
-from services.guard.matching import Event, Expression, StreamMatcher
+from services.guard.matching import Compile, Event, Expression, StreamMatcher
 from services.guard.patterns import LAYER, MOST_FINDINGS, LoadedRule
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel, Verdict, merge, undecided
 
@@ -40,9 +40,9 @@ class Release:
 class AnswerRules:
     """The rules for answers, ready to watch any number of them."""
 
-    def __init__(self, rules: Sequence[LoadedRule]) -> None:
+    def __init__(self, rules: Sequence[LoadedRule], compiled: Compile) -> None:
         self.rules = [loaded for loaded in rules for _ in loaded.expressions]
-        self.matcher = StreamMatcher([expression for loaded in rules for expression in loaded.expressions])
+        self.matcher = StreamMatcher([expression for loaded in rules for expression in loaded.expressions], compiled)
         stopping = [loaded for loaded in rules if loaded.rule.action is Action.BLOCK]
         self.reach = _longest(rules)
         """Longest match of any rule, in visible characters: how far back a match may begin."""

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from services.guard.gating import Gate, heads
+from services.guard.matching import compile_database
 from services.guard.packfiles import PacksInvalid
 from services.guard.phrases import Locator, PhraseInvalid, expand, fold_pattern, parts
 from services.guard.policy import load_policy
@@ -129,7 +130,7 @@ def test_whatever_a_phrase_finds_its_gate_lets_through() -> None:
         phrases = [phrase for rule in pack["rules"] for phrase in rule.get("phrases", ())]
         if not phrases:
             continue
-        gate = Gate([parts(phrase, words) for phrase in phrases])
+        gate = Gate([parts(phrase, words) for phrase in phrases], compile_database)
         for text in (text for rule in pack["rules"] for text in rule["must_match"]):
             lowered = fold_pattern(text.replace("[", " ").replace("]", " ")).lower()
             open_for = set(gate.open_for(lowered))
