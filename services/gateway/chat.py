@@ -176,7 +176,9 @@ class _Flow:
             data_class=routed_class(self._exchange),
             residency=self._policy.residency,
         )
-        return router_pb2.StreamGenerateChatRequest(prompt=plan.prompt, constraints=constraints)
+        return router_pb2.StreamGenerateChatRequest(
+            prompt=plan.prompt, constraints=constraints, preferences=self._policy.preferences()
+        )
 
     async def _guarded(self, steps: Steps) -> AsyncGenerator[Piece, None]:
         if self._exchange.unguarded:

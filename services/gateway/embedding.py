@@ -91,4 +91,6 @@ def _request(
     constraints = router_pb2.RouteConstraints(
         deployments=offer.deployments, data_class=routed_class(exchange), residency=policy.residency
     )
-    return router_pb2.EmbedTextRequest(model=offer.model, texts=texts, constraints=constraints)
+    return router_pb2.EmbedTextRequest(
+        model=offer.model, texts=texts, constraints=constraints, preferences=policy.preferences()
+    )

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from llmmesh.chat.v1 import chat_pb2
+from llmmesh.router.v1 import router_pb2
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.deadline import time_left
 from meshkit.errors import BillingUnavailable, CredentialInvalid, DependencyUnavailable
@@ -35,6 +36,9 @@ class TenantPolicy:
     cache_exact: bool = True
     cache_semantic: bool = True
     guard_fail_open: bool = False
+    tier: chat_pb2.Tier.ValueType = chat_pb2.TIER_UNSPECIFIED
+    routing_strategy: chat_pb2.RoutingStrategy.ValueType = chat_pb2.ROUTING_STRATEGY_UNSPECIFIED
+    tags: tuple[str, ...] = ()
 
     @classmethod
     def from_message(cls, policy: tenant_pb2.Policy) -> TenantPolicy:
@@ -46,7 +50,14 @@ class TenantPolicy:
             cache_exact=policy.cache != tenant_pb2.CACHE_POLICY_OFF,
             cache_semantic=policy.cache in (tenant_pb2.CACHE_POLICY_UNSPECIFIED, tenant_pb2.CACHE_POLICY_SEMANTIC),
             guard_fail_open=policy.guard_fail_open,
+            tier=policy.tier,
+            routing_strategy=policy.routing_strategy,
+            tags=tuple(policy.tags),
         )
+
+    def preferences(self) -> router_pb2.RoutePreferences:
+        """How the router is to choose for this tenant."""
+        return router_pb2.RoutePreferences(tier=self.tier, strategy=self.routing_strategy, tags=self.tags)
 
 
 class PolicyTable:

@@ -15,13 +15,16 @@ from meshkit.log import get_logger
 from meshkit.server import Mount, running
 from services.router.breaker import Breaker
 from services.router.config import RouterConfig
+from services.router.decision import Decider
 from services.router.egress import Egress
 from services.router.failover import Failover
+from services.router.latencies import FirstTokenTimes
 from services.router.prices import fresh_prices
 from services.router.providers.adapters import opened_providers
 from services.router.routes import load_routes
 from services.router.routing import Router
 from services.router.servicer import RouterServicer
+from services.router.strategies import strategies
 
 if TYPE_CHECKING:
     from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceAsyncStub
@@ -49,7 +52,17 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         ) as providers,
         fresh_prices(cast("BillingServiceAsyncStub", billing), config.price_refresh_seconds) as prices,
     ):
-        routing = Router(deployments, Egress(providers), prices, Failover(breakers), config.coalesce_seconds)
+        first_tokens = FirstTokenTimes()
+        ways = strategies(routes.strategies.quality_share, first_tokens.expected)
+        routing = Router(
+            deployments,
+            Decider(deployments, routes.strategies, ways, prices),
+            Egress(providers),
+            prices,
+            Failover(breakers),
+            first_tokens,
+            config.coalesce_seconds,
+        )
         mount = Mount(add_RouterServiceServicer_to_server, RouterServicer(routing))
         async with running([mount], config, room="router") as port:
             yield port

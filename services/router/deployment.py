@@ -36,11 +36,13 @@ class Capability(StrEnum):
     VISION = "vision"
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Part of the routes file: what it does not know is a mistake."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class TimeLimits(_Strict):
+class TimeLimits(Strict):
     """How long a deployment may take, in seconds."""
 
     connect_seconds: float = Field(default=5, gt=0, le=60)
@@ -53,7 +55,7 @@ class TimeLimits(_Strict):
     """Longest whole answer."""
 
 
-class Deployment(_Strict):
+class Deployment(Strict):
     """What every deployment says of itself, whichever adapter speaks to it."""
 
     name: Name
@@ -76,6 +78,14 @@ class Deployment(_Strict):
     """True for an embedding model."""
     timeouts: TimeLimits = TimeLimits()
     """How long it may take."""
+    quality: float = Field(default=0.5, ge=0, le=1)
+    """How good its answers are, by whatever measure all the file's deployments were judged."""
+    weight: float = Field(default=1, ge=0, le=1000)
+    """Its share where deployments are chosen by chance; 0 keeps it for when the others fail."""
+    priority: int = Field(default=1, ge=1, le=100)
+    """Those of a greater number are asked only after all of a smaller one."""
+    first_token_seconds: float = Field(default=0, ge=0, le=600)
+    """Time to the first token to expect of it before that was measured."""
 
     @model_validator(mode="before")
     @classmethod

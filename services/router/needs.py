@@ -24,6 +24,8 @@ class Needs:
     input_tokens: int
     max_output_tokens: int
     """0 when the caller set no limit."""
+    embeds: bool = False
+    """Whether vectors are asked for, not words."""
 
     @property
     def least_context_tokens(self) -> int:
@@ -37,6 +39,8 @@ class Needs:
     @property
     def likely_output_tokens(self) -> int:
         """Length of the answer, for comparing prices."""
+        if self.embeds:
+            return 0
         return self.max_output_tokens or USUAL_OUTPUT_TOKENS
 
 
@@ -48,7 +52,7 @@ def chat_needs(prompt: chat_pb2.ChatPrompt) -> Needs:
 
 def embedding_needs(texts: Sequence[str]) -> Needs:
     """What embedding texts needs: each must fit by itself."""
-    return Needs(frozenset(), max(map(text_tokens, texts)), 0)
+    return Needs(frozenset(), max(map(text_tokens, texts)), 0, embeds=True)
 
 
 def _capabilities(prompt: chat_pb2.ChatPrompt) -> Iterator[Capability]:

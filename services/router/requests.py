@@ -11,6 +11,9 @@ from llmmesh.router.v1 import router_pb2
 from meshkit.errors import FieldInvalid
 from services.router.constraints import Limits, Residency
 from services.router.deployment import DataClass
+from services.router.needs import chat_needs, embedding_needs
+from services.router.preferences import Caller, StrategyName, Tier
+from services.router.ranking import Demand
 
 MOST_TEXTS = 2048
 
@@ -28,6 +31,28 @@ RESIDENCIES = {
     chat_pb2.DATA_RESIDENCY_RUSSIA: Residency.RUSSIA,
     chat_pb2.DATA_RESIDENCY_EU: Residency.EU,
 }
+TIERS = {chat_pb2.TIER_UNSPECIFIED: None} | {chat_pb2.Tier.Value(f"TIER_{tier.name}"): tier for tier in Tier}
+STRATEGIES = {chat_pb2.ROUTING_STRATEGY_UNSPECIFIED: None} | {
+    chat_pb2.RoutingStrategy.Value(f"ROUTING_STRATEGY_{name.name}"): name for name in StrategyName
+}
+
+
+def chat_demand(request: router_pb2.StreamGenerateChatRequest, tenant_id: str) -> Demand:
+    """What a chat request asks for.
+
+    Raises:
+        FieldInvalid: Naming what cannot be understood or put to a provider.
+    """
+    prompt = checked_prompt(request.prompt)
+    caller = caller_of(request.preferences, tenant_id)
+    return Demand(prompt.model, chat_needs(prompt), limits_of(request.constraints), caller, prompt=prompt)
+
+
+def embedding_demand(request: router_pb2.EmbedTextRequest, tenant_id: str) -> Demand:
+    """What an embedding request asks for; raises as `chat_demand` does."""
+    texts = checked_texts(request.texts)
+    caller = caller_of(request.preferences, tenant_id)
+    return Demand(request.model, embedding_needs(texts), limits_of(request.constraints), caller, texts=texts)
 
 
 def limits_of(constraints: router_pb2.RouteConstraints) -> Limits:
@@ -39,6 +64,15 @@ def limits_of(constraints: router_pb2.RouteConstraints) -> Limits:
     return Limits(
         frozenset(constraints.deployments), DATA_CLASSES[constraints.data_class], RESIDENCIES[constraints.residency]
     )
+
+
+def caller_of(preferences: router_pb2.RoutePreferences, tenant_id: str) -> Caller:
+    """Who asks."""
+    if preferences.tier not in TIERS:
+        raise FieldInvalid("preferences.tier", f"{preferences.tier} is no known tier")
+    if preferences.strategy not in STRATEGIES:
+        raise FieldInvalid("preferences.strategy", f"{preferences.strategy} is no known strategy")
+    return Caller(tenant_id, TIERS[preferences.tier], STRATEGIES[preferences.strategy], tuple(preferences.tags))
 
 
 def data_class_of(word: DataClass) -> chat_pb2.DataClass.ValueType:

@@ -13,8 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from services.router.deployment import Deployment
 from services.router.endpoints import AnyDeployment, HttpDeployment
+from services.router.preferences import StrategyTable
 
 REFERENCE = "env:"
+SECTIONS = ("deployments", "strategies")
 
 _deployment: TypeAdapter[Deployment] = TypeAdapter(AnyDeployment)
 
@@ -36,6 +38,8 @@ class Routes:
     """In the order of the file."""
     left_out: list[HttpDeployment]
     """The optional ones whose credential is not set."""
+    strategies: StrategyTable
+    """In what order they are asked."""
 
 
 def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
@@ -49,6 +53,7 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
         raise RoutesInvalid(path, [_one_line(str(fault))]) from None
     read, mistakes = _read(document)
+    strategies = _strategies(document, {deployment.serves for _, deployment in read}, mistakes)
     left_out = [each for _, each in read if isinstance(each, HttpDeployment) and _is_left_out(each, environment)]
     kept = [(index, deployment) for index, deployment in read if deployment not in left_out]
     mistakes.extend(_unset(kept, environment))
@@ -56,7 +61,7 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
         mistakes.append("deployments: every one is optional and none has its credential")
     if mistakes:
         raise RoutesInvalid(path, mistakes)
-    return Routes([deployment for _, deployment in kept], left_out)
+    return Routes([deployment for _, deployment in kept], left_out, strategies)
 
 
 def resolved(value: str, environment: Mapping[str, str]) -> str:
@@ -69,23 +74,38 @@ def _read(document: Any) -> tuple[list[tuple[int, Deployment]], list[str]]:
     entries = document.get("deployments") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not entries:
         return [], ["deployments: must be a list with at least one deployment"]
-    mistakes = [f"{key}: unknown; the file holds deployments only" for key in document if key != "deployments"]
+    mistakes = [f"{key}: unknown; the file holds {', '.join(SECTIONS)}" for key in document if key not in SECTIONS]
     read: list[tuple[int, Deployment]] = []
     for index, entry in enumerate(entries):
         try:
             read.append((index, _deployment.validate_python(entry)))
         except ValidationError as fault:
-            mistakes.extend(_described(index, fault))
+            mistakes.extend(_described(f"deployments[{index}]", fault, levels_left_out=1))
     return read, [*mistakes, *_clashes(read)]
 
 
-def _described(index: int, fault: ValidationError) -> Iterator[str]:
-    """Each mistake of one entry, with the path a reader finds it at."""
+def _strategies(document: Any, models: set[str], mistakes: list[str]) -> StrategyTable:
+    """The section `strategies`; what is wrong with it is added to `mistakes`."""
+    try:
+        table = StrategyTable.model_validate(document.get("strategies", {}) if isinstance(document, dict) else {})
+    except ValidationError as fault:
+        mistakes.extend(_described("strategies", fault))
+        return StrategyTable()
+    mistakes.extend(
+        f"strategies.models.{model}: no deployment serves it" for model in table.models if model not in models
+    )
+    return table
+
+
+def _described(place: str, fault: ValidationError, levels_left_out: int = 0) -> Iterator[str]:
+    """Each mistake of one entry, with the path a reader finds it at.
+
+    The location of a deployment begins with the adapter's name, which is no level of the file.
+    """
     for error in fault.errors():
-        # The location begins with the adapter's name, which is no level of the file.
-        parts = [part for part in error["loc"][1:] if part != "[key]"]
+        parts = [part for part in error["loc"][levels_left_out:] if part != "[key]"]
         path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-        yield f"deployments[{index}]{path}: {error['msg'].removeprefix('Value error, ')}"
+        yield f"{place}{path}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _is_left_out(deployment: HttpDeployment, environment: Mapping[str, str]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from llmmesh.chat.v1 import chat_pb2
-from meshkit.errors import FieldInvalid, ModelNotFound, ProviderStreamBroken
+from meshkit.errors import ProviderStreamBroken
 from services.router.answering import (
     ChatAttempts,
     EmbeddingAttempts,
@@ -17,14 +17,14 @@ from services.router.answering import (
     estimated_chat_usage,
     estimated_embedding_usage,
 )
-from services.router.constraints import Limits, eligible
+from services.router.decision import Decider
 from services.router.deltas import size_bytes
 from services.router.deployment import Deployment
 from services.router.egress import Egress
 from services.router.failover import Answered, FailedAttempt, Failover
-from services.router.needs import Needs, chat_needs, embedding_needs
+from services.router.latencies import FirstTokenTimes
 from services.router.providers.provider import AnswerEvent, Condition, Ended, Health, ProviderFailure, Vector
-from services.router.ranking import Price, cheapest_first
+from services.router.ranking import Demand, Price, cheapest_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,52 +63,53 @@ class Router:
     def __init__(
         self,
         deployments: Sequence[Deployment],
+        decider: Decider,
         egress: Egress,
         prices: Mapping[str, Price],
         failover: Failover,
+        first_tokens: FirstTokenTimes,
         coalesce_seconds: float,
     ) -> None:
         self._deployments = deployments
+        self._decider = decider
         self._egress = egress
         self._prices = prices
         self._failover = failover
+        self._first_tokens = first_tokens
         self._coalesce_seconds = coalesce_seconds
 
-    async def stream_chat(self, prompt: chat_pb2.ChatPrompt, limits: Limits) -> AsyncGenerator[RouteEvent, None]:
+    async def stream_chat(self, demand: Demand) -> AsyncGenerator[RouteEvent, None]:
         """Answer a prompt: one Chosen, deltas, one Finished. Closing hangs up on the provider.
 
         Raises:
             MeshError: Whose type says why nobody may, can or did answer; ProviderStreamBroken after the first token.
         """
-        needs = chat_needs(prompt)
-        ranked = self._ranked(prompt.model, limits, needs, embeds=False)
-        attempts = ChatAttempts(self._egress, prompt, limits)
-        opened = await self._failover.first_answer(prompt.model, ranked, attempts.open)
+        attempts = ChatAttempts(self._egress, demand.prompt, demand.limits)
+        opened = await self._failover.first_answer(demand.model, self._decider.order(demand), attempts.open)
+        self._first_tokens.note(opened.deployment, opened.answer.stream.waited_seconds)
         async with aclosing(opened.answer) as answer:
             yield Chosen(opened.deployment, opened.failed)
             said_bytes = 0
             async with aclosing(self._noted(opened)) as events:
                 async for event in events:
                     if isinstance(event, Ended):
-                        usage = event.usage or estimated_chat_usage(prompt, said_bytes)
+                        usage = event.usage or estimated_chat_usage(demand.prompt, said_bytes)
                         waited = attempts.waited_seconds + answer.stream.waited_seconds
                         yield Finished(event.finish_reason, usage, waited)
                     else:
                         said_bytes += size_bytes(event)
                         yield event
 
-    async def embed(self, model: str, texts: Sequence[str], limits: Limits) -> RoutedVectors:
-        """Embed texts with the cheapest deployment that may and can.
+    async def embed(self, demand: Demand) -> RoutedVectors:
+        """Embed texts with the first deployment that may and can.
 
         Raises:
             MeshError: Whose type says why nobody may, can or did.
         """
-        needs = embedding_needs(texts)
-        ranked = self._ranked(model, limits, needs, embeds=True)
-        attempts = EmbeddingAttempts(self._egress, texts, limits)
-        answered = await self._failover.first_answer(model, ranked, attempts.embed)
+        attempts = EmbeddingAttempts(self._egress, demand.texts, demand.limits)
+        answered = await self._failover.first_answer(demand.model, self._decider.order(demand), attempts.embed)
         self._failover.completed(answered.deployment)
-        usage = answered.answer.usage or estimated_embedding_usage(texts)
+        usage = answered.answer.usage or estimated_embedding_usage(demand.texts)
         return RoutedVectors(answered.answer.vectors, usage, Chosen(answered.deployment, answered.failed))
 
     def models(self) -> dict[str, list[Deployment]]:
@@ -124,17 +125,6 @@ class Router:
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(self._condition(deployment)) for deployment in deployments]
         return [(deployment, task.result()) for deployment, task in zip(deployments, asked, strict=True)]
-
-    def _ranked(self, model: str, limits: Limits, needs: Needs, *, embeds: bool) -> list[Deployment]:
-        """Who may and can answer, cheapest first."""
-        serving = [deployment for deployment in self._deployments if deployment.serves == model]
-        if not serving:
-            raise ModelNotFound(f"There is no model {model!r}: list the models to see their names.", model=model)
-        if serving[0].embeds != embeds:
-            kind = "an embedding" if serving[0].embeds else "a chat"
-            raise FieldInvalid("model", f"{model!r} is {kind} model and cannot do this")
-        kept = eligible(model, serving, limits, needs)
-        return cheapest_first(kept, self._prices, needs.input_tokens, 0 if embeds else needs.likely_output_tokens)
 
     async def _noted(self, opened: Answered[OpenAnswer]) -> AsyncGenerator[AnswerEvent, None]:
         """The events of an answer; how it ends is noted."""

@@ -9,10 +9,11 @@ from google.protobuf.duration_pb2 import Duration
 
 from llmmesh.router.v1 import router_pb2
 from llmmesh.router.v1.router_pb2_grpc import RouterServiceServicer
+from meshkit.identity import current_identity
 from meshkit.server import Context
 from services.router.deployment import Deployment
 from services.router.providers.provider import Condition, Health
-from services.router.requests import checked_prompt, checked_texts, data_class_of, limits_of
+from services.router.requests import chat_demand, data_class_of, embedding_demand
 from services.router.routing import Chosen, Finished, RouteEvent, Router
 
 HEALTH = {
@@ -32,15 +33,14 @@ class RouterServicer(RouterServiceServicer):
         self, request: router_pb2.StreamGenerateChatRequest, context: Context
     ) -> AsyncIterator[router_pb2.StreamGenerateChatResponse]:
         """Route a prompt and stream the answer; a caller who hangs up stops the provider."""
-        prompt = checked_prompt(request.prompt)
-        async with aclosing(self._router.stream_chat(prompt, limits_of(request.constraints))) as events:
+        demand = chat_demand(request, current_identity().tenant_id)
+        async with aclosing(self._router.stream_chat(demand)) as events:
             async for event in events:
                 yield _step(event)
 
     async def EmbedText(self, request: router_pb2.EmbedTextRequest, context: Context) -> router_pb2.EmbedTextResponse:
-        """Embed texts with the cheapest allowed deployment."""
-        texts = checked_texts(request.texts)
-        routed = await self._router.embed(request.model, texts, limits_of(request.constraints))
+        """Embed texts with the best allowed deployment."""
+        routed = await self._router.embed(embedding_demand(request, current_identity().tenant_id))
         return router_pb2.EmbedTextResponse(
             embeddings=[router_pb2.Embedding(values=vector) for vector in routed.vectors],
             usage=routed.usage,

@@ -266,7 +266,7 @@ def _routes(folder: Path, first: ScriptedProvider, second: ScriptedProvider) -> 
     path = folder / "routes.yaml"
     deployments = [
         cloud("first", first, "m", capabilities=["tools", "json_schema"]),
-        cloud("second", second, "m", capabilities=["tools", "json_schema"]),
+        cloud("second", second, "m", capabilities=["tools", "json_schema"], quality=0.9),
         cloud("first", first, "e", embeds=True),
     ]
     path.write_text(yaml.safe_dump({"deployments": deployments}))

@@ -210,8 +210,13 @@ Entries = Callable[[ScriptedProvider, ScriptedProvider], list[dict[str, Any]]]
 
 
 @asynccontextmanager
-async def router_room(routes: Path, entries: Entries | None = None, **settings: Any) -> AsyncIterator[RouterRoom]:
-    """Run a router whose routes, written to `routes`, are those `entries` gives; `settings` change its config."""
+async def router_room(
+    routes: Path, entries: Entries | None = None, sections: dict[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[RouterRoom]:
+    """Run a router whose routes, written to `routes`, are those `entries` gives.
+
+    `sections` are the further ones of that file; `settings` change the router's config.
+    """
     inference, billing = ScriptedInference(), ScriptedBilling()
     mounts = [
         Mount(add_InferenceServiceServicer_to_server, inference),
@@ -223,7 +228,7 @@ async def router_room(routes: Path, entries: Entries | None = None, **settings: 
         running(mounts, ServiceSettings(**QUIET), room="mesh") as mesh_port,
     ):
         listed = entries(cheap, dear) if entries else [cloud("cheap", cheap), cloud("dear", dear)]
-        routes.write_text(yaml.safe_dump({"deployments": listed}))  # noqa: ASYNC240 - a test's few bytes
+        routes.write_text(yaml.safe_dump({"deployments": listed, **(sections or {})}))  # noqa: ASYNC240 - a test's few bytes
         config = RouterConfig(routes=routes, mesh_target=f"127.0.0.1:{mesh_port}", **QUIET, **settings)
         async with router(config) as port, connect(f"127.0.0.1:{port}", RouterServiceStub, wait_seconds=20) as stub:
             names = [entry["name"] for entry in listed]

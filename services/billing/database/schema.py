@@ -70,6 +70,9 @@ tenants = Table(
     _text("cache"),
     Column("guard_fail_open", Boolean, nullable=False),
     _made(),
+    Column("tier", Text, nullable=False, server_default="unspecified"),
+    Column("routing_strategy", Text, nullable=False, server_default="unspecified"),
+    Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
 )
 
 keys = Table(

@@ -138,6 +138,9 @@ def _columns(policy: Policy) -> dict[str, object]:
         "residency": policy.residency,
         "cache": policy.cache,
         "guard_fail_open": policy.guard_fail_open,
+        "tier": policy.tier,
+        "routing_strategy": policy.routing_strategy,
+        "tags": list(policy.tags),
     }
 
 
@@ -148,6 +151,9 @@ def _tenant(row: RowMapping) -> Tenant:
         residency=row["residency"],
         cache=row["cache"],
         guard_fail_open=row["guard_fail_open"],
+        tier=row["tier"],
+        routing_strategy=row["routing_strategy"],
+        tags=tuple(row["tags"]),
     )
     return Tenant(row["id"], row["display_name"], policy, row["create_time"])
 

@@ -25,6 +25,9 @@ def policy_of(message: tenant_pb2.Policy) -> Policy:
         residency=enum_word("policy.residency", chat_pb2.DataResidency, message.residency),
         cache=enum_word("policy.cache", tenant_pb2.CachePolicy, message.cache),
         guard_fail_open=message.guard_fail_open,
+        tier=enum_word("policy.tier", chat_pb2.Tier, message.tier),
+        routing_strategy=enum_word("policy.routing_strategy", chat_pb2.RoutingStrategy, message.routing_strategy),
+        tags=_names("policy.tags", message.tags),
     )
 
 
@@ -44,6 +47,9 @@ def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
         residency=enum_value(chat_pb2.DataResidency, tenant.policy.residency),
         cache=enum_value(tenant_pb2.CachePolicy, tenant.policy.cache),
         guard_fail_open=tenant.policy.guard_fail_open,
+        tier=enum_value(chat_pb2.Tier, tenant.policy.tier),
+        routing_strategy=enum_value(chat_pb2.RoutingStrategy, tenant.policy.routing_strategy),
+        tags=tenant.policy.tags,
     )
     return tenant_pb2.Tenant(
         id=tenant.id,

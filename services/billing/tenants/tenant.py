@@ -17,6 +17,9 @@ class Policy:
     residency: str = "unspecified"
     cache: str = "unspecified"
     guard_fail_open: bool = False
+    tier: str = "unspecified"
+    routing_strategy: str = "unspecified"
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,9 @@ async def test_a_tenant_is_made_with_its_budget_and_read_back(room: Room, name: 
         residency=chat_pb2.DATA_RESIDENCY_RUSSIA,
         cache=tenant_pb2.CACHE_POLICY_EXACT,
         guard_fail_open=True,
+        tier=chat_pb2.TIER_PRO,
+        routing_strategy=chat_pb2.ROUTING_STRATEGY_LATENCY,
+        tags=["pilot"],
     )
     request = tenant_pb2.CreateTenantRequest(
         tenant_id=name, display_name="Акме", policy=policy, budget_limit_micros=5 * RUBLE, currency_code="USD"
@@ -103,6 +106,9 @@ async def test_a_taken_id_is_refused(room: Room, name: str) -> None:
         ("currency_code", {"currency_code": "XXX"}),
         ("policy.residency", {"policy": {"residency": 99}}),
         ("policy.cache", {"policy": {"cache": 99}}),
+        ("policy.tier", {"policy": {"tier": 99}}),
+        ("policy.routing_strategy", {"policy": {"routing_strategy": 99}}),
+        ("policy.tags", {"policy": {"tags": [""]}}),
         ("policy.allowed_models", {"policy": {"allowed_models": [""]}}),
     ],
 )

@@ -60,6 +60,26 @@ async def test_an_answer_is_told_paid_for_and_written_down(tenant: Tenant) -> No
     assert await tenant.held_micros() == 0
 
 
+@pytest.mark.parametrize(
+    ("policy", "deployment"),
+    [
+        ({"tier": chat_pb2.TIER_FREE}, "first/m"),
+        ({"tier": chat_pb2.TIER_ENTERPRISE}, "second/m"),
+        (
+            {"tier": chat_pb2.TIER_ENTERPRISE, "routing_strategy": chat_pb2.ROUTING_STRATEGY_CHEAPEST},
+            "first/m",
+        ),
+    ],
+)
+async def test_the_tenants_tier_and_strategy_decide_who_answers(
+    front: Front, policy: dict[str, Any], deployment: str
+) -> None:
+    served = await front.tenant(**policy)
+    await served.chat("Who answers me?")
+    (row,) = await served.usage(rows=1)
+    assert row.deployment == deployment
+
+
 async def test_the_second_asking_costs_nothing_and_asks_no_provider(tenant: Tenant, front: Front) -> None:
     await tenant.chat("What does a fox eat?")
     hit = await stored(tenant, "What does a fox eat?")

@@ -12,6 +12,7 @@ import yaml
 
 from services.router.deployment import DataClass, LocalDeployment
 from services.router.endpoints import OpenAIDeployment
+from services.router.preferences import StrategyName, Tier
 from services.router.routes import RoutesInvalid, load_routes
 
 LOCAL = "{adapter: local, name: ours, provider: local, model: m, serves: m, context_tokens: 100}"
@@ -107,6 +108,41 @@ def test_every_mistake_is_listed_with_its_place(write):
         "deployments[3]",
     ]
     assert "sk-123" not in "".join(listed)
+
+
+def test_every_mistake_of_the_ranking_is_listed_beside_those_of_the_deployments(write):
+    path = write(
+        """
+        strategies:
+          default: dearest
+          tiers: {gold: cheapest, pro: random}
+          models: {nobody: quality}
+          quality_share: 2
+        deployments:
+          - {adapter: local, name: ours, provider: local, model: m, serves: m, context_tokens: 1, quality: 11,
+             weight: -1, priority: 0, first_token_seconds: soon}
+        """
+    )
+    assert [line.partition(": ")[0] for line in mistakes(path)] == [
+        "deployments[0].quality",
+        "deployments[0].weight",
+        "deployments[0].priority",
+        "deployments[0].first_token_seconds",
+        "strategies.default",
+        "strategies.tiers.gold",
+        "strategies.tiers.pro",
+        "strategies.quality_share",
+    ]
+
+
+def test_a_strategy_for_a_model_nobody_serves_is_a_mistake(write):
+    text = f"strategies: {{models: {{m: quality, nobody: quality}}}}\ndeployments: [{LOCAL}]"
+    assert mistakes(write(text)) == ["strategies.models.nobody: no deployment serves it"]
+
+
+def test_strategies_are_read(write):
+    routes = load_routes(write(f"strategies: {{tiers: {{pro: latency}}}}\ndeployments: [{LOCAL}]"), {})
+    assert routes.strategies.tiers == {Tier.PRO: StrategyName.LATENCY}
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,70 @@ DATA_RESIDENCY_EU: DataResidency.ValueType  # 3
 """Only in the EU (GDPR)."""
 Global___DataResidency: _TypeAlias = DataResidency  # noqa: Y015
 
+class _Tier:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tier.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TIER_UNSPECIFIED: _Tier.ValueType  # 0
+    """None: what the routes file gives everybody."""
+    TIER_FREE: _Tier.ValueType  # 1
+    """Costs as little as can be."""
+    TIER_PRO: _Tier.ValueType  # 2
+    """Good for its price."""
+    TIER_ENTERPRISE: _Tier.ValueType  # 3
+    """The best there is."""
+
+class Tier(_Tier, metaclass=_TierEnumTypeWrapper):
+    """What a tenant pays for; the routes file says what each tier gets."""
+
+TIER_UNSPECIFIED: Tier.ValueType  # 0
+"""None: what the routes file gives everybody."""
+TIER_FREE: Tier.ValueType  # 1
+"""Costs as little as can be."""
+TIER_PRO: Tier.ValueType  # 2
+"""Good for its price."""
+TIER_ENTERPRISE: Tier.ValueType  # 3
+"""The best there is."""
+Global___Tier: _TypeAlias = Tier  # noqa: Y015
+
+class _RoutingStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoutingStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RoutingStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROUTING_STRATEGY_UNSPECIFIED: _RoutingStrategy.ValueType  # 0
+    """Whatever the route, the tier or the routes file says."""
+    ROUTING_STRATEGY_CHEAPEST: _RoutingStrategy.ValueType  # 1
+    """By what the request would cost."""
+    ROUTING_STRATEGY_BALANCED: _RoutingStrategy.ValueType  # 2
+    """By quality against cost."""
+    ROUTING_STRATEGY_QUALITY: _RoutingStrategy.ValueType  # 3
+    """By quality."""
+    ROUTING_STRATEGY_LATENCY: _RoutingStrategy.ValueType  # 4
+    """By the time to the first token."""
+    ROUTING_STRATEGY_WEIGHTED: _RoutingStrategy.ValueType  # 5
+    """By chance, in proportion to the weights in the routes file."""
+
+class RoutingStrategy(_RoutingStrategy, metaclass=_RoutingStrategyEnumTypeWrapper):
+    """In what order the deployments are asked that may and can answer."""
+
+ROUTING_STRATEGY_UNSPECIFIED: RoutingStrategy.ValueType  # 0
+"""Whatever the route, the tier or the routes file says."""
+ROUTING_STRATEGY_CHEAPEST: RoutingStrategy.ValueType  # 1
+"""By what the request would cost."""
+ROUTING_STRATEGY_BALANCED: RoutingStrategy.ValueType  # 2
+"""By quality against cost."""
+ROUTING_STRATEGY_QUALITY: RoutingStrategy.ValueType  # 3
+"""By quality."""
+ROUTING_STRATEGY_LATENCY: RoutingStrategy.ValueType  # 4
+"""By the time to the first token."""
+ROUTING_STRATEGY_WEIGHTED: RoutingStrategy.ValueType  # 5
+"""By chance, in proportion to the weights in the routes file."""
+Global___RoutingStrategy: _TypeAlias = RoutingStrategy  # noqa: Y015
+
 @_typing.final
 class ChatPrompt(_message.Message):
     """One question to a model: the model's public name, the conversation and how to answer."""

@@ -28,7 +28,7 @@ from llmmesh.access.v1 import access_pb2 as llmmesh_dot_access_dot_v1_dot_access
 from llmmesh.chat.v1 import chat_pb2 as llmmesh_dot_chat_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ellmmesh/router/v1/router.proto\x12\x11llmmesh.router.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\"\x82\x01\n\x19StreamGenerateChatRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\x38\n\x0b\x63onstraints\x18\x02 \x01(\x0b\x32#.llmmesh.router.v1.RouteConstraints\"\xb0\x01\n\x1aStreamGenerateChatResponse\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x1e.llmmesh.router.v1.RouteChosenH\x00\x12\'\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.llmmesh.chat.v1.DeltaH\x00\x12/\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1b.llmmesh.router.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x8a\x01\n\x10RouteConstraints\x12\x13\n\x0b\x64\x65ployments\x18\x01 \x03(\t\x12.\n\ndata_class\x18\x02 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x31\n\tresidency\x18\x03 \x01(\x0e\x32\x1e.llmmesh.chat.v1.DataResidency\"\x86\x01\n\x0bRouteChosen\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x16\n\x0eprovider_model\x18\x03 \x01(\t\x12\x39\n\x0f\x66\x61iled_attempts\x18\x04 \x03(\x0b\x32 .llmmesh.router.v1.FailedAttempt\"3\n\rFailedAttempt\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x9e\x01\n\x08\x46inished\x12\x34\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1d.llmmesh.chat.v1.FinishReason\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\x12\x30\n\rprovider_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"j\n\x10\x45mbedTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x38\n\x0b\x63onstraints\x18\x03 \x01(\x0b\x32#.llmmesh.router.v1.RouteConstraints\"\xa0\x01\n\x11\x45mbedTextResponse\x12\x30\n\nembeddings\x18\x01 \x03(\x0b\x32\x1c.llmmesh.router.v1.Embedding\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\x12-\n\x05route\x18\x03 \x01(\x0b\x32\x1e.llmmesh.router.v1.RouteChosen\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x13\n\x11ListModelsRequest\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.llmmesh.router.v1.Model\"I\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x0b\x64\x65ployments\x18\x02 \x03(\x0b\x32\x1d.llmmesh.router.v1.Deployment\"\x96\x01\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x30\n\x0c\x64\x61ta_classes\x18\x04 \x03(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\x05\x12\x0e\n\x06\x65mbeds\x18\x06 \x01(\x08\"\x16\n\x14ListProvidersRequest\"L\n\x15ListProvidersResponse\x12\x33\n\tproviders\x18\x01 \x03(\x0b\x32 .llmmesh.router.v1.ProviderState\"\x85\x01\n\rProviderState\x12\x31\n\ndeployment\x18\x01 \x01(\x0b\x32\x1d.llmmesh.router.v1.Deployment\x12\x31\n\x06health\x18\x02 \x01(\x0e\x32!.llmmesh.router.v1.ProviderHealth\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t*\x8a\x01\n\x0eProviderHealth\x12\x1f\n\x1bPROVIDER_HEALTH_UNSPECIFIED\x10\x00\x12\x19\n\x15PROVIDER_HEALTH_READY\x10\x01\x12\x1b\n\x17PROVIDER_HEALTH_WARMING\x10\x02\x12\x1f\n\x1bPROVIDER_HEALTH_UNAVAILABLE\x10\x03\x32\xbb\x03\n\rRouterService\x12s\n\x12StreamGenerateChat\x12,.llmmesh.router.v1.StreamGenerateChatRequest\x1a-.llmmesh.router.v1.StreamGenerateChatResponse0\x01\x12V\n\tEmbedText\x12#.llmmesh.router.v1.EmbedTextRequest\x1a$.llmmesh.router.v1.EmbedTextResponse\x12Y\n\nListModels\x12$.llmmesh.router.v1.ListModelsRequest\x1a%.llmmesh.router.v1.ListModelsResponse\x12\x81\x01\n\rListProviders\x12\'.llmmesh.router.v1.ListProvidersRequest\x1a(.llmmesh.router.v1.ListProvidersResponse\"\x1d\x8a\xe7\x18\x04\x12\x02\x01\x02\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/providersb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ellmmesh/router/v1/router.proto\x12\x11llmmesh.router.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\"\xbc\x01\n\x19StreamGenerateChatRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\x38\n\x0b\x63onstraints\x18\x02 \x01(\x0b\x32#.llmmesh.router.v1.RouteConstraints\x12\x38\n\x0bpreferences\x18\x03 \x01(\x0b\x32#.llmmesh.router.v1.RoutePreferences\"\xb0\x01\n\x1aStreamGenerateChatResponse\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x1e.llmmesh.router.v1.RouteChosenH\x00\x12\'\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.llmmesh.chat.v1.DeltaH\x00\x12/\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1b.llmmesh.router.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x8a\x01\n\x10RouteConstraints\x12\x13\n\x0b\x64\x65ployments\x18\x01 \x03(\t\x12.\n\ndata_class\x18\x02 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x31\n\tresidency\x18\x03 \x01(\x0e\x32\x1e.llmmesh.chat.v1.DataResidency\"y\n\x10RoutePreferences\x12#\n\x04tier\x18\x01 \x01(\x0e\x32\x15.llmmesh.chat.v1.Tier\x12\x32\n\x08strategy\x18\x02 \x01(\x0e\x32 .llmmesh.chat.v1.RoutingStrategy\x12\x0c\n\x04tags\x18\x03 \x03(\t\"\x86\x01\n\x0bRouteChosen\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x16\n\x0eprovider_model\x18\x03 \x01(\t\x12\x39\n\x0f\x66\x61iled_attempts\x18\x04 \x03(\x0b\x32 .llmmesh.router.v1.FailedAttempt\"3\n\rFailedAttempt\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x9e\x01\n\x08\x46inished\x12\x34\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1d.llmmesh.chat.v1.FinishReason\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\x12\x30\n\rprovider_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa4\x01\n\x10\x45mbedTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x38\n\x0b\x63onstraints\x18\x03 \x01(\x0b\x32#.llmmesh.router.v1.RouteConstraints\x12\x38\n\x0bpreferences\x18\x04 \x01(\x0b\x32#.llmmesh.router.v1.RoutePreferences\"\xa0\x01\n\x11\x45mbedTextResponse\x12\x30\n\nembeddings\x18\x01 \x03(\x0b\x32\x1c.llmmesh.router.v1.Embedding\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\x12-\n\x05route\x18\x03 \x01(\x0b\x32\x1e.llmmesh.router.v1.RouteChosen\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x13\n\x11ListModelsRequest\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.llmmesh.router.v1.Model\"I\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x0b\x64\x65ployments\x18\x02 \x03(\x0b\x32\x1d.llmmesh.router.v1.Deployment\"\x96\x01\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x30\n\x0c\x64\x61ta_classes\x18\x04 \x03(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\x05\x12\x0e\n\x06\x65mbeds\x18\x06 \x01(\x08\"\x16\n\x14ListProvidersRequest\"L\n\x15ListProvidersResponse\x12\x33\n\tproviders\x18\x01 \x03(\x0b\x32 .llmmesh.router.v1.ProviderState\"\x85\x01\n\rProviderState\x12\x31\n\ndeployment\x18\x01 \x01(\x0b\x32\x1d.llmmesh.router.v1.Deployment\x12\x31\n\x06health\x18\x02 \x01(\x0e\x32!.llmmesh.router.v1.ProviderHealth\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t*\x8a\x01\n\x0eProviderHealth\x12\x1f\n\x1bPROVIDER_HEALTH_UNSPECIFIED\x10\x00\x12\x19\n\x15PROVIDER_HEALTH_READY\x10\x01\x12\x1b\n\x17PROVIDER_HEALTH_WARMING\x10\x02\x12\x1f\n\x1bPROVIDER_HEALTH_UNAVAILABLE\x10\x03\x32\xbb\x03\n\rRouterService\x12s\n\x12StreamGenerateChat\x12,.llmmesh.router.v1.StreamGenerateChatRequest\x1a-.llmmesh.router.v1.StreamGenerateChatResponse0\x01\x12V\n\tEmbedText\x12#.llmmesh.router.v1.EmbedTextRequest\x1a$.llmmesh.router.v1.EmbedTextResponse\x12Y\n\nListModels\x12$.llmmesh.router.v1.ListModelsRequest\x1a%.llmmesh.router.v1.ListModelsResponse\x12\x81\x01\n\rListProviders\x12\'.llmmesh.router.v1.ListProvidersRequest\x1a(.llmmesh.router.v1.ListProvidersResponse\"\x1d\x8a\xe7\x18\x04\x12\x02\x01\x02\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/providersb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,40 +37,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROUTERSERVICE'].methods_by_name['ListProviders']._loaded_options = None
   _globals['_ROUTERSERVICE'].methods_by_name['ListProviders']._serialized_options = b'\212\347\030\004\022\002\001\002\202\323\344\223\002\017\022\r/v1/providers'
-  _globals['_PROVIDERHEALTH']._serialized_start=1831
-  _globals['_PROVIDERHEALTH']._serialized_end=1969
+  _globals['_PROVIDERHEALTH']._serialized_start=2071
+  _globals['_PROVIDERHEALTH']._serialized_end=2209
   _globals['_STREAMGENERATECHATREQUEST']._serialized_start=176
-  _globals['_STREAMGENERATECHATREQUEST']._serialized_end=306
-  _globals['_STREAMGENERATECHATRESPONSE']._serialized_start=309
-  _globals['_STREAMGENERATECHATRESPONSE']._serialized_end=485
-  _globals['_ROUTECONSTRAINTS']._serialized_start=488
-  _globals['_ROUTECONSTRAINTS']._serialized_end=626
-  _globals['_ROUTECHOSEN']._serialized_start=629
-  _globals['_ROUTECHOSEN']._serialized_end=763
-  _globals['_FAILEDATTEMPT']._serialized_start=765
-  _globals['_FAILEDATTEMPT']._serialized_end=816
-  _globals['_FINISHED']._serialized_start=819
-  _globals['_FINISHED']._serialized_end=977
-  _globals['_EMBEDTEXTREQUEST']._serialized_start=979
-  _globals['_EMBEDTEXTREQUEST']._serialized_end=1085
-  _globals['_EMBEDTEXTRESPONSE']._serialized_start=1088
-  _globals['_EMBEDTEXTRESPONSE']._serialized_end=1248
-  _globals['_EMBEDDING']._serialized_start=1250
-  _globals['_EMBEDDING']._serialized_end=1277
-  _globals['_LISTMODELSREQUEST']._serialized_start=1279
-  _globals['_LISTMODELSREQUEST']._serialized_end=1298
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1300
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1362
-  _globals['_MODEL']._serialized_start=1364
-  _globals['_MODEL']._serialized_end=1437
-  _globals['_DEPLOYMENT']._serialized_start=1440
-  _globals['_DEPLOYMENT']._serialized_end=1590
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=1592
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=1614
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=1616
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=1692
-  _globals['_PROVIDERSTATE']._serialized_start=1695
-  _globals['_PROVIDERSTATE']._serialized_end=1828
-  _globals['_ROUTERSERVICE']._serialized_start=1972
-  _globals['_ROUTERSERVICE']._serialized_end=2415
+  _globals['_STREAMGENERATECHATREQUEST']._serialized_end=364
+  _globals['_STREAMGENERATECHATRESPONSE']._serialized_start=367
+  _globals['_STREAMGENERATECHATRESPONSE']._serialized_end=543
+  _globals['_ROUTECONSTRAINTS']._serialized_start=546
+  _globals['_ROUTECONSTRAINTS']._serialized_end=684
+  _globals['_ROUTEPREFERENCES']._serialized_start=686
+  _globals['_ROUTEPREFERENCES']._serialized_end=807
+  _globals['_ROUTECHOSEN']._serialized_start=810
+  _globals['_ROUTECHOSEN']._serialized_end=944
+  _globals['_FAILEDATTEMPT']._serialized_start=946
+  _globals['_FAILEDATTEMPT']._serialized_end=997
+  _globals['_FINISHED']._serialized_start=1000
+  _globals['_FINISHED']._serialized_end=1158
+  _globals['_EMBEDTEXTREQUEST']._serialized_start=1161
+  _globals['_EMBEDTEXTREQUEST']._serialized_end=1325
+  _globals['_EMBEDTEXTRESPONSE']._serialized_start=1328
+  _globals['_EMBEDTEXTRESPONSE']._serialized_end=1488
+  _globals['_EMBEDDING']._serialized_start=1490
+  _globals['_EMBEDDING']._serialized_end=1517
+  _globals['_LISTMODELSREQUEST']._serialized_start=1519
+  _globals['_LISTMODELSREQUEST']._serialized_end=1538
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1540
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1602
+  _globals['_MODEL']._serialized_start=1604
+  _globals['_MODEL']._serialized_end=1677
+  _globals['_DEPLOYMENT']._serialized_start=1680
+  _globals['_DEPLOYMENT']._serialized_end=1830
+  _globals['_LISTPROVIDERSREQUEST']._serialized_start=1832
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=1854
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=1856
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=1932
+  _globals['_PROVIDERSTATE']._serialized_start=1935
+  _globals['_PROVIDERSTATE']._serialized_end=2068
+  _globals['_ROUTERSERVICE']._serialized_start=2212
+  _globals['_ROUTERSERVICE']._serialized_end=2655
 # @@protoc_insertion_point(module_scope)

@@ -57,6 +57,7 @@ class StreamGenerateChatRequest(_message.Message):
 
     PROMPT_FIELD_NUMBER: _builtins.int
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    PREFERENCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def prompt(self) -> _chat_pb2.ChatPrompt:
         """The question."""
@@ -65,15 +66,20 @@ class StreamGenerateChatRequest(_message.Message):
     def constraints(self) -> Global___RouteConstraints:
         """What may be chosen."""
 
+    @_builtins.property
+    def preferences(self) -> Global___RoutePreferences:
+        """What is to be chosen among that."""
+
     def __init__(
         self,
         *,
         prompt: _chat_pb2.ChatPrompt | None = ...,
         constraints: Global___RouteConstraints | None = ...,
+        preferences: Global___RoutePreferences | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "preferences", b"preferences", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "preferences", b"preferences", "prompt", b"prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -148,6 +154,38 @@ class RouteConstraints(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RouteConstraints: _TypeAlias = RouteConstraints  # noqa: Y015
+
+@_typing.final
+class RoutePreferences(_message.Message):
+    """How to choose among the deployments that may and can answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIER_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    tier: _chat_pb2.Tier.ValueType
+    """What the tenant pays for."""
+    strategy: _chat_pb2.RoutingStrategy.ValueType
+    """The tenant's own strategy; unspecified leaves it to the routes file."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tenant's tags."""
+
+    def __init__(
+        self,
+        *,
+        tier: _chat_pb2.Tier.ValueType = ...,
+        strategy: _chat_pb2.RoutingStrategy.ValueType = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["strategy", b"strategy", "tags", b"tags", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoutePreferences: _TypeAlias = RoutePreferences  # noqa: Y015
 
 @_typing.final
 class RouteChosen(_message.Message):
@@ -254,6 +292,7 @@ class EmbedTextRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    PREFERENCES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Public model name."""
     @_builtins.property
@@ -264,16 +303,21 @@ class EmbedTextRequest(_message.Message):
     def constraints(self) -> Global___RouteConstraints:
         """What may be chosen."""
 
+    @_builtins.property
+    def preferences(self) -> Global___RoutePreferences:
+        """What is to be chosen among that."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         constraints: Global___RouteConstraints | None = ...,
+        preferences: Global___RoutePreferences | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "preferences", b"preferences"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "model", b"model", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "model", b"model", "preferences", b"preferences", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -71,7 +71,7 @@ class RouterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EmbedText(self, request, context):
-        """Embed texts with the cheapest allowed deployment.
+        """Embed texts with the best allowed deployment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,7 @@ class RouterServiceStub:
     PROVIDER_STREAM_BROKEN after it. Cancel closes the provider's connection.
     """
     EmbedText: _grpc.UnaryUnaryMultiCallable[_router_pb2.EmbedTextRequest, _router_pb2.EmbedTextResponse]
-    """Embed texts with the cheapest allowed deployment."""
+    """Embed texts with the best allowed deployment."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]
     """Every public model with the deployments that serve it."""
     ListProviders: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListProvidersRequest, _router_pb2.ListProvidersResponse]
@@ -56,7 +56,7 @@ class RouterServiceAsyncStub(RouterServiceStub):
     PROVIDER_STREAM_BROKEN after it. Cancel closes the provider's connection.
     """
     EmbedText: _aio.UnaryUnaryMultiCallable[_router_pb2.EmbedTextRequest, _router_pb2.EmbedTextResponse]  # type: ignore[assignment]
-    """Embed texts with the cheapest allowed deployment."""
+    """Embed texts with the best allowed deployment."""
     ListModels: _aio.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Every public model with the deployments that serve it."""
     ListProviders: _aio.UnaryUnaryMultiCallable[_router_pb2.ListProvidersRequest, _router_pb2.ListProvidersResponse]  # type: ignore[assignment]
@@ -82,7 +82,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_pb2.EmbedTextRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.EmbedTextResponse, _abc.Awaitable[_router_pb2.EmbedTextResponse]]:
-        """Embed texts with the cheapest allowed deployment."""
+        """Embed texts with the best allowed deployment."""
 
     @_abc_1.abstractmethod
     def ListModels(

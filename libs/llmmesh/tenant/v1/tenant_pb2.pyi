@@ -321,12 +321,19 @@ class Policy(_message.Message):
     RESIDENCY_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     GUARD_FAIL_OPEN_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    ROUTING_STRATEGY_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     residency: _chat_pb2.DataResidency.ValueType
     """Where its data may be processed."""
     cache: Global___CachePolicy.ValueType
     """Which cache levels it uses."""
     guard_fail_open: _builtins.bool
     """What happens when the guard cannot give a verdict: false refuses, true lets pass and says so in the audit."""
+    tier: _chat_pb2.Tier.ValueType
+    """What it pays for."""
+    routing_strategy: _chat_pb2.RoutingStrategy.ValueType
+    """In what order deployments are asked; unspecified leaves it to the routes file."""
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Public models it may name; empty means all."""
@@ -334,6 +341,10 @@ class Policy(_message.Message):
     @_builtins.property
     def allowed_deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Deployments it may use; empty means all."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words that rules of the routes file may ask for, such as "pilot"."""
 
     def __init__(
         self,
@@ -343,10 +354,13 @@ class Policy(_message.Message):
         residency: _chat_pb2.DataResidency.ValueType = ...,
         cache: Global___CachePolicy.ValueType = ...,
         guard_fail_open: _builtins.bool = ...,
+        tier: _chat_pb2.Tier.ValueType = ...,
+        routing_strategy: _chat_pb2.RoutingStrategy.ValueType = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "guard_fail_open", b"guard_fail_open", "residency", b"residency"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "guard_fail_open", b"guard_fail_open", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

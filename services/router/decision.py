@@ -1,0 +1,54 @@
+"""Who answers a request: constraints first, ranking second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from meshkit.errors import FieldInvalid, ModelNotFound
+from services.router.constraints import eligible
+from services.router.deployment import Deployment
+from services.router.preferences import StrategyName, StrategyTable
+from services.router.ranking import Demand, Price, Strategy, ranked
+
+
+class Decider:
+    """Chooses among the deployments of one routes file."""
+
+    def __init__(
+        self,
+        deployments: Sequence[Deployment],
+        table: StrategyTable,
+        strategies: Mapping[StrategyName, Strategy],
+        prices: Mapping[str, Price],
+    ) -> None:
+        self._table = table
+        self._strategies = strategies
+        self._prices = prices
+        self._serving: dict[str, list[Deployment]] = {}
+        for deployment in deployments:
+            self._serving.setdefault(deployment.serves, []).append(deployment)
+
+    def order(self, demand: Demand) -> list[Deployment]:
+        """Who may and can answer, in the order of asking.
+
+        Raises:
+            MeshError: Whose type says why nobody may or can.
+        """
+        candidates = eligible(demand.model, self.serving(demand), demand.limits, demand.needs)
+        strategy = self._strategies[self._table.chosen(demand.model, demand.caller)]
+        return [each.deployment for each in ranked(strategy, demand, candidates, self._prices)]
+
+    def serving(self, demand: Demand) -> Sequence[Deployment]:
+        """Every deployment of the model asked for.
+
+        Raises:
+            ModelNotFound: If there is none.
+            FieldInvalid: If it is for something else.
+        """
+        model, serving = demand.model, self._serving.get(demand.model)
+        if not serving:
+            raise ModelNotFound(f"There is no model {model!r}: list the models to see their names.", model=model)
+        if serving[0].embeds != demand.needs.embeds:
+            kind = "an embedding" if serving[0].embeds else "a chat"
+            raise FieldInvalid("model", f"{model!r} is {kind} model and cannot do this")
+        return serving
