@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -10,7 +11,6 @@ from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.router.v1 import router_pb2
-from meshkit.errors import ProviderStreamBroken
 from meshkit.identity import Identity
 from services.gateway.beside import running_beside
 from services.gateway.channel import AnswerBlocked
@@ -21,7 +21,7 @@ from services.gateway.policies import TenantPolicy
 from services.gateway.replay import replayed
 from services.gateway.resources import Resources, StoreOrder
 from services.gateway.screening import routed_class, screen, shown_messages
-from services.gateway.spending import Spending
+from services.gateway.spending import Advance, Spending
 from services.gateway.tee import Piece, Steps, Tee, unwatched
 from services.gateway.tokens import estimated_prompt_tokens, prompt_texts
 
@@ -75,17 +75,30 @@ class _Flow:
         hit = await self._exact_answer()
         if hit is None:
             plan = planned(self._question, offer, self._config.default_max_output_tokens)
-            hit = await self._judged_prompt_or_semantic_answer()
-            if hit is None:
-                async with aclosing(self._bought_answer(plan)) as events:
-                    async for event in events:
-                        yield event
-                return
+            async with aclosing(self._found_or_bought_answer(plan)) as events:
+                async for event in events:
+                    yield event
+            return
         for event in replayed(self._exchange, hit, self._config.currency_code):
             yield event
 
-    async def _bought_answer(self, plan: Plan) -> AsyncGenerator[Event, None]:
-        with await self._reserved(plan) as spending:
+    async def _found_or_bought_answer(self, plan: Plan) -> AsyncGenerator[Event, None]:
+        """While the guard judges the prompt, look for the same question in other words, and else hold the money.
+
+        Nothing found is used before the verdict, nor when the data is too sensitive.
+        """
+        version = self._known.guard_policy.version()
+        async with running_beside(self._semantic_answer(version)) as search:
+            with Advance(self._reserved_unless_found(search, plan)) as advance:
+                await self._screened()
+                hit = self._usable(await search, version)
+                spending = None if hit else await advance.spending() or await self._reserved(plan)
+        if spending is None:
+            assert hit is not None
+            for event in replayed(self._exchange, hit, self._config.currency_code):
+                yield event
+            return
+        with spending:
             async with aclosing(self._generated(plan, spending)) as events:
                 async for event in events:
                     yield event
@@ -108,29 +121,29 @@ class _Flow:
         self._exchange.guard_policy_version = version
         return found.answer
 
-    async def _judged_prompt_or_semantic_answer(self) -> cache_pb2.CachedAnswer | None:
-        """Have the prompt judged, and meanwhile look for the same question in other words.
+    async def _screened(self) -> None:
+        await screen(
+            self._exchange,
+            shown_messages(self._question.prompt),
+            self._peers.guard,
+            self._known.guard_policy,
+            fail_open=self._policy.guard_fail_open,
+        )
 
-        Nothing found is used before the verdict, nor when the data is too sensitive.
-        """
-        version = self._known.guard_policy.version()
-        async with running_beside(self._semantic_answer(version)) as search:
-            await screen(
-                self._exchange,
-                shown_messages(self._question.prompt),
-                self._peers.guard,
-                self._known.guard_policy,
-                fail_open=self._policy.guard_fail_open,
-            )
-            if not self._exchange.cacheable:
-                # The cache was asked, but what it says may not be used.
-                self._exchange.cache_status = _barred(self._exchange.cache_status)
-                return None
-            hit = await search
+    def _usable(self, hit: cache_pb2.CachedAnswer | None, version: str) -> cache_pb2.CachedAnswer | None:
+        """The answer, if the verdict lets it be used; the cache may have been asked in vain."""
+        if not self._exchange.cacheable:
+            self._exchange.cache_status = _barred(self._exchange.cache_status)
+            return None
         if hit is None or self._exchange.guard_policy_version != version:
             return None
         self._exchange.cache_status = gateway_pb2.CACHE_STATUS_SEMANTIC
         return hit
+
+    async def _reserved_unless_found(
+        self, search: asyncio.Task[cache_pb2.CachedAnswer | None], plan: Plan
+    ) -> Spending | None:
+        return None if await search else await self._reserved(plan)
 
     async def _semantic_answer(self, version: str) -> cache_pb2.CachedAnswer | None:
         if self._exchange.cache_status != MISS or not self._policy.cache_semantic:
@@ -152,21 +165,21 @@ class _Flow:
     async def _generated(self, plan: Plan, spending: Spending) -> AsyncGenerator[Event, None]:
         """The provider's answer as the guard releases it, then the settlement."""
         exchange, asked = self._exchange, time.perf_counter()
-        async with aclosing(self._peers.router.generate(self._routing(plan))) as steps:
-            spending.begin(await _opening(steps))
-            exchange.provider_seconds = time.perf_counter() - asked
-            yield exchange.route()
-            finished = router_pb2.Finished()
-            try:
-                async with aclosing(self._guarded(_counted(steps, spending))) as pieces:
-                    async for piece in pieces:
-                        if isinstance(piece, router_pb2.Finished):
-                            finished = piece
-                        else:
-                            yield piece
-            except AnswerBlocked as block:
-                exchange.judged(block.verdict)
-                finished = router_pb2.Finished(finish_reason=chat_pb2.FINISH_REASON_CONTENT_FILTER)
+        finished = router_pb2.Finished()
+        steps = _counted(self._peers.router.generate(self._routing(plan)), spending)
+        try:
+            async with aclosing(self._guarded(steps)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, router_pb2.RouteChosen):
+                        exchange.provider_seconds = time.perf_counter() - asked
+                        yield exchange.route()
+                    elif isinstance(piece, router_pb2.Finished):
+                        finished = piece
+                    else:
+                        yield piece
+        except AnswerBlocked as block:
+            exchange.judged(block.verdict)
+            finished = router_pb2.Finished(finish_reason=chat_pb2.FINISH_REASON_CONTENT_FILTER)
         exchange.provider_seconds = _provider_seconds(finished, asked)
         yield await self._settled(finished, spending)
 
@@ -233,20 +246,15 @@ class _Flow:
         self._resources.store_later(StoreOrder(exchange.caller, request))
 
 
-async def _opening(steps: Steps) -> router_pb2.RouteChosen:
-    """The router's first word."""
-    first = await anext(steps, None)
-    if first is None or not first.HasField("route"):
-        raise ProviderStreamBroken("The answer ended before it began: ask again.", retry_after_seconds=1)
-    return first.route
-
-
 async def _counted(steps: Steps, spending: Spending) -> AsyncGenerator[router_pb2.StreamGenerateChatResponse, None]:
     """The same steps; what they hold is owed from here on, whether the guard releases it or not."""
-    async for step in steps:
-        if step.HasField("delta"):
-            spending.count(step.delta)
-        yield step
+    async with aclosing(steps):
+        async for step in steps:
+            if step.HasField("route"):
+                spending.begin(step.route)
+            elif step.HasField("delta"):
+                spending.count(step.delta)
+            yield step
 
 
 def _provider_seconds(finished: router_pb2.Finished, asked: float) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.chat.v1 import chat_pb2
@@ -106,3 +107,33 @@ class Spending:
                 finish_reason=finish_reason,
             )
         return Settlement(self._exchange.caller, self._reservation_id, commit)
+
+
+class Advance:
+    """A reservation made before it is sure to be needed; one that nobody took by the end of the block is let go."""
+
+    def __init__(self, reserving: Coroutine[Any, Any, Spending | None]) -> None:
+        self._task = asyncio.create_task(reserving)
+        self._taken = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._taken:
+            self._task.add_done_callback(_let_go)
+
+    async def spending(self) -> Spending | None:
+        """Take it; None when none was made. Raises what reserving raised."""
+        # A caller who leaves now must not leave a hold behind: it is let go when it arrives.
+        made = await asyncio.shield(self._task)
+        self._taken = True
+        return made
+
+
+def _let_go(task: asyncio.Task[Spending | None]) -> None:
+    if task.cancelled() or task.exception() is not None:
+        return
+    if (made := task.result()) is not None:
+        with made:
+            pass

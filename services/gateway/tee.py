@@ -21,11 +21,11 @@ SEPARATOR = "\x1e"
 
 Kind: TypeAlias = Literal["text", "reasoning"]
 Steps: TypeAlias = AsyncGenerator[router_pb2.StreamGenerateChatResponse, None]
-Piece: TypeAlias = chat_pb2.Delta | router_pb2.Finished
+Piece: TypeAlias = router_pb2.RouteChosen | chat_pb2.Delta | router_pb2.Finished
 
 
 class Tee:
-    """One answer on its way through the guard.
+    """One answer on its way through the guard; who answers passes as it is.
 
     Visible text and reasoning each have a watch of their own, so that both stay streams. The pieces of tool calls are
     held until the answer is complete and then watched together: half a call is of no use to anyone. With `fail_open`,
@@ -73,10 +73,15 @@ class Tee:
     async def _watched(self, steps: Steps) -> router_pb2.Finished:
         """Feed the guard until the router's last word; returns it when everything was released."""
         async with aclosing(steps), asyncio.TaskGroup() as readers:
+            # Nearly every answer has text: its watch opens while the provider thinks.
+            self._channel("text", readers)
             async for step in steps:
                 if step.HasField("finished"):
                     break
-                await self._feed(step.delta, readers)
+                if step.HasField("route"):
+                    await self._released.put(step.route)
+                else:
+                    await self._feed(step.delta, readers)
             else:
                 raise ProviderStreamBroken("The answer ended before it was complete: ask again.")
             for channel in self._channels.values():
@@ -146,10 +151,16 @@ def joined(pieces: Sequence[chat_pb2.ToolCallDelta]) -> list[chat_pb2.ToolCallDe
 async def unwatched(steps: Steps) -> AsyncGenerator[Piece, None]:
     """The same pieces without a guard, for a tenant whose policy says so while the guard is away."""
     async for step in steps:
-        yield step.finished if step.HasField("finished") else step.delta
+        yield _piece(step)
         if step.HasField("finished"):
             return
     raise ProviderStreamBroken("The answer ended before it was complete: ask again.")
+
+
+def _piece(step: router_pb2.StreamGenerateChatResponse) -> Piece:
+    if step.HasField("route"):
+        return step.route
+    return step.finished if step.HasField("finished") else step.delta
 
 
 def _rebuilt(calls: Sequence[chat_pb2.ToolCallDelta], released: str) -> list[chat_pb2.ToolCallDelta] | None:

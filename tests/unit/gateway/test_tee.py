@@ -220,8 +220,30 @@ async def test_a_provider_that_fails_is_reported_as_it_failed() -> None:
         await heard(tee(guard()).through(failing()))
 
 
-async def test_an_empty_answer_needs_no_guard() -> None:
-    assert await heard(tee(broken).through(spoken(FINISHED))) == [FINISHED.finished]
+async def test_an_empty_answer_is_just_its_end() -> None:
+    assert await heard(tee(guard()).through(spoken(FINISHED))) == [FINISHED.finished]
+
+
+async def test_the_watch_opens_before_the_provider_speaks() -> None:
+    opened = asyncio.Event()
+
+    async def watch(pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        opened.set()
+        async for response in guard()(pieces):
+            yield response
+
+    async def slow() -> AsyncIterator[Any]:
+        await opened.wait()
+        yield said("late")
+        yield FINISHED
+
+    async with asyncio.timeout(5):
+        assert text_of(await heard(tee(watch).through(slow()))) == "late"
+
+
+async def test_who_answers_passes_as_it_is() -> None:
+    route = router_pb2.StreamGenerateChatResponse(route=router_pb2.RouteChosen(deployment="d"))
+    assert await heard(tee(guard()).through(spoken(route, FINISHED))) == [route.route, FINISHED.finished]
 
 
 async def test_verdicts_of_every_watch_are_kept() -> None:
