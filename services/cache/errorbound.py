@@ -1,0 +1,182 @@
+"""How sure the verifier must be before an answer is served, so that a tenant's rate of wrong hits stays in bounds.
+
+The evidence is outcomes: how sure the verifier was of a hit, and whether the hit was right. There is a calibration set
+that travels with the verifier, and what each tenant reports. A threshold is kept when the one-sided upper bound
+(Clopper and Pearson) of the rate of wrong hits at or above it is within the tenant's target. Thresholds are tried from
+the strictest that has enough evidence downwards, and the first that fails ends the search: in such a fixed sequence no
+correction for trying many is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
+
+LEVELS = 200
+"""Certainty is told apart in so many steps."""
+NEVER = math.inf
+"""The threshold when no certainty has enough evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A hit that was judged."""
+
+    certainty: float
+    """How sure the verifier was, from 0 to 1."""
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BoundState:
+    """Everything a tenant's threshold rests on, to be shown."""
+
+    target: float
+    """Largest rate of wrong hits the tenant accepts."""
+    confidence: float
+    """How sure the bound is meant to be."""
+    threshold: float
+    """Least certainty that is served; infinite when nothing may be."""
+    upper_bound: float
+    """The rate of wrong hits at this threshold is at most this, with that confidence."""
+    estimate: float
+    """Wrong hits over all judged hits at this threshold."""
+    judged: int
+    """Outcomes at or above the threshold, the calibration set's included."""
+    wrong: int
+    reported_right: int
+    """What the tenant reported, at any certainty."""
+    reported_wrong: int
+
+
+@dataclass(slots=True)
+class _Evidence:
+    """Outcomes by level of certainty."""
+
+    right: list[int] = field(default_factory=lambda: [0] * (LEVELS + 1))
+    wrong: list[int] = field(default_factory=lambda: [0] * (LEVELS + 1))
+
+    def add(self, outcome: Outcome) -> None:
+        (self.right if outcome.right else self.wrong)[_level(outcome.certainty)] += 1
+
+
+class ErrorBound:
+    """Thresholds of all tenants. Knows no store: what it has learned is taken by `state` and given by `observe`."""
+
+    def __init__(
+        self, calibration: Iterable[Outcome], *, target: float, confidence: float = 0.95, most_disputed: int = 10_000
+    ) -> None:
+        self._target = target
+        self._confidence = confidence
+        self._most_disputed = most_disputed
+        self._calibration = _Evidence()
+        for outcome in calibration:
+            self._calibration.add(outcome)
+        self._tenants: dict[str, _Evidence] = {}
+        self._disputed: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._states: dict[tuple[str, float], BoundState] = {}
+
+    def admits(self, tenant_id: str, certainty: float, *, entry_id: str = "", target: float | None = None) -> bool:
+        """Whether a hit of this certainty may be served to the tenant from this entry."""
+        if certainty <= self._disputed.get((tenant_id, entry_id), -1.0):
+            return False
+        return _level(certainty) / LEVELS >= self.state(tenant_id, target=target).threshold
+
+    def observe(self, tenant_id: str, certainty: float, *, right: bool, entry_id: str = "") -> None:
+        """Learn that a hit was right or wrong; an entry that was wrong once never serves as little certainty again."""
+        self._tenants.setdefault(tenant_id, _Evidence()).add(Outcome(certainty, right))
+        for key in [key for key in self._states if key[0] == tenant_id]:
+            del self._states[key]
+        if not right and entry_id:
+            self._dispute((tenant_id, entry_id), certainty)
+
+    def state(self, tenant_id: str, *, target: float | None = None) -> BoundState:
+        """What the tenant's threshold is, and why."""
+        wanted = self._target if target is None else target
+        known = self._states.get((tenant_id, wanted))
+        if known is None:
+            known = self._states[tenant_id, wanted] = self._settle(tenant_id, wanted)
+        return known
+
+    def _dispute(self, entry: tuple[str, str], certainty: float) -> None:
+        self._disputed[entry] = max(certainty, self._disputed.get(entry, 0.0))
+        self._disputed.move_to_end(entry)
+        if len(self._disputed) > self._most_disputed:
+            self._disputed.popitem(last=False)
+
+    def _settle(self, tenant_id: str, target: float) -> BoundState:
+        reported = self._tenants.get(tenant_id, _Evidence())
+        right = _at_or_above(self._calibration.right, reported.right)
+        wrong = _at_or_above(self._calibration.wrong, reported.wrong)
+        needed = enough(target, self._confidence)
+        level = LEVELS + 1
+        # Where to begin is decided by how much evidence there is, not by what it says: else the bound would not hold.
+        for lower in range(LEVELS, -1, -1):
+            judged = right[lower] + wrong[lower]
+            if judged < needed:
+                continue
+            if _at_most(wrong[lower], judged, target) > 1 - self._confidence:  # that is, upper_bound > target
+                break
+            level = lower
+        judged, failed = (right[level] + wrong[level], wrong[level]) if level <= LEVELS else (0, 0)
+        return BoundState(
+            target=target,
+            confidence=self._confidence,
+            threshold=level / LEVELS if level <= LEVELS else NEVER,
+            upper_bound=upper_bound(failed, judged, self._confidence),
+            estimate=failed / judged if judged else 0.0,
+            judged=judged,
+            wrong=failed,
+            reported_right=sum(reported.right),
+            reported_wrong=sum(reported.wrong),
+        )
+
+
+@lru_cache(maxsize=4096)
+def upper_bound(wrong: int, judged: int, confidence: float) -> float:
+    """The rate that would show so few wrong ones by chance only once in 1 / (1 - confidence) (Clopper and Pearson)."""
+    if wrong >= judged:
+        return 1.0
+    low, high = wrong / judged, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if _at_most(wrong, judged, middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+@lru_cache(maxsize=256)
+def enough(target: float, confidence: float) -> int:
+    """How many right hits, and no wrong one, bound the rate by `target`."""
+    return math.ceil(math.log(1 - confidence) / math.log1p(-target)) if target < 1 else 1
+
+
+def _at_most(wrong: int, judged: int, rate: float) -> float:
+    """Probability of at most `wrong` among `judged` at this rate."""
+    if rate <= 0:
+        return 1.0
+    logs = (
+        math.lgamma(judged + 1)
+        - math.lgamma(number + 1)
+        - math.lgamma(judged - number + 1)
+        + number * math.log(rate)
+        + (judged - number) * math.log1p(-rate)
+        for number in range(wrong + 1)
+    )
+    return min(1.0, math.fsum(math.exp(log) for log in logs))
+
+
+def _level(certainty: float) -> int:
+    return min(LEVELS, max(0, math.floor(certainty * LEVELS + 1e-9)))
+
+
+def _at_or_above(mine: list[int], yours: list[int]) -> list[int]:
+    """For each level, the outcomes at it and above."""
+    both = [one + other for one, other in zip(mine, yours, strict=True)]
+    return list(accumulate(reversed(both)))[::-1]
