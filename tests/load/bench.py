@@ -1,6 +1,7 @@
 """The mesh's figures on this machine, generator included: `make bench` prints a table and writes JSON.
 
-Each figure names its goal. Speeds are medians of rounds in one run; on a shared machine compare ratios and CPU.
+Each figure names its goal. Speeds are medians of rounds in one run; on a shared machine compare ratios and CPU. The
+first line is what the machine itself takes; `--let-sleep` shows what its sleeping processors add.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tests.load.awake import awake
 from tests.load.generator import Load, h2load
 from tests.support.fix_mesh import PRICES, ROUTES, Mesh, Tenant, eventually, running_mesh
 
@@ -40,7 +42,8 @@ class Figure:
     value: float
     unit: str
     goal: str
-    reached: bool
+    reached: bool | None
+    """None for a figure without a goal."""
     detail: str = ""
 
 
@@ -57,6 +60,26 @@ def at_least(name: str, value: float, unit: str, goal: float, detail: str = "") 
 def chat(text: str) -> bytes:
     """A request body."""
     return json.dumps({"model": "scripted", "messages": [{"role": "user", "content": text}]}).encode()
+
+
+async def machine() -> Figure:
+    """One round trip between two processes: what any hop costs at the least, here and now."""
+    echo = "import sys\nwhile line := sys.stdin.buffer.readline(): sys.stdout.buffer.write(line); sys.stdout.flush()"
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-IS", "-c", echo, stdin=pipe, stdout=pipe)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    times = []
+    for _ in range(2000):
+        started = time.perf_counter()
+        process.stdin.write(b"x\n")
+        await process.stdout.readline()
+        times.append((time.perf_counter() - started) * 1000)
+    process.stdin.close()
+    await process.wait()
+    return Figure(
+        "the machine: a round trip between two processes, p50", round(statistics.median(times), 3), "ms", "", None
+    )
 
 
 async def exact_hits(mesh: Mesh, tenant: Tenant) -> list[Figure]:
@@ -170,7 +193,7 @@ async def scripted_process() -> AsyncIterator[str]:
 
 async def bench(only: str) -> list[Figure]:
     """Run every benchmark whose name contains `only`."""
-    figures: list[Figure] = []
+    figures = [await machine()]
     with tempfile.TemporaryDirectory() as folder:
         async with scripted_process() as provider_url:
             var = Path(folder)
@@ -200,7 +223,7 @@ def show(figures: list[Figure], path: Path) -> None:
         "figure", "value", "goal", "", "detail", title=f"llmmesh on {os.cpu_count()} CPUs, generator included"
     )
     for figure in figures:
-        mark = "[green]✓" if figure.reached else "[red]✗"
+        mark = {True: "[green]✓", False: "[red]✗", None: ""}[figure.reached]
         table.add_row(figure.name, f"{figure.value:g} {figure.unit}", figure.goal, mark, figure.detail)
     console.print(table)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,8 +237,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", choices=["", "exact", "miss", "memory", "start"], help="one part alone")
     parser.add_argument("--json", type=Path, default=Path("var/bench.json"), help="where to write (%(default)s)")
+    parser.add_argument("--let-sleep", action="store_true", help="do not keep the processors awake (see awake.py)")
     given = parser.parse_args()
-    show(asyncio.run(bench(given.only)), given.json)
+    with nullcontext() if given.let_sleep else awake():
+        figures = asyncio.run(bench(given.only))
+    show(figures, given.json)
 
 
 if __name__ == "__main__":
