@@ -3,7 +3,7 @@
 MeshError (INTERNAL)
   FieldInvalid · PromptBlocked · ContextTooLong            INVALID_ARGUMENT
   CredentialInvalid                                        UNAUTHENTICATED
-  RoleMissing · ModelNotAllowed · RegionNotAllowed         PERMISSION_DENIED
+  RoleMissing · ModelNotAllowed · RegionNotAllowed · EgressRefused  PERMISSION_DENIED
   ModelNotFound · ResourceNotFound                         NOT_FOUND
   ResourceExists                                           ALREADY_EXISTS
   ReservationConflict                                      ABORTED
@@ -105,6 +105,13 @@ class RegionNotAllowed(MeshError):
 
     code = grpc.StatusCode.PERMISSION_DENIED
     reason = "REGION_NOT_ALLOWED"
+
+
+class EgressRefused(MeshError):
+    """A call out of the mesh that the rules forbid was stopped at the last moment: a fault of ours."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "EGRESS_REFUSED"
 
 
 class ModelNotFound(MeshError):

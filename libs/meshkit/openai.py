@@ -21,6 +21,7 @@ _SHAPES: dict[str, tuple[str, str | None]] = {
     "ROLE_MISSING": ("permission_error", "role_missing"),
     "MODEL_NOT_ALLOWED": ("permission_error", "model_not_allowed"),
     "REGION_NOT_ALLOWED": ("permission_error", "region_not_allowed"),
+    "EGRESS_REFUSED": ("permission_error", "egress_refused"),
     "MODEL_NOT_FOUND": ("invalid_request_error", "model_not_found"),
     "RESOURCE_NOT_FOUND": ("invalid_request_error", "resource_not_found"),
     "RESOURCE_EXISTS": ("invalid_request_error", "resource_exists"),

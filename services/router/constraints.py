@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 
+from meshkit.egress import Cargo, DataClass, Residency, barriers
 from meshkit.errors import ContextTooLong, FieldInvalid, MeshError, ModelNotAllowed, RegionNotAllowed
-from services.router.deployment import Capability, DataClass, Deployment, Region
+from services.router.deployment import Capability, Deployment
 from services.router.needs import Needs
-
-
-class Residency(StrEnum):
-    """Where data may be processed."""
-
-    GLOBAL = "global"
-    RUSSIA = "russia"
-    EU = "eu"
-
-
-REGIONS = {
-    Residency.GLOBAL: frozenset(Region),
-    Residency.RUSSIA: frozenset({Region.LOCAL, Region.RUSSIA}),
-    Residency.EU: frozenset({Region.LOCAL, Region.EU}),
-}
 
 FIELDS = {Capability.TOOLS: "tools", Capability.JSON_SCHEMA: "response_format", Capability.VISION: "messages"}
 
@@ -35,6 +21,11 @@ class Limits:
     deployments: frozenset[str]
     data_class: DataClass
     residency: Residency
+
+    @property
+    def cargo(self) -> Cargo:
+        """What would be sent."""
+        return Cargo(self.data_class, self.residency)
 
 
 class Stage(IntEnum):
@@ -60,10 +51,7 @@ def forbidden(deployment: Deployment, limits: Limits) -> Exclusion | None:
     """Why the caller's data may not go to `deployment`; None when it may."""
     if deployment.name not in limits.deployments:
         return Exclusion(deployment, Stage.POLICY, "is not among the deployments allowed for this caller")
-    if limits.data_class not in deployment.data_classes:
-        return Exclusion(deployment, Stage.EGRESS, f"may not hold {limits.data_class} data")
-    if deployment.region not in REGIONS[limits.residency]:
-        why = f"processes data in region {deployment.region}, not allowed by residency {limits.residency}"
+    for why in barriers(deployment.region, deployment.data_classes, limits.cargo):
         return Exclusion(deployment, Stage.EGRESS, why)
     return None
 

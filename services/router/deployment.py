@@ -7,25 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from meshkit.egress import DataClass, Destination, Region
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=128)]
-
-
-class Region(StrEnum):
-    """Where a deployment processes data."""
-
-    LOCAL = "local"
-    RUSSIA = "russia"
-    EU = "eu"
-    GLOBAL = "global"
-
-
-class DataClass(StrEnum):
-    """How sensitive data is, from free to strictest."""
-
-    PUBLIC = "public"
-    INTERNAL = "internal"
-    CONFIDENTIAL = "confidential"
-    SENSITIVE = "sensitive"
 
 
 class Capability(StrEnum):
@@ -86,6 +70,11 @@ class Deployment(Strict):
     """Those of a greater number are asked only after all of a smaller one."""
     first_token_seconds: float = Field(default=0, ge=0, le=600)
     """Time to the first token to expect of it before that was measured."""
+
+    @property
+    def destination(self) -> Destination:
+        """What the way out has to know of it."""
+        return Destination(self.name, self.region, self.data_classes)
 
     @model_validator(mode="before")
     @classmethod

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from llmmesh.chat.v1 import chat_pb2
-from meshkit.errors import RegionNotAllowed
-from meshkit.log import get_logger
+from meshkit.egress import refused
 from services.router.constraints import Limits, forbidden
 from services.router.deployment import Deployment
 from services.router.providers.provider import AnswerEvent, Condition, Embedded, Provider
-
-log = get_logger()
 
 
 class Egress:
@@ -26,19 +23,19 @@ class Egress:
         """Answer with `deployment`; closing the generator closes the connection.
 
         Raises:
-            RegionNotAllowed: If the limits forbid the deployment: then nothing was sent.
+            EgressRefused: If the limits forbid the deployment: then nothing was sent.
         """
         self._check(deployment, limits)
-        return self._providers[deployment.name].stream_chat(prompt)
+        return self._providers[deployment.name].stream_chat(prompt, limits.cargo)
 
     async def embed(self, deployment: Deployment, texts: Sequence[str], limits: Limits) -> Embedded:
         """Embed with `deployment`.
 
         Raises:
-            RegionNotAllowed: If the limits forbid the deployment: then nothing was sent.
+            EgressRefused: If the limits forbid the deployment: then nothing was sent.
         """
         self._check(deployment, limits)
-        return await self._providers[deployment.name].embed(texts)
+        return await self._providers[deployment.name].embed(texts, limits.cargo)
 
     async def condition(self, deployment: Deployment) -> Condition:
         """Ask `deployment` how it is; no data of a caller is sent."""
@@ -46,12 +43,5 @@ class Egress:
 
     def _check(self, deployment: Deployment, limits: Limits) -> None:
         exclusion = forbidden(deployment, limits)
-        if exclusion is None:
-            return
-        log.error("egress_refused", deployment=deployment.name, why=exclusion.why)
-        raise RegionNotAllowed(
-            f"{deployment.name} {exclusion.why}; nothing was sent.",
-            model=deployment.serves,
-            data_class=limits.data_class,
-            residency=limits.residency,
-        )
+        if exclusion is not None:
+            raise refused(deployment.name, exclusion.why, limits.cargo)

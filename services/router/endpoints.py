@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
 
-from services.router.deployment import Capability, DataClass, Deployment, LocalDeployment, Region
+from meshkit.egress import DataClass, Region, known_region
+from services.router.deployment import Capability, Deployment, LocalDeployment
 
 Reference = Annotated[str, StringConstraints(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$")]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$", to_lower=True)]
@@ -20,19 +21,6 @@ HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]+$")]
 PathPart = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$", max_length=128)]
 
 OWN_HEADERS = frozenset({"authorization", "connection", "content-length", "content-type", "host", "transfer-encoding"})
-
-KNOWN_REGIONS = {
-    "api.openai.com": Region.GLOBAL,
-    "dashscope.aliyuncs.com": Region.GLOBAL,
-    "dashscope-intl.aliyuncs.com": Region.GLOBAL,
-    "dashscope-us.aliyuncs.com": Region.GLOBAL,
-    "gigachat.devices.sberbank.ru": Region.RUSSIA,
-    "api.giga.chat": Region.RUSSIA,
-    "llm.api.cloud.yandex.net": Region.RUSSIA,
-    "ai.api.cloud.yandex.net": Region.RUSSIA,
-    "foundation-models.api.cloud.ru": Region.RUSSIA,
-}
-"""Where well-known endpoints process data: a file that says otherwise would send data across a border unseen."""
 
 
 def plain_url(url: str) -> str:
@@ -103,7 +91,7 @@ class HttpDeployment(Deployment):
 
     @model_validator(mode="after")
     def _where_it_is_known_to_be(self) -> Self:
-        known = KNOWN_REGIONS.get((urlsplit(self.base_url).hostname or "").rstrip("."))
+        known = known_region(self.base_url)
         if known and self.region is not known:
             raise ValueError(f"region must be {known}: that is where {self.base_url} processes data")
         return self

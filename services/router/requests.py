@@ -8,9 +8,9 @@ import orjson
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
+from meshkit.egress import DataClass, Residency
 from meshkit.errors import FieldInvalid
-from services.router.constraints import Limits, Residency
-from services.router.deployment import DataClass
+from services.router.constraints import Limits
 from services.router.needs import chat_needs, embedding_needs
 from services.router.preferences import Caller, StrategyName, Tier
 from services.router.ranking import Demand

@@ -14,6 +14,7 @@ from llmmesh.chat.v1 import chat_pb2
 from services.router.providers.provider import FailureKind, ProviderFailure
 from tests.support.provider_cases import (
     BY_NAME,
+    PUBLIC,
     SECRET,
     Authority,
     Opened,
@@ -53,7 +54,7 @@ def calling(*results: tuple[str, str, str]) -> chat_pb2.ChatPrompt:
 async def test_a_token_is_kept_while_it_is_good(gigachat):
     await answer(gigachat.chat, question())
     await answer(gigachat.chat, question())
-    await gigachat.embedder.embed(["fox"])
+    await gigachat.embedder.embed(["fox"], PUBLIC)
     assert gigachat.server.counters.tokens_issued == 1
 
 
@@ -171,13 +172,13 @@ async def test_cached_tokens_may_be_told_inside_the_prompts(authority):
 async def test_no_more_answers_at_once_than_the_credential_may_have(authority):
     async with opened(BY_NAME["gigachat"], authority, concurrency=1, queue_seconds=0.05) as gigachat:
         gigachat.server.set(stall_after_chunks=1)
-        async with aclosing(gigachat.chat.stream_chat(question())) as events:
+        async with aclosing(gigachat.chat.stream_chat(question(), PUBLIC)) as events:
             await anext(events)
             failed = await failure(gigachat)
             assert failed.kind is FailureKind.BUSY
             assert failed.kind.is_of_the_request, "its breaker stays closed"
             with pytest.raises(ProviderFailure):
-                await gigachat.embedder.embed(["fox"])
+                await gigachat.embedder.embed(["fox"], PUBLIC)
             assert gigachat.server.counters.requests == 1
         gigachat.server.set(stall_after_chunks=-1)
         assert (await answer(gigachat.chat, question())).text

@@ -12,13 +12,16 @@ import orjson
 import pytest
 
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.errors import EgressRefused
 from services.router.deltas import append
 from services.router.pacing import TimedStream
 from services.router.providers.provider import FailureKind, Health, ProviderFailure
 from tests.support.provider_cases import (
     CASES,
     FAITHFUL,
+    PUBLIC,
     SECRET,
+    SENSITIVE,
     Authority,
     Case,
     Opened,
@@ -194,17 +197,17 @@ async def test_contradictory_figures_leave_no_bucket_negative_and_lose_nothing(c
 
 async def test_texts_are_embedded_in_their_order(cloud):
     texts = [f"fox number {number}" for number in range(23)]
-    whole = await cloud.embedder.embed(texts)
+    whole = await cloud.embedder.embed(texts, PUBLIC)
     assert [len(vector) for vector in whole.vectors] == [8] * 23
     assert whole.usage.input_tokens == total(whole.usage) == 69
-    last = await cloud.embedder.embed(texts[-1:])
+    last = await cloud.embedder.embed(texts[-1:], PUBLIC)
     assert last.vectors[0] == pytest.approx(whole.vectors[-1])
 
 
 async def test_a_failing_embedding_is_one_failure(cloud):
     cloud.server.set(fail_next=-1, fail_status=503)
     with pytest.raises(ProviderFailure) as caught:
-        await cloud.embedder.embed([f"fox number {number}" for number in range(23)])
+        await cloud.embedder.embed([f"fox number {number}" for number in range(23)], PUBLIC)
     assert caught.value.kind is FailureKind.UNAVAILABLE
 
 
@@ -253,7 +256,7 @@ async def test_a_web_page_is_no_answer(cloud):
     cloud.server.set(html=True)
     assert agree(cloud.case, (await failure(cloud)).kind, FailureKind.MALFORMED)
     with pytest.raises(ProviderFailure) as caught:
-        await cloud.embedder.embed(["fox"])
+        await cloud.embedder.embed(["fox"], PUBLIC)
     assert agree(cloud.case, caught.value.kind, FailureKind.MALFORMED)
 
 
@@ -281,7 +284,7 @@ async def test_a_stream_that_ends_too_early_is_a_failure(cloud):
 
 async def test_a_stream_that_falls_silent_is_a_failure_and_its_connection_is_closed(cloud):
     cloud.server.set(stall_after_chunks=2)
-    stream = TimedStream(cloud.chat.stream_chat(question()), cloud.deployment.timeouts)
+    stream = TimedStream(cloud.chat.stream_chat(question(), PUBLIC), cloud.deployment.timeouts)
     said = await stream.first()
     while said.text != "The quick":
         append(said, await stream.next())
@@ -299,7 +302,7 @@ async def test_characters_cut_in_half_are_put_together(cloud):
 
 async def test_closing_the_answer_closes_the_connection(cloud):
     cloud.server.set(stall_after_chunks=2)
-    async with aclosing(cloud.chat.stream_chat(question())) as events:
+    async with aclosing(cloud.chat.stream_chat(question(), PUBLIC)) as events:
         await anext(events)
     await cloud.server.until(lambda now: now.aborted_streams == 1 and now.open_connections == 0)
 
@@ -316,7 +319,7 @@ async def test_cancelling_before_the_first_token_closes_the_connection(cloud):
 
 async def test_a_server_that_accepts_and_never_answers_is_left_in_time(cloud):
     cloud.server.set(headers_ms=60_000)
-    stream = TimedStream(cloud.chat.stream_chat(question()), cloud.deployment.timeouts)
+    stream = TimedStream(cloud.chat.stream_chat(question(), PUBLIC), cloud.deployment.timeouts)
     asking = asyncio.create_task(stream.first())
     await cloud.server.until(lambda now: now.requests == 1)
     with pytest.raises(ProviderFailure) as caught:
@@ -362,3 +365,13 @@ async def test_a_token_is_asked_for_once_however_many_need_it(cloud):
     said: list[Any] = await asyncio.gather(*(answer(cloud.chat, question()) for _ in range(8)))
     assert {each.text for each in said} == {cloud.server.script.reply}
     assert cloud.server.counters.tokens_issued == (1 if cloud.case.renews else 0)
+
+
+async def test_what_may_not_go_there_is_refused_before_anything_is_sent(cloud, authority):
+    async with opened(cloud.case, authority, data_classes=["public"]) as narrow:
+        with pytest.raises(EgressRefused) as caught:
+            await anext(narrow.chat.stream_chat(question(), SENSITIVE))
+        assert caught.value.metadata["destination"] == narrow.deployment.name
+        with pytest.raises(EgressRefused):
+            await narrow.embedder.embed([f"fox number {number}" for number in range(23)], SENSITIVE)
+        assert narrow.server.counters.requests == narrow.server.counters.tokens_issued == 0

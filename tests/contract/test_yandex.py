@@ -9,7 +9,7 @@ import pytest
 
 from llmmesh.chat.v1 import chat_pb2
 from services.router.providers.provider import FailureKind, ProviderFailure
-from tests.support.provider_cases import BY_NAME, Authority, Opened, Said, answer, opened, question
+from tests.support.provider_cases import BY_NAME, PUBLIC, Authority, Opened, Said, answer, opened, question
 
 TOOL = '{"type":"function","function":{"name":"forecast","parameters":{"type":"object"}}}'
 
@@ -34,7 +34,7 @@ async def test_a_model_is_named_by_folder_name_and_branch(authority):
     async with opened(BY_NAME["yandex"], authority, branch="rc") as yandex:
         await answer(yandex.chat, question())
         assert yandex.sent["modelUri"] == "gpt://b1gfolder/model-of-theirs/rc"
-        await yandex.embedder.embed(["fox"])
+        await yandex.embedder.embed(["fox"], PUBLIC)
         assert yandex.sent["modelUri"] == "emb://b1gfolder/model-of-theirs/rc"
 
 
@@ -43,7 +43,7 @@ async def test_prompts_may_not_be_kept(authority, name):
     async with opened(BY_NAME[name], authority, headers={"x-data-logging-enabled": "true"}) as yandex:
         await answer(yandex.chat, question())
         assert yandex.headers["x-data-logging-enabled"] == "false"
-        await yandex.embedder.embed(["fox"])
+        await yandex.embedder.embed(["fox"], PUBLIC)
         assert yandex.headers["x-data-logging-enabled"] == "false"
 
 

@@ -14,6 +14,7 @@ import trustme
 from pydantic import TypeAdapter
 
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.egress import Cargo, DataClass, Residency
 from services.router.deployment import Deployment
 from services.router.endpoints import AnyDeployment
 from services.router.providers.adapters import opened_providers
@@ -23,6 +24,9 @@ from tests.support.scripted_openai import CloudRuWire, OpenAIWire, YandexOpenAIW
 from tests.support.scripted_provider import ScriptedProvider, scripted_provider
 from tests.support.scripted_stream import Wire
 from tests.support.scripted_yandex import METADATA, YandexTokenWire, YandexWire
+
+PUBLIC = Cargo(DataClass.PUBLIC, Residency.GLOBAL)
+SENSITIVE = Cargo(DataClass.SENSITIVE, Residency.GLOBAL)
 
 SECRET = "a2V5LWlkOnNlY3JldC1vZi1vdXJz"
 """The credential in every case; base64 of key-id:secret-of-ours, as GigaChat wants it."""
@@ -211,9 +215,9 @@ class Said:
 
 
 async def answer(provider: Provider, prompt: chat_pb2.ChatPrompt, said: Said | None = None) -> Said:
-    """The whole answer to a prompt; given `said`, what was said before a failure is kept there."""
+    """The whole answer to a prompt of public data; given `said`, what was said before a failure is kept there."""
     said = said or Said()
-    async for event in provider.stream_chat(prompt):
+    async for event in provider.stream_chat(prompt, PUBLIC):
         said.add(event)
     return said
 

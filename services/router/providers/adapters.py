@@ -130,7 +130,12 @@ class Adapters:
         written = {name: self._resolved(value) for name, value in deployment.headers.items()}
         # What the adapter needs, privacy above all, goes before what the file says.
         return Endpoint(
-            deployment.base_url, self._wire(deployment), credential, {**written, **headers}, deployment.timeouts
+            deployment.base_url,
+            deployment.destination,
+            self._wire(deployment),
+            credential,
+            {**written, **headers},
+            deployment.timeouts,
         )
 
     def _wire(self, deployment: HttpDeployment) -> Wire:

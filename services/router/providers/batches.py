@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.errors import EgressRefused
 from services.router.providers.provider import Embedded, ProviderFailure
 
 AT_ONCE = 4
@@ -18,7 +19,7 @@ async def embedded_in_batches(
     """Embed `size` texts at a time, a few requests at once; the vectors come in the order of the texts.
 
     Raises:
-        ProviderFailure: The first one; the other requests are cancelled.
+        ProviderFailure, EgressRefused: The first one; the other requests are cancelled.
     """
     if len(texts) <= size:
         return await embed(texts)
@@ -32,7 +33,7 @@ async def embedded_in_batches(
         async with asyncio.TaskGroup() as group:
             starts = range(0, len(texts), size)
             asked = [group.create_task(one(texts[start : start + size])) for start in starts]
-    except* ProviderFailure as failures:
+    except* (ProviderFailure, EgressRefused) as failures:
         # A `raise` here would leave as a group of one.
         first = failures.exceptions[0]
     else:

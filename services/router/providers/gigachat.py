@@ -7,6 +7,7 @@ from contextlib import aclosing
 from functools import partial
 
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.egress import Cargo
 from services.router.endpoints import GigaChatDeployment
 from services.router.providers.answer_reader import AnswerReader, embedded
 from services.router.providers.gate import Gate
@@ -25,22 +26,22 @@ class GigaChatProvider:
         self._endpoint = endpoint
         self._gate = gate
 
-    async def stream_chat(self, prompt: chat_pb2.ChatPrompt) -> AsyncGenerator[AnswerEvent, None]:
+    async def stream_chat(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
         """Answer as the model speaks, once it is our turn; closing hangs up and gives the turn away."""
         body = chat_body(prompt, self._deployment)
         reader = AnswerReader(as_openai=partial(chunk_as_openai, precached=self._deployment.precached))
         async with (
             self._gate.passed(),
-            aclosing(self._endpoint.stream("/chat/completions", body, prompt, reader)) as answer,
+            aclosing(self._endpoint.stream("/chat/completions", body, prompt, reader, cargo)) as answer,
             aclosing(until_stop(answer, prompt.options.stop)) as events,
         ):
             async for event in events:
                 yield event
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str], cargo: Cargo) -> Embedded:
         """Embed texts in one request."""
         async with self._gate.passed():
-            answer = await self._endpoint.answer("/embeddings", embeddings_body(texts, self._deployment))
+            answer = await self._endpoint.answer("/embeddings", embeddings_body(texts, self._deployment), cargo)
         return embedded(embeddings_as_openai(answer), len(texts))
 
     async def condition(self) -> Condition:

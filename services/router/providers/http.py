@@ -14,6 +14,7 @@ import orjson
 
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.deadline import time_left
+from meshkit.egress import Cargo, Destination
 from services.router.deployment import TimeLimits
 from services.router.providers.answer_reader import AnswerReader, decoded
 from services.router.providers.credentials import Credential
@@ -81,9 +82,16 @@ class Endpoint:
     """One HTTP API, called with our credential and under a deployment's time limits."""
 
     def __init__(
-        self, base_url: str, wire: Wire, credential: Credential, headers: Mapping[str, str], limits: TimeLimits
+        self,
+        base_url: str,
+        destination: Destination,
+        wire: Wire,
+        credential: Credential,
+        headers: Mapping[str, str],
+        limits: TimeLimits,
     ) -> None:
         self._base_url = base_url
+        self._destination = destination
         self._wire = wire
         self._credential = credential
         self._limits = limits
@@ -91,10 +99,10 @@ class Endpoint:
         self._headers = {**headers, "content-type": "application/json", "accept-encoding": "identity"}
 
     async def stream(
-        self, path: str, body: bytes, prompt: chat_pb2.ChatPrompt, reader: AnswerReader
+        self, path: str, body: bytes, prompt: chat_pb2.ChatPrompt, reader: AnswerReader, cargo: Cargo
     ) -> AsyncGenerator[AnswerEvent, None]:
         """Post a prompt and read the answer as it comes; closing hangs up."""
-        async with self._posted(path, body, prompt) as response:
+        async with self._posted(path, body, prompt, cargo) as response:
             reader.expect(response.content_type)
             with _forgiven(reader):
                 async with aclosing(_received(response, reader, self._figures_seconds())) as pieces:
@@ -103,9 +111,9 @@ class Endpoint:
                             yield delta
             yield reader.ended()
 
-    async def answer(self, path: str, body: bytes) -> dict[str, Any]:
+    async def answer(self, path: str, body: bytes, cargo: Cargo) -> dict[str, Any]:
         """Post something and read the JSON object that answers it."""
-        async with self._posted(path, body, None) as response:
+        async with self._posted(path, body, None, cargo) as response:
             return decoded(await _read(response, LARGEST_BODY_BYTES))
 
     async def healthy(self, url: str) -> bool:
@@ -123,9 +131,14 @@ class Endpoint:
 
     @asynccontextmanager
     async def _posted(
-        self, path: str, body: bytes, prompt: chat_pb2.ChatPrompt | None
+        self, path: str, body: bytes, prompt: chat_pb2.ChatPrompt | None, cargo: Cargo
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The good response to a POST; asked once more when our token was refused but another can be had."""
+        """The good response to a POST; asked once more when our token was refused but another can be had.
+
+        Raises:
+            EgressRefused: If what is posted may not go there: then nothing was sent.
+        """
+        self._destination.admit(cargo, self._base_url + path)
         authorization = await self._credential.authorization()
         async with self._requested(path, body, authorization) as response:
             if response.status != UNAUTHORIZED or not await self._credential.renew(authorization):

@@ -19,6 +19,7 @@ import orjson
 
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.deadline import time_left
+from meshkit.egress import Cargo
 from services.router.endpoints import LiteLLMDeployment
 from services.router.providers.answer_reader import AnswerReader, embedded
 from services.router.providers.batches import embedded_in_batches
@@ -57,14 +58,16 @@ class LiteLLMProvider:
 
     def __init__(self, deployment: LiteLLMDeployment, credential: str, headers: Mapping[str, str]) -> None:
         self._deployment = deployment
+        self._destination = deployment.destination
         self._given: dict[str, Any] = {"extra_headers": dict(headers)} if headers else {}
         if credential:
             self._given["api_key"] = credential
         if deployment.base_url:
             self._given["api_base"] = deployment.base_url
 
-    async def stream_chat(self, prompt: chat_pb2.ChatPrompt) -> AsyncGenerator[AnswerEvent, None]:
+    async def stream_chat(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
         """Answer as the model speaks; closing hangs up."""
+        self._destination.admit(cargo, self._deployment.base_url)
         reader, silent = AnswerReader(LineParser()), True
         with _as_failures(reader):
             chunks = await litellm.acompletion(**self._chat(prompt), **self._common())
@@ -81,8 +84,9 @@ class LiteLLMProvider:
             raise ProviderFailure(FailureKind.MALFORMED, "LiteLLM read no answer")
         yield ended
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str], cargo: Cargo) -> Embedded:
         """Embed texts, a hundred at a time."""
+        self._destination.admit(cargo, self._deployment.base_url)
         return await embedded_in_batches(texts, TEXTS_PER_REQUEST, self._embed)
 
     async def condition(self) -> Condition:

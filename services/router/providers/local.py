@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.inference.v1 import inference_pb2
 from meshkit.deadline import time_left
+from meshkit.egress import Cargo
 from meshkit.errors import error_reason, rpc_status
 from services.router.deployment import LocalDeployment
 from services.router.providers.provider import (
@@ -54,10 +55,12 @@ class LocalProvider:
 
     def __init__(self, deployment: LocalDeployment, inference: InferenceServiceAsyncStub) -> None:
         self._deployment = deployment
+        self._destination = deployment.destination
         self._inference = inference
 
-    async def stream_chat(self, prompt: chat_pb2.ChatPrompt) -> AsyncGenerator[AnswerEvent, None]:
+    async def stream_chat(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
         """Answer as the model speaks; closing stops the engine."""
+        self._destination.admit(cargo)
         call = self._inference.StreamGenerateChat(
             inference_pb2.StreamGenerateChatRequest(prompt=self._renamed(prompt)),
             timeout=time_left(at_most=self._deployment.timeouts.answer_seconds),
@@ -73,8 +76,9 @@ class LocalProvider:
         finally:
             call.cancel()
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str], cargo: Cargo) -> Embedded:
         """Embed texts, in as many calls as the inference room's limits ask for."""
+        self._destination.admit(cargo)
         vectors: list[Vector] = []
         input_tokens = 0
         for start in range(0, len(texts), TEXTS_PER_CALL):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from urllib.parse import urljoin
 
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.egress import Cargo
 from services.router.endpoints import OpenAIDeployment
 from services.router.providers.answer_reader import AnswerReader, embedded
 from services.router.providers.batches import embedded_in_batches
@@ -24,15 +26,15 @@ class OpenAIProvider:
         self._endpoint = endpoint
         self._profile = PROFILES[deployment.profile]
 
-    def stream_chat(self, prompt: chat_pb2.ChatPrompt) -> AsyncGenerator[AnswerEvent, None]:
+    def stream_chat(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
         """Answer as the model speaks; closing hangs up."""
         body = chat_body(prompt, self._deployment)
-        events = self._endpoint.stream("/chat/completions", body, prompt, AnswerReader())
+        events = self._endpoint.stream("/chat/completions", body, prompt, AnswerReader(), cargo)
         return until_stop(events, prompt.options.stop) if "stop" in self._profile.withheld else events
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str], cargo: Cargo) -> Embedded:
         """Embed texts, in as many requests as the endpoint's limit asks for."""
-        return await embedded_in_batches(texts, self._profile.texts_per_request, self._embed)
+        return await embedded_in_batches(texts, self._profile.texts_per_request, partial(self._embed, cargo=cargo))
 
     async def condition(self) -> Condition:
         """Ask where that costs nothing; elsewhere say that it can be called: only calls would tell otherwise."""
@@ -41,6 +43,6 @@ class OpenAIProvider:
             return Condition(Health.READY)
         return Condition(Health.UNAVAILABLE, f"{path} did not answer 200")
 
-    async def _embed(self, texts: Sequence[str]) -> Embedded:
-        answer = await self._endpoint.answer("/embeddings", embeddings_body(texts, self._deployment))
+    async def _embed(self, texts: Sequence[str], cargo: Cargo) -> Embedded:
+        answer = await self._endpoint.answer("/embeddings", embeddings_body(texts, self._deployment), cargo)
         return embedded(answer, len(texts))

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol, TypeAlias
 
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.egress import Cargo
 
 Vector: TypeAlias = Sequence[float]
 
@@ -128,15 +129,17 @@ def unsupported(what: str) -> ProviderFailure:
 class Provider(Protocol):
     """One deployment, spoken to. Failures are ProviderFailure; the caller of the port sets time limits."""
 
-    def stream_chat(self, prompt: chat_pb2.ChatPrompt) -> AsyncGenerator[AnswerEvent, None]:
+    def stream_chat(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
         """Answer as the model speaks: deltas, perhaps empty, then exactly one Ended, last.
+
+        `cargo` says what the prompt is: the client that sends it refuses what may not go to its destination.
 
         Closing the generator, or cancelling it, closes the provider's connection at once.
         """
         ...
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
-        """Embed texts, all with the deployment's model."""
+    async def embed(self, texts: Sequence[str], cargo: Cargo) -> Embedded:
+        """Embed texts, all with the deployment's model; `cargo` as above."""
         ...
 
     async def condition(self) -> Condition:

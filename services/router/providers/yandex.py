@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.egress import Cargo
 from services.router.endpoints import YandexDeployment
 from services.router.providers.answer_reader import AnswerReader
 from services.router.providers.batches import embedded_in_batches
@@ -25,21 +27,23 @@ class YandexProvider:
         scheme = "emb" if deployment.embeds else "gpt"
         self._model_uri = f"{scheme}://{folder}/{deployment.model}/{deployment.branch}"
 
-    def stream_chat(self, prompt: chat_pb2.ChatPrompt) -> AsyncGenerator[AnswerEvent, None]:
+    def stream_chat(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
         """Answer as the model speaks; closing hangs up."""
         answer = CumulativeAnswer(may_append=self._deployment.corrections == "append")
         reader = AnswerReader(LineParser(), answer.as_openai)
-        events = self._endpoint.stream("/completion", chat_body(prompt, self._model_uri), prompt, reader)
+        events = self._endpoint.stream("/completion", chat_body(prompt, self._model_uri), prompt, reader, cargo)
         return until_stop(events, prompt.options.stop)
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str], cargo: Cargo) -> Embedded:
         """Embed texts, each in a request of its own: it takes no more."""
-        return await embedded_in_batches(texts, 1, self._embed)
+        return await embedded_in_batches(texts, 1, partial(self._embed, cargo=cargo))
 
     async def condition(self) -> Condition:
         """Say that it can be called: only calls, which cost money, would tell otherwise."""
         return Condition(Health.READY)
 
-    async def _embed(self, texts: Sequence[str]) -> Embedded:
+    async def _embed(self, texts: Sequence[str], cargo: Cargo) -> Embedded:
         (text,) = texts
-        return embedded_text(await self._endpoint.answer("/textEmbedding", embedding_body(text, self._model_uri)))
+        return embedded_text(
+            await self._endpoint.answer("/textEmbedding", embedding_body(text, self._model_uri), cargo)
+        )

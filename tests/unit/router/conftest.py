@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from services.router.constraints import Limits, Residency
-from services.router.deployment import Capability, DataClass, Region
+from meshkit.egress import DataClass, Region, Residency
+from services.router.constraints import Limits
+from services.router.deployment import Capability
 from services.router.endpoints import OpenAIDeployment
 
 MakeDeployment = Callable[..., OpenAIDeployment]

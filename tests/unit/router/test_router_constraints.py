@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.egress import DataClass, Region, Residency
 from meshkit.errors import ContextTooLong, FieldInvalid, ModelNotAllowed, RegionNotAllowed
-from services.router.constraints import Residency, eligible, forbidden
-from services.router.deployment import Capability, DataClass, Region
+from services.router.constraints import eligible, forbidden
+from services.router.deployment import Capability
 from services.router.needs import Needs, chat_needs
 
 PLAIN = Needs(frozenset(), 10, 0)

@@ -9,7 +9,8 @@ import pytest
 import trustme
 from pydantic import TypeAdapter, ValidationError
 
-from services.router.deployment import Deployment, Region
+from meshkit.egress import Region
+from services.router.deployment import Deployment
 from services.router.endpoints import AnyDeployment
 
 COMMON = {"name": "d", "provider": "p", "model": "m", "serves": "m", "context_tokens": 100}

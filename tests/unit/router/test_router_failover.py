@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from meshkit.errors import ContextTooLong, ModelWarming, ProviderRefused, ProviderUnavailable, RegionNotAllowed
+from meshkit.egress import Residency
+from meshkit.errors import ContextTooLong, EgressRefused, ModelWarming, ProviderRefused, ProviderUnavailable
 from services.router.breaker import Breaker
-from services.router.constraints import Residency
 from services.router.egress import Egress
 from services.router.failover import Failover
 from services.router.providers.provider import FailureKind, ProviderFailure
@@ -114,7 +114,7 @@ async def test_a_fault_of_the_request_never_opens_the_breaker(failover, ranked):
 async def test_the_way_out_refuses_what_the_limits_forbid_whoever_asks(deployment, limits):
     egress = Egress({})
     far = deployment("far", region="global")
-    with pytest.raises(RegionNotAllowed, match="nothing was sent"):
+    with pytest.raises(EgressRefused, match="nothing was sent"):
         egress.stream_chat(far, None, limits("far", residency=Residency.RUSSIA))
-    with pytest.raises(RegionNotAllowed, match="nothing was sent"):
+    with pytest.raises(EgressRefused, match="nothing was sent"):
         await egress.embed(far, ["x"], limits("other"))

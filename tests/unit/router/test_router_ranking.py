@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from services.router.constraints import Limits, Residency
-from services.router.deployment import DataClass
+from meshkit.egress import DataClass, Residency
+from services.router.constraints import Limits
 from services.router.latencies import FRESH_SECONDS, FirstTokenTimes
 from services.router.needs import Needs
 from services.router.preferences import Caller, StrategyName, StrategyTable, Tier

@@ -10,7 +10,8 @@ from textwrap import dedent
 import pytest
 import yaml
 
-from services.router.deployment import DataClass, LocalDeployment
+from meshkit.egress import DataClass
+from services.router.deployment import LocalDeployment
 from services.router.endpoints import OpenAIDeployment
 from services.router.preferences import StrategyName, Tier
 from services.router.routes import RoutesInvalid, load_routes

@@ -68,6 +68,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: a fault of ours; the log holds the details under the request id."""
     ERROR_REASON_CONTEXT_TOO_LONG: _ErrorReason.ValueType  # 22
     """INVALID_ARGUMENT: prompt and answer do not fit the model's context; metadata: model, limit, asked."""
+    ERROR_REASON_EGRESS_REFUSED: _ErrorReason.ValueType  # 23
+    """PERMISSION_DENIED: a call out of the mesh that the rules forbid was stopped at the last moment, a fault of ours;
+    metadata: destination, data_class, residency.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reason, sent without its prefix."""
@@ -118,4 +122,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 21
 """INTERNAL: a fault of ours; the log holds the details under the request id."""
 ERROR_REASON_CONTEXT_TOO_LONG: ErrorReason.ValueType  # 22
 """INVALID_ARGUMENT: prompt and answer do not fit the model's context; metadata: model, limit, asked."""
+ERROR_REASON_EGRESS_REFUSED: ErrorReason.ValueType  # 23
+"""PERMISSION_DENIED: a call out of the mesh that the rules forbid was stopped at the last moment, a fault of ours;
+metadata: destination, data_class, residency.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

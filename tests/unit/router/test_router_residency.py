@@ -1,0 +1,262 @@
+"""No request reaches a deployment its constraints forbid, whatever fails and however often it is tried.
+
+What is allowed is said here once more, in other words than the router's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmmesh.chat.v1 import chat_pb2
+from meshkit.egress import Cargo, DataClass, Region, Residency
+from meshkit.errors import EgressRefused, MeshError
+from services.router.breaker import Breaker
+from services.router.constraints import Limits
+from services.router.decision import Decider
+from services.router.deployment import Capability, Deployment
+from services.router.egress import Egress
+from services.router.endpoints import OpenAIDeployment
+from services.router.failover import Failover
+from services.router.latencies import FirstTokenTimes
+from services.router.needs import Needs
+from services.router.preferences import Caller, StrategyName, StrategyTable, Tier
+from services.router.providers.provider import AnswerEvent, Embedded, Ended, FailureKind, ProviderFailure
+from services.router.ranking import Demand, Price
+from services.router.routing import Router
+from services.router.strategies import strategies
+
+CASES = 5000
+QUICK = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+MOST_DEPLOYMENTS = 5
+
+WITHIN = {
+    "global": {"local", "russia", "eu", "global"},
+    "russia": {"local", "russia"},
+    "eu": {"local", "eu"},
+}
+ENDINGS = [None, None, "cut", *FailureKind]
+"""How a call goes: well twice as often as in any other way."""
+PAUSES = [0.0, 0.0, 4.0, 11.0, 400.0]
+"""Seconds between two requests: breakers open for ten."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet() -> Iterator[None]:
+    """Tens of thousands of scripted failures are not worth a line each."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
+
+
+class Digits:
+    """Reads choices off one number, which is quicker to draw than many small ones, and still shrinks."""
+
+    def __init__(self, number: int) -> None:
+        self._rest = number
+
+    def below(self, base: int) -> int:
+        """The next choice among so many."""
+        self._rest, digit = divmod(self._rest, base)
+        return digit
+
+    def of(self, items):
+        """One of the items."""
+        return items[self.below(len(items))]
+
+    def some(self, items):
+        """Any of the items."""
+        mask = self.below(2 ** len(items))
+        return [item for place, item in enumerate(items) if mask >> place & 1]
+
+
+def deployment_of(place: int, number: int) -> Deployment:
+    digits = Digits(number)
+    embeds = digits.below(3) == 0
+    return OpenAIDeployment.model_validate(
+        {
+            "adapter": "openai",
+            "name": f"d{place}",
+            "provider": "scripted",
+            "base_url": "https://cloud.example/v1",
+            "model": "m-2",
+            "serves": "e" if embeds else "m",
+            "embeds": embeds,
+            "region": digits.of(list(Region)),
+            "data_classes": digits.some(list(DataClass)),
+            "capabilities": digits.some(list(Capability)),
+            "context_tokens": digits.of([50, 5000]),
+            "priority": 1 + digits.below(2),
+            "weight": digits.below(3),
+            "quality": digits.below(5) / 4,
+        }
+    )
+
+
+def demand_of(number: int) -> tuple[Demand, float]:
+    """A request, and the time that passes before it."""
+    digits = Digits(number)
+    embeds = digits.below(3) == 0
+    limits = Limits(
+        frozenset(digits.some([f"d{place}" for place in range(MOST_DEPLOYMENTS)])),
+        digits.of(list(DataClass)),
+        digits.of(list(Residency)),
+    )
+    caller = Caller("t", digits.of([None, *Tier]), digits.of([None, *StrategyName]))
+    pause, tokens = digits.of(PAUSES), digits.of([10, 100])
+    if embeds:
+        return Demand("e", Needs(frozenset(), tokens, 0, embeds=True), limits, caller, texts=("fox",)), pause
+    needs = Needs(frozenset(digits.some(list(Capability))), tokens, digits.of([0, 7]))
+    return Demand("m", needs, limits, caller), pause
+
+
+def allowed(deployment: Deployment, demand: Demand) -> bool:
+    """The law, as this test understands it."""
+    limits, needs = demand.limits, demand.needs
+    return (
+        deployment.serves == demand.model
+        and deployment.name in limits.deployments
+        and limits.data_class in deployment.data_classes
+        and str(deployment.region) in WITHIN[str(limits.residency)]
+        and set(needs.capabilities) <= set(deployment.capabilities)
+        and deployment.context_tokens >= needs.least_context_tokens
+    )
+
+
+@dataclass
+class Listening:
+    """A provider that writes down who was asked, and goes as it is told."""
+
+    deployment: Deployment
+    world: World
+
+    async def stream_chat(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
+        ending = self._reached(cargo)
+        if ending is not None and ending != "cut":
+            raise ProviderFailure(ending, "scripted", retry_after_seconds=self.world.retry_after())
+        yield chat_pb2.Delta(text="fox")
+        if ending == "cut":
+            raise ProviderFailure(FailureKind.UNAVAILABLE, "scripted")
+        yield Ended(chat_pb2.FINISH_REASON_STOP, None)
+
+    async def embed(self, texts: Sequence[str], cargo: Cargo) -> Embedded:
+        ending = self._reached(cargo)
+        if ending is not None:
+            kind = FailureKind.TIMEOUT if ending == "cut" else ending
+            raise ProviderFailure(kind, "scripted", retry_after_seconds=self.world.retry_after())
+        return Embedded([[1.0] for _ in texts], None)
+
+    async def condition(self):
+        raise AssertionError("nobody asks")
+
+    def _reached(self, cargo: Cargo) -> FailureKind | str | None:
+        self.world.reached.append((self.deployment, cargo))
+        return next(self.world.endings)
+
+
+@dataclass
+class World:
+    """One routes file, its providers and a clock."""
+
+    deployments: list[Deployment]
+    endings: itertools.cycle
+    now: float = 0.0
+    reached: list[tuple[Deployment, Cargo]] = field(default_factory=list)
+
+    def retry_after(self) -> float | None:
+        """A provider asks for a pause now and then."""
+        return 30.0 if len(self.reached) % 5 == 4 else None
+
+    def router(self, decider: type[Decider] = Decider) -> Router:
+        chance = random.Random(7).random
+        prices = {each.name: Price(place, place) for place, each in enumerate(self.deployments) if place % 3}
+        times = FirstTokenTimes(lambda: self.now)
+        ways = strategies(0.5, lambda each: chance() * times.expected(each))
+        return Router(
+            self.deployments,
+            decider(self.deployments, StrategyTable(), ways, prices),
+            Egress({each.name: Listening(each, self) for each in self.deployments}),
+            prices,
+            Failover({each.name: Breaker() for each in self.deployments}, lambda: self.now),
+            times,
+            coalesce_seconds=0,
+        )
+
+
+async def ask(router: Router, demand: Demand) -> MeshError | None:
+    """Ask, read to the end, and tell how it failed."""
+    try:
+        if demand.needs.embeds:
+            await router.embed(demand)
+        else:
+            async with aclosing(router.stream_chat(demand)) as events:
+                async for _ in events:
+                    pass
+    except MeshError as error:
+        return error
+    return None
+
+
+NUMBERS = st.integers(0, 2**40)
+DEPLOYMENTS = st.lists(NUMBERS, min_size=1, max_size=MOST_DEPLOYMENTS).map(
+    lambda numbers: [deployment_of(place, number) for place, number in enumerate(numbers)]
+)
+DEMANDS = st.lists(NUMBERS.map(demand_of), min_size=1, max_size=5)
+GOES = st.lists(st.sampled_from(ENDINGS), min_size=1, max_size=8)
+
+
+@QUICK
+@given(DEPLOYMENTS, DEMANDS, GOES)
+async def test_no_request_reaches_a_deployment_its_constraints_forbid(deployments, demands, goes):
+    world = World(deployments, itertools.cycle(goes))
+    router = world.router()
+    for place, (demand, pause) in enumerate(demands):
+        world.now += pause
+        world.reached.clear()
+        error = await ask(router, demand)
+        assert all(allowed(each, demand) for each, _ in world.reached)
+        assert all(cargo == demand.limits.cargo for _, cargo in world.reached)
+        assert not isinstance(error, EgressRefused), "the wall is there for when routing is wrong, and it was not"
+        if place == 0:
+            assert bool(world.reached) == any(allowed(each, demand) for each in deployments)
+
+
+class AtAnyPrice(Decider):
+    """What must never be merged: routing that forgot every constraint."""
+
+    def order(self, demand: Demand) -> list[Deployment]:
+        """Everybody who has the model."""
+        return list(self.serving(demand))
+
+
+@settings(QUICK, max_examples=CASES // 10)
+@given(DEPLOYMENTS, DEMANDS, GOES)
+async def test_the_way_out_holds_when_routing_forgets_every_constraint(deployments, demands, goes):
+    world = World(deployments, itertools.cycle(goes))
+    router = world.router(AtAnyPrice)
+    for demand, pause in demands:
+        world.now += pause
+        world.reached.clear()
+        error = await ask(router, demand)
+        assert all(permitted(each, demand) for each, _ in world.reached)
+        if not any(permitted(each, demand) for each in deployments):
+            assert error is not None
+
+
+def permitted(deployment: Deployment, demand: Demand) -> bool:
+    """The part of the law that is about data: what a deployment cannot do is no breach."""
+    limits = demand.limits
+    return (
+        deployment.name in limits.deployments
+        and limits.data_class in deployment.data_classes
+        and str(deployment.region) in WITHIN[str(limits.residency)]
+    )
