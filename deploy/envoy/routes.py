@@ -5,7 +5,7 @@ from __future__ import annotations
 from deploy.envoy.catalogue import Method
 from deploy.envoy.schema import Node, typed
 
-_READS = ("Check", "Count", "Get", "List", "Lookup")
+_READS = ("Check", "Count", "Explain", "Get", "List", "Lookup")
 """Verbs of RPCs that change nothing."""
 
 REPEATABLE = frozenset(

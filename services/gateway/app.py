@@ -14,6 +14,7 @@ from services.gateway.catalogue import Catalogue
 from services.gateway.chat import Chat
 from services.gateway.config import GatewayConfig
 from services.gateway.embedding import Embedding
+from services.gateway.explaining import Explaining
 from services.gateway.guard_policy import GuardPolicy
 from services.gateway.openai.servicer import OpenAIServicer
 from services.gateway.peers.connections import connected
@@ -46,7 +47,7 @@ async def gateway(config: GatewayConfig) -> AsyncIterator[int]:
 
 def _mounts(resources: Resources, config: GatewayConfig) -> Sequence[Mount]:
     chat, embedding = Chat(resources, config), Embedding(resources)
-    typed = GatewayServicer(chat, embedding, resources.known)
+    typed = GatewayServicer(chat, embedding, Explaining(resources), resources.known)
     openai = OpenAIServicer(chat, embedding, resources.known, config.default_model)
     return (
         Mount(add_GatewayServiceServicer_to_server, typed),

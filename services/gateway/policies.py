@@ -117,6 +117,10 @@ class PolicyTable:
         policy = self._policies.get(caller.tenant_id)
         return await self._arrival(caller.tenant_id) if policy is None else policy
 
+    def get(self, tenant_id: str) -> TenantPolicy | None:
+        """The policy of any tenant, as far as it is known."""
+        return self._policies.get(tenant_id)
+
     async def _arrival(self, tenant_id: str) -> TenantPolicy:
         try:
             async with asyncio.timeout(time_left(self._arrival_seconds)):

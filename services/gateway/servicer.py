@@ -16,6 +16,7 @@ from services.gateway.catalogue import Offer
 from services.gateway.chat import Chat
 from services.gateway.embedding import Embedding
 from services.gateway.exchange import CacheMode, Event, Finished, Question, Report, Route
+from services.gateway.explaining import Explaining, UnsentRequest
 from services.gateway.replay import collected
 from services.gateway.resources import Knowledge
 from services.gateway.validation import check_json, check_model, check_prompt, check_texts
@@ -24,9 +25,10 @@ from services.gateway.validation import check_json, check_model, check_prompt, c
 class GatewayServicer(GatewayServiceServicer):
     """Chat, embeddings and models for typed clients."""
 
-    def __init__(self, chat: Chat, embedding: Embedding, known: Knowledge) -> None:
+    def __init__(self, chat: Chat, embedding: Embedding, explaining: Explaining, known: Knowledge) -> None:
         self._chat = chat
         self._embedding = embedding
+        self._explaining = explaining
         self._known = known
 
     async def GenerateChat(
@@ -55,6 +57,13 @@ class GatewayServicer(GatewayServiceServicer):
         vectors = [gateway_pb2.Embedding(values=vector.values) for vector in embedded.vectors]
         return gateway_pb2.EmbedTextResponse(embeddings=vectors, usage=embedded.usage)
 
+    async def ExplainRoute(
+        self, request: gateway_pb2.ExplainRouteRequest, context: Context
+    ) -> gateway_pb2.ExplainRouteResponse:
+        """How a request would be routed."""
+        explanation = await self._explaining.explain(_unsent(request), identified())
+        return gateway_pb2.ExplainRouteResponse(explanation=explanation)
+
     async def ListModels(
         self, request: gateway_pb2.ListModelsRequest, context: Context
     ) -> gateway_pb2.ListModelsResponse:
@@ -69,6 +78,16 @@ def _question(prompt: chat_pb2.ChatPrompt, cache_mode: CacheMode, context: Conte
     check_json(prompt, _named)
     bypass = cache_mode == gateway_pb2.CACHE_MODE_BYPASS or wants_fresh_answer(context.invocation_metadata())
     return Question(prompt, bypass, _named("max_output_tokens"))
+
+
+def _unsent(request: gateway_pb2.ExplainRouteRequest) -> UnsentRequest:
+    if request.texts:
+        check_model(request.prompt.model, "prompt.model")
+        check_texts(request.texts, "texts")
+    else:
+        check_prompt(request.prompt, _named)
+        check_json(request.prompt, _named)
+    return UnsentRequest(request.prompt, request.texts, request.data_class, request.tenant_id)
 
 
 def _named(field: str) -> str:

@@ -17,6 +17,7 @@ from services.router.breaker import Breaker
 from services.router.config import RouterConfig
 from services.router.decision import Decider
 from services.router.egress import Egress
+from services.router.explaining import Explainer
 from services.router.failover import Failover
 from services.router.latencies import FirstTokenTimes
 from services.router.prices import fresh_prices
@@ -54,15 +55,11 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
     ):
         first_tokens = FirstTokenTimes()
         ways = strategies(routes.strategies.quality_share, first_tokens.expected)
+        decider, failover = Decider(deployments, routes.strategies, ways, prices), Failover(breakers)
         routing = Router(
-            deployments,
-            Decider(deployments, routes.strategies, ways, prices),
-            Egress(providers),
-            prices,
-            Failover(breakers),
-            first_tokens,
-            config.coalesce_seconds,
+            deployments, decider, Egress(providers), prices, failover, first_tokens, config.coalesce_seconds
         )
-        mount = Mount(add_RouterServiceServicer_to_server, RouterServicer(routing))
+        explainer = Explainer(decider, failover.seconds_until_free, first_tokens.expected)
+        mount = Mount(add_RouterServiceServicer_to_server, RouterServicer(routing, explainer))
         async with running([mount], config, room="router") as port:
             yield port

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -47,22 +47,31 @@ class Exclusion:
     missing: Capability | None = None
 
 
+def prohibitions(deployment: Deployment, limits: Limits) -> Iterator[Exclusion]:
+    """Everything that forbids sending the caller's data to `deployment`."""
+    if deployment.name not in limits.deployments:
+        yield Exclusion(deployment, Stage.POLICY, "is not among the deployments allowed for this caller")
+    for why in barriers(deployment.region, deployment.data_classes, limits.cargo):
+        yield Exclusion(deployment, Stage.EGRESS, why)
+
+
+def shortcomings(deployment: Deployment, needs: Needs) -> Iterator[Exclusion]:
+    """Everything for which `deployment` cannot answer the request."""
+    for capability in sorted(needs.capabilities - deployment.capabilities):
+        yield Exclusion(deployment, Stage.CAPABILITY, f"cannot do {capability}", capability)
+    if needs.least_context_tokens > deployment.context_tokens:
+        yield Exclusion(deployment, Stage.CONTEXT, f"holds {deployment.context_tokens} tokens")
+
+
+def exclusions(deployment: Deployment, limits: Limits, needs: Needs) -> Iterator[Exclusion]:
+    """Everything that keeps `deployment` out, in the order of asking."""
+    yield from prohibitions(deployment, limits)
+    yield from shortcomings(deployment, needs)
+
+
 def forbidden(deployment: Deployment, limits: Limits) -> Exclusion | None:
     """Why the caller's data may not go to `deployment`; None when it may."""
-    if deployment.name not in limits.deployments:
-        return Exclusion(deployment, Stage.POLICY, "is not among the deployments allowed for this caller")
-    for why in barriers(deployment.region, deployment.data_classes, limits.cargo):
-        return Exclusion(deployment, Stage.EGRESS, why)
-    return None
-
-
-def unfit(deployment: Deployment, needs: Needs) -> Exclusion | None:
-    """Why `deployment` cannot answer the request; None when it can."""
-    for capability in sorted(needs.capabilities - deployment.capabilities):
-        return Exclusion(deployment, Stage.CAPABILITY, f"cannot do {capability}", capability)
-    if needs.least_context_tokens > deployment.context_tokens:
-        return Exclusion(deployment, Stage.CONTEXT, f"holds {deployment.context_tokens} tokens")
-    return None
+    return next(prohibitions(deployment, limits), None)
 
 
 def eligible(model: str, serving: Sequence[Deployment], limits: Limits, needs: Needs) -> list[Deployment]:
@@ -72,7 +81,7 @@ def eligible(model: str, serving: Sequence[Deployment], limits: Limits, needs: N
         ModelNotAllowed, RegionNotAllowed, FieldInvalid, ContextTooLong: If none is left; the message names what
             excluded each, the type what excluded those that came furthest.
     """
-    excluded = [forbidden(deployment, limits) or unfit(deployment, needs) for deployment in serving]
+    excluded = [next(exclusions(deployment, limits, needs), None) for deployment in serving]
     kept = [deployment for deployment, exclusion in zip(serving, excluded, strict=True) if exclusion is None]
     if kept:
         return kept

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from meshkit.errors import FieldInvalid, ModelNotFound
 from services.router.constraints import eligible
 from services.router.deployment import Deployment
-from services.router.preferences import StrategyName, StrategyTable
-from services.router.ranking import Demand, Price, Strategy, ranked
+from services.router.preferences import Source, StrategyName, StrategyTable
+from services.router.ranking import Demand, Price, Ranked, Strategy, ranked
 
 
 class Decider:
@@ -35,8 +35,16 @@ class Decider:
             MeshError: Whose type says why nobody may or can.
         """
         candidates = eligible(demand.model, self.serving(demand), demand.limits, demand.needs)
-        strategy = self._strategies[self._table.chosen(demand.model, demand.caller)]
-        return [each.deployment for each in ranked(strategy, demand, candidates, self._prices)]
+        return [each.deployment for each in self.ranked(demand, candidates)]
+
+    def strategy(self, demand: Demand) -> tuple[StrategyName, Source]:
+        """The strategy for a request, and who chose it."""
+        return self._table.chosen(demand.model, demand.caller)
+
+    def ranked(self, demand: Demand, candidates: Sequence[Deployment]) -> list[Ranked]:
+        """Candidates in the order of asking, each with what decided its place."""
+        name, _ = self.strategy(demand)
+        return ranked(self._strategies[name], demand, candidates, self._prices)
 
     def serving(self, demand: Demand) -> Sequence[Deployment]:
         """Every deployment of the model asked for.

@@ -28,6 +28,15 @@ class StrategyName(StrEnum):
     WEIGHTED = "weighted"
 
 
+class Source(StrEnum):
+    """Who chose a strategy."""
+
+    TENANT = "tenant"
+    MODEL = "model"
+    TIER = "tier"
+    DEFAULT = "default"
+
+
 TIERS = {
     Tier.FREE: StrategyName.CHEAPEST,
     Tier.PRO: StrategyName.BALANCED,
@@ -58,12 +67,12 @@ class StrategyTable(Strict):
     quality_share: float = Field(default=0.5, ge=0, le=1)
     """How much quality counts in `balanced`; the rest is cost."""
 
-    def chosen(self, model: str, caller: Caller) -> StrategyName:
+    def chosen(self, model: str, caller: Caller) -> tuple[StrategyName, Source]:
         """The caller's own, else the model's, else the tier's, else the default."""
         if caller.strategy is not None:
-            return caller.strategy
+            return caller.strategy, Source.TENANT
         if (of_model := self.models.get(model)) is not None:
-            return of_model
+            return of_model, Source.MODEL
         if caller.tier is None:
-            return self.default
-        return self.tiers.get(caller.tier, TIERS[caller.tier])
+            return self.default, Source.DEFAULT
+        return self.tiers.get(caller.tier, TIERS[caller.tier]), Source.TIER

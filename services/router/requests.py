@@ -55,6 +55,17 @@ def embedding_demand(request: router_pb2.EmbedTextRequest, tenant_id: str) -> De
     return Demand(request.model, embedding_needs(texts), limits_of(request.constraints), caller, texts=texts)
 
 
+def explained_demand(request: router_pb2.ExplainRouteRequest, tenant_id: str) -> Demand:
+    """What a request that is not sent asks for; raises as `chat_demand` does."""
+    limits, caller = limits_of(request.constraints), caller_of(request.preferences, tenant_id)
+    model = request.prompt.model
+    if request.texts:
+        texts = checked_texts(request.texts)
+        return Demand(model, embedding_needs(texts), limits, caller, texts=texts)
+    prompt = checked_prompt(request.prompt)
+    return Demand(model, chat_needs(prompt), limits, caller, prompt=prompt)
+
+
 def limits_of(constraints: router_pb2.RouteConstraints) -> Limits:
     """The constraints of a request."""
     if constraints.data_class not in DATA_CLASSES:

@@ -12,9 +12,14 @@ from llmmesh.router.v1.router_pb2_grpc import RouterServiceServicer
 from meshkit.identity import current_identity
 from meshkit.server import Context
 from services.router.deployment import Deployment
+from services.router.explaining import Explainer
+from services.router.explanations import route_explanation
 from services.router.providers.provider import Condition, Health
-from services.router.requests import chat_demand, data_class_of, embedding_demand
+from services.router.requests import chat_demand, data_class_of, embedding_demand, explained_demand
 from services.router.routing import Chosen, Finished, RouteEvent, Router
+
+SEE_ALL = frozenset({"admin", "operator"})
+"""Roles that may know of deployments outside their tenant's policy."""
 
 HEALTH = {
     Health.READY: router_pb2.PROVIDER_HEALTH_READY,
@@ -26,8 +31,9 @@ HEALTH = {
 class RouterServicer(RouterServiceServicer):
     """Speaks llmmesh.router.v1."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, explainer: Explainer) -> None:
         self._router = router
+        self._explainer = explainer
 
     async def StreamGenerateChat(
         self, request: router_pb2.StreamGenerateChatRequest, context: Context
@@ -46,6 +52,15 @@ class RouterServicer(RouterServiceServicer):
             usage=routed.usage,
             route=_route(routed.chosen),
         )
+
+    async def ExplainRoute(
+        self, request: router_pb2.ExplainRouteRequest, context: Context
+    ) -> router_pb2.ExplainRouteResponse:
+        """How a request would be routed; everything for those who run the mesh."""
+        caller = current_identity()
+        demand = explained_demand(request, caller.tenant_id)
+        explanation = self._explainer.explain(demand, everything=not SEE_ALL.isdisjoint(caller.roles))
+        return router_pb2.ExplainRouteResponse(explanation=route_explanation(explanation, demand))
 
     async def ListModels(
         self, request: router_pb2.ListModelsRequest, context: Context

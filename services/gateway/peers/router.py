@@ -49,6 +49,10 @@ class RouterPeer:
         finally:
             call.cancel()
 
+    async def explain(self, request: router_pb2.ExplainRouteRequest) -> router_pb2.RouteExplanation:
+        """How a request would be routed."""
+        return (await self._stub.ExplainRoute(request, timeout=time_left(LIST_SECONDS))).explanation
+
     async def embed(self, request: router_pb2.EmbedTextRequest) -> router_pb2.EmbedTextResponse:
         """Embed texts."""
         return await self._stub.EmbedText(request, timeout=time_left(self._answer_seconds))

@@ -10,7 +10,7 @@ import pytest
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.guard.v1 import guard_pb2
-from meshkit.errors import BudgetExceeded, FieldInvalid, PromptBlocked, ProviderStreamBroken
+from meshkit.errors import BudgetExceeded, EgressRefused, FieldInvalid, PromptBlocked, ProviderStreamBroken
 from meshkit.identity import Identity
 from services.gateway.accounts import Accounts
 from services.gateway.caller import wants_fresh_answer
@@ -119,6 +119,7 @@ def test_an_answer_is_written_down_without_its_text() -> None:
         (PromptBlocked("no"), "blocked", "PROMPT_BLOCKED"),
         (BudgetExceeded("spent"), "refused", "BUDGET_EXCEEDED"),
         (ProviderStreamBroken("gone"), "failed", "PROVIDER_STREAM_BROKEN"),
+        (EgressRefused("stopped"), "failed", "EGRESS_REFUSED"),
         (ZeroDivisionError(), "failed", "INTERNAL"),
         (asyncio.CancelledError(), "cancelled", ""),
         (GeneratorExit(), "cancelled", ""),

@@ -11,7 +11,7 @@ from meshkit.egress import DataClass, Residency
 from services.router.constraints import Limits
 from services.router.latencies import FRESH_SECONDS, FirstTokenTimes
 from services.router.needs import Needs
-from services.router.preferences import Caller, StrategyName, StrategyTable, Tier
+from services.router.preferences import Caller, Source, StrategyName, StrategyTable, Tier
 from services.router.ranking import Demand, Price, cheapest_first, ranked
 from services.router.strategies import Balanced, Cheapest, Latency, Quality, Weighted, strategies
 
@@ -113,11 +113,11 @@ def test_times_are_the_moving_mean_and_what_is_old_is_forgotten(deployment):
 
 def test_the_tenants_own_strategy_goes_before_the_models_and_that_before_the_tiers():
     table = StrategyTable(models={"m": StrategyName.LATENCY}, tiers={Tier.FREE: StrategyName.WEIGHTED})
-    free = Caller(tier=Tier.FREE)
-    assert table.chosen("m", Caller(tier=Tier.FREE, strategy=StrategyName.QUALITY)) is StrategyName.QUALITY
-    assert table.chosen("m", free) is StrategyName.LATENCY
-    assert table.chosen("other", free) is StrategyName.WEIGHTED
-    assert table.chosen("other", Caller()) is StrategyName.CHEAPEST
+    free, own = Caller(tier=Tier.FREE), Caller(tier=Tier.FREE, strategy=StrategyName.QUALITY)
+    assert table.chosen("m", own) == (StrategyName.QUALITY, Source.TENANT)
+    assert table.chosen("m", free) == (StrategyName.LATENCY, Source.MODEL)
+    assert table.chosen("other", free) == (StrategyName.WEIGHTED, Source.TIER)
+    assert table.chosen("other", Caller()) == (StrategyName.CHEAPEST, Source.DEFAULT)
 
 
 @pytest.mark.parametrize(
@@ -129,4 +129,4 @@ def test_the_tenants_own_strategy_goes_before_the_models_and_that_before_the_tie
     ],
 )
 def test_a_tier_the_file_says_nothing_about_has_a_strategy(tier, strategy):
-    assert StrategyTable().chosen("m", Caller(tier=tier)) is strategy
+    assert StrategyTable().chosen("m", Caller(tier=tier)) == (strategy, Source.TIER)

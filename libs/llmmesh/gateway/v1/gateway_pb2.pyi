@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from llmmesh.chat.v1 import chat_pb2 as _chat_pb2
+from llmmesh.router.v1 import router_pb2 as _router_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -312,6 +313,68 @@ class AnswerReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AnswerReport: _TypeAlias = AnswerReport  # noqa: Y015
+
+@_typing.final
+class ExplainRouteRequest(_message.Message):
+    """A request that is not sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    DATA_CLASS_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    data_class: _chat_pb2.DataClass.ValueType
+    """Class of the data; unspecified lets the guard judge."""
+    tenant_id: _builtins.str
+    """For operators and admins: whose policy counts; empty for the caller's own."""
+    @_builtins.property
+    def prompt(self) -> _chat_pb2.ChatPrompt:
+        """The question; its model is asked for. It needs no messages when there are texts."""
+
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts to embed instead."""
+
+    def __init__(
+        self,
+        *,
+        prompt: _chat_pb2.ChatPrompt | None = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        data_class: _chat_pb2.DataClass.ValueType = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "prompt", b"prompt", "tenant_id", b"tenant_id", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRouteRequest: _TypeAlias = ExplainRouteRequest  # noqa: Y015
+
+@_typing.final
+class ExplainRouteResponse(_message.Message):
+    """How it would be routed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def explanation(self) -> _router_pb2.RouteExplanation:
+        """The explanation; deployments outside the tenant's policy are told only to operators and admins."""
+
+    def __init__(
+        self,
+        *,
+        explanation: _router_pb2.RouteExplanation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRouteResponse: _TypeAlias = ExplainRouteResponse  # noqa: Y015
 
 @_typing.final
 class EmbedTextRequest(_message.Message):

@@ -50,6 +50,11 @@ class GatewayServiceStub:
                 request_serializer=llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.EmbedTextRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.EmbedTextResponse.FromString,
                 _registered_method=True)
+        self.ExplainRoute = channel.unary_unary(
+                '/llmmesh.gateway.v1.GatewayService/ExplainRoute',
+                request_serializer=llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.ExplainRouteRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.ExplainRouteResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/llmmesh.gateway.v1.GatewayService/ListModels',
                 request_serializer=llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.ListModelsRequest.SerializeToString,
@@ -82,6 +87,13 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainRoute(self, request, context):
+        """Tell how a request would be routed, without sending it anywhere. The guard judges it, nothing is billed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """The models this tenant may use.
         """
@@ -106,6 +118,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.EmbedText,
                     request_deserializer=llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.EmbedTextRequest.FromString,
                     response_serializer=llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.EmbedTextResponse.SerializeToString,
+            ),
+            'ExplainRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRoute,
+                    request_deserializer=llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.ExplainRouteRequest.FromString,
+                    response_serializer=llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.ExplainRouteResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -195,6 +212,33 @@ class GatewayService:
             '/llmmesh.gateway.v1.GatewayService/EmbedText',
             llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.EmbedTextRequest.SerializeToString,
             llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.EmbedTextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.gateway.v1.GatewayService/ExplainRoute',
+            llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.ExplainRouteRequest.SerializeToString,
+            llmmesh_dot_gateway_dot_v1_dot_gateway__pb2.ExplainRouteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class GatewayServiceStub:
     """Answer as the model speaks: one route, deltas, exactly one finished, last. Cancel stops the model."""
     EmbedText: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.EmbedTextRequest, _gateway_pb2.EmbedTextResponse]
     """Embed texts."""
+    ExplainRoute: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ExplainRouteRequest, _gateway_pb2.ExplainRouteResponse]
+    """Tell how a request would be routed, without sending it anywhere. The guard judges it, nothing is billed."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListModelsRequest, _gateway_pb2.ListModelsResponse]
     """The models this tenant may use."""
 
@@ -53,6 +55,8 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """Answer as the model speaks: one route, deltas, exactly one finished, last. Cancel stops the model."""
     EmbedText: _aio.UnaryUnaryMultiCallable[_gateway_pb2.EmbedTextRequest, _gateway_pb2.EmbedTextResponse]  # type: ignore[assignment]
     """Embed texts."""
+    ExplainRoute: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ExplainRouteRequest, _gateway_pb2.ExplainRouteResponse]  # type: ignore[assignment]
+    """Tell how a request would be routed, without sending it anywhere. The guard judges it, nothing is billed."""
     ListModels: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListModelsRequest, _gateway_pb2.ListModelsResponse]  # type: ignore[assignment]
     """The models this tenant may use."""
 
@@ -82,6 +86,14 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.EmbedTextResponse, _abc.Awaitable[_gateway_pb2.EmbedTextResponse]]:
         """Embed texts."""
+
+    @_abc_1.abstractmethod
+    def ExplainRoute(
+        self,
+        request: _gateway_pb2.ExplainRouteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.ExplainRouteResponse, _abc.Awaitable[_gateway_pb2.ExplainRouteResponse]]:
+        """Tell how a request would be routed, without sending it anywhere. The guard judges it, nothing is billed."""
 
     @_abc_1.abstractmethod
     def ListModels(

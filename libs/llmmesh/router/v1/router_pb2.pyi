@@ -384,6 +384,208 @@ class Embedding(_message.Message):
 Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
 
 @_typing.final
+class ExplainRouteRequest(_message.Message):
+    """A request that is not sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    PREFERENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prompt(self) -> _chat_pb2.ChatPrompt:
+        """The question; its model is asked for. Its messages do not count when there are texts."""
+
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts to embed instead."""
+
+    @_builtins.property
+    def constraints(self) -> Global___RouteConstraints:
+        """What may be chosen."""
+
+    @_builtins.property
+    def preferences(self) -> Global___RoutePreferences:
+        """What is to be chosen among that."""
+
+    def __init__(
+        self,
+        *,
+        prompt: _chat_pb2.ChatPrompt | None = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        constraints: Global___RouteConstraints | None = ...,
+        preferences: Global___RoutePreferences | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "preferences", b"preferences", "prompt", b"prompt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "preferences", b"preferences", "prompt", b"prompt", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRouteRequest: _TypeAlias = ExplainRouteRequest  # noqa: Y015
+
+@_typing.final
+class ExplainRouteResponse(_message.Message):
+    """How it would be routed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def explanation(self) -> Global___RouteExplanation:
+        """The explanation."""
+
+    def __init__(
+        self,
+        *,
+        explanation: Global___RouteExplanation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRouteResponse: _TypeAlias = ExplainRouteResponse  # noqa: Y015
+
+@_typing.final
+class RouteExplanation(_message.Message):
+    """How a request would be routed now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_CLASS_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    STRATEGY_SOURCE_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    data_class: _chat_pb2.DataClass.ValueType
+    """Class of the data."""
+    residency: _chat_pb2.DataResidency.ValueType
+    """Where it may be processed."""
+    strategy: _chat_pb2.RoutingStrategy.ValueType
+    """In what order deployments are asked."""
+    strategy_source: _builtins.str
+    """Who said so: tenant, model, tier or default."""
+    input_tokens: _builtins.int
+    """Estimated tokens of the request."""
+    output_tokens: _builtins.int
+    """Tokens of the answer that costs are compared by."""
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteCandidate]:
+        """First those that would be asked, in that order; then those left out, in the order of the routes file."""
+
+    def __init__(
+        self,
+        *,
+        data_class: _chat_pb2.DataClass.ValueType = ...,
+        residency: _chat_pb2.DataResidency.ValueType = ...,
+        strategy: _chat_pb2.RoutingStrategy.ValueType = ...,
+        strategy_source: _builtins.str = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        candidates: _abc.Iterable[Global___RouteCandidate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "data_class", b"data_class", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "residency", b"residency", "strategy", b"strategy", "strategy_source", b"strategy_source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteExplanation: _TypeAlias = RouteExplanation  # noqa: Y015
+
+@_typing.final
+class RouteCandidate(_message.Message):
+    """A deployment of the model asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Deployment name."""
+    place: _builtins.int
+    """1 for the first to be asked; 0 for one left out."""
+    pause: _builtins.str
+    """Why it would be passed over for now, though it may and can answer; empty when it would not."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Everything that keeps it out, in words; empty when nothing does."""
+
+    @_builtins.property
+    def score(self) -> Global___RouteScore:
+        """What its place was decided by; absent when it is left out."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        place: _builtins.int = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+        pause: _builtins.str = ...,
+        score: Global___RouteScore | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["score", b"score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "pause", b"pause", "place", b"place", "reasons", b"reasons", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteCandidate: _TypeAlias = RouteCandidate  # noqa: Y015
+
+@_typing.final
+class RouteScore(_message.Message):
+    """What the place of a deployment is decided by: priority first, then score, then cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_FIELD_NUMBER: _builtins.int
+    priority: _builtins.int
+    """A smaller one is asked earlier, whatever the score."""
+    score: _builtins.float
+    """By the strategy; a greater one is asked earlier."""
+    cost_micros: _builtins.float
+    """What the request would cost, in micro-units of billing's base currency; absent without a price."""
+    quality: _builtins.float
+    """As the routes file judges its answers, 0 to 1."""
+    weight: _builtins.float
+    """Share where chance decides."""
+    @_builtins.property
+    def first_token(self) -> _duration_pb2.Duration:
+        """Time to the first token, measured lately or else expected."""
+
+    def __init__(
+        self,
+        *,
+        priority: _builtins.int = ...,
+        score: _builtins.float = ...,
+        cost_micros: _builtins.float | None = ...,
+        quality: _builtins.float = ...,
+        weight: _builtins.float = ...,
+        first_token: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros", "cost_micros", b"cost_micros", "first_token", b"first_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros", "cost_micros", b"cost_micros", "first_token", b"first_token", "priority", b"priority", "quality", b"quality", "score", b"score", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cost_micros: _TypeAlias = _typing.Literal["cost_micros"]  # noqa: Y015
+    _WhichOneofArgType__cost_micros: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_micros) -> _WhichOneofReturnType__cost_micros | None: ...
+
+Global___RouteScore: _TypeAlias = RouteScore  # noqa: Y015
+
+@_typing.final
 class ListModelsRequest(_message.Message):
     """Which models."""
 

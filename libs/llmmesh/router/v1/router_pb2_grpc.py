@@ -45,6 +45,11 @@ class RouterServiceStub:
                 request_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.EmbedTextRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.EmbedTextResponse.FromString,
                 _registered_method=True)
+        self.ExplainRoute = channel.unary_unary(
+                '/llmmesh.router.v1.RouterService/ExplainRoute',
+                request_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ExplainRouteRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ExplainRouteResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/llmmesh.router.v1.RouterService/ListModels',
                 request_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ListModelsRequest.SerializeToString,
@@ -77,6 +82,14 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainRoute(self, request, context):
+        """Tell how a request would be routed, without sending it anywhere. Deployments outside its constraints' list are
+        told only to operators and admins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Every public model with the deployments that serve it.
         """
@@ -103,6 +116,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.EmbedText,
                     request_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.EmbedTextRequest.FromString,
                     response_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.EmbedTextResponse.SerializeToString,
+            ),
+            'ExplainRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRoute,
+                    request_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ExplainRouteRequest.FromString,
+                    response_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ExplainRouteResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -170,6 +188,33 @@ class RouterService:
             '/llmmesh.router.v1.RouterService/EmbedText',
             llmmesh_dot_router_dot_v1_dot_router__pb2.EmbedTextRequest.SerializeToString,
             llmmesh_dot_router_dot_v1_dot_router__pb2.EmbedTextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.router.v1.RouterService/ExplainRoute',
+            llmmesh_dot_router_dot_v1_dot_router__pb2.ExplainRouteRequest.SerializeToString,
+            llmmesh_dot_router_dot_v1_dot_router__pb2.ExplainRouteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,10 @@ class RouterServiceStub:
     """
     EmbedText: _grpc.UnaryUnaryMultiCallable[_router_pb2.EmbedTextRequest, _router_pb2.EmbedTextResponse]
     """Embed texts with the best allowed deployment."""
+    ExplainRoute: _grpc.UnaryUnaryMultiCallable[_router_pb2.ExplainRouteRequest, _router_pb2.ExplainRouteResponse]
+    """Tell how a request would be routed, without sending it anywhere. Deployments outside its constraints' list are
+    told only to operators and admins.
+    """
     ListModels: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]
     """Every public model with the deployments that serve it."""
     ListProviders: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListProvidersRequest, _router_pb2.ListProvidersResponse]
@@ -57,6 +61,10 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """
     EmbedText: _aio.UnaryUnaryMultiCallable[_router_pb2.EmbedTextRequest, _router_pb2.EmbedTextResponse]  # type: ignore[assignment]
     """Embed texts with the best allowed deployment."""
+    ExplainRoute: _aio.UnaryUnaryMultiCallable[_router_pb2.ExplainRouteRequest, _router_pb2.ExplainRouteResponse]  # type: ignore[assignment]
+    """Tell how a request would be routed, without sending it anywhere. Deployments outside its constraints' list are
+    told only to operators and admins.
+    """
     ListModels: _aio.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Every public model with the deployments that serve it."""
     ListProviders: _aio.UnaryUnaryMultiCallable[_router_pb2.ListProvidersRequest, _router_pb2.ListProvidersResponse]  # type: ignore[assignment]
@@ -83,6 +91,16 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.EmbedTextResponse, _abc.Awaitable[_router_pb2.EmbedTextResponse]]:
         """Embed texts with the best allowed deployment."""
+
+    @_abc_1.abstractmethod
+    def ExplainRoute(
+        self,
+        request: _router_pb2.ExplainRouteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.ExplainRouteResponse, _abc.Awaitable[_router_pb2.ExplainRouteResponse]]:
+        """Tell how a request would be routed, without sending it anywhere. Deployments outside its constraints' list are
+        told only to operators and admins.
+        """
 
     @_abc_1.abstractmethod
     def ListModels(

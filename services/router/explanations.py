@@ -1,0 +1,55 @@
+"""Explanations as messages."""
+
+from __future__ import annotations
+
+import math
+
+from google.protobuf.duration_pb2 import Duration
+
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.router.v1 import router_pb2
+from services.router.explaining import Candidate, Explanation
+from services.router.ranking import Demand
+
+MICROS_PER_MICRO = 1_000_000
+"""Costs are compared in millionths of a micro-unit."""
+
+
+def route_explanation(explanation: Explanation, demand: Demand) -> router_pb2.RouteExplanation:
+    """How a request would be routed."""
+    limits, needs = demand.limits, demand.needs
+    return router_pb2.RouteExplanation(
+        data_class=chat_pb2.DataClass.Value(f"DATA_CLASS_{limits.data_class.name}"),
+        residency=chat_pb2.DataResidency.Value(f"DATA_RESIDENCY_{limits.residency.name}"),
+        strategy=chat_pb2.RoutingStrategy.Value(f"ROUTING_STRATEGY_{explanation.strategy.name}"),
+        strategy_source=explanation.source,
+        input_tokens=needs.input_tokens,
+        output_tokens=needs.likely_output_tokens,
+        candidates=[_candidate(place, each) for place, each in enumerate(explanation.candidates, 1)],
+    )
+
+
+def _candidate(place: int, candidate: Candidate) -> router_pb2.RouteCandidate:
+    kept = candidate.ranked is not None
+    return router_pb2.RouteCandidate(
+        deployment=candidate.deployment.name,
+        place=place if kept else 0,
+        reasons=candidate.reasons,
+        pause=candidate.pause,
+        score=_score(candidate) if kept else None,
+    )
+
+
+def _score(candidate: Candidate) -> router_pb2.RouteScore:
+    deployment, ranked = candidate.deployment, candidate.ranked
+    assert ranked is not None
+    first_token = Duration()
+    first_token.FromMicroseconds(int(candidate.first_token_seconds * 1_000_000))
+    return router_pb2.RouteScore(
+        priority=deployment.priority,
+        score=ranked.score,
+        cost_micros=ranked.cost / MICROS_PER_MICRO if ranked.cost < math.inf else None,
+        quality=deployment.quality,
+        weight=deployment.weight,
+        first_token=first_token,
+    )
