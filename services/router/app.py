@@ -13,17 +13,18 @@ from llmmesh.router.v1.router_pb2_grpc import add_RouterServiceServicer_to_serve
 from meshkit.client import connect
 from meshkit.log import get_logger
 from meshkit.server import Mount, running
-from services.router.breaker import Breaker
 from services.router.config import RouterConfig
 from services.router.decision import Decider
 from services.router.egress import Egress
 from services.router.failover import Failover
+from services.router.inspection import Inspection
 from services.router.latencies import FirstTokenTimes
 from services.router.prices import fresh_prices
 from services.router.providers.adapters import opened_providers
 from services.router.routes import load_routes
 from services.router.routing import Router
 from services.router.servicer import RouterServicer
+from services.router.standing import Standings
 from services.router.strategies import strategies
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
     deployments = routes.deployments
     for each in routes.left_out:
         log.info("deployment_left_out", deployment=each.name, not_set=each.credential)
-    breakers = {each.name: Breaker(config.breaker_failures, config.breaker_open_seconds) for each in deployments}
+    standings = Standings(config.breaker_policy)
     async with (
         connect(config.mesh_target, InferenceServiceStub) as inference,
         connect(config.mesh_target, BillingServiceStub) as billing,
@@ -52,17 +53,19 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         ) as providers,
         fresh_prices(cast("BillingServiceAsyncStub", billing), config.price_refresh_seconds) as prices,
     ):
+        egress = Egress(providers)
         first_tokens = FirstTokenTimes()
         ways = strategies(routes.strategies.quality_share, first_tokens.expected)
         routing = Router(
             deployments,
             Decider(deployments, routes.strategies, ways, prices),
-            Egress(providers),
+            egress,
             prices,
-            Failover(breakers),
+            Failover(standings),
             first_tokens,
             config.coalesce_seconds,
         )
-        mount = Mount(add_RouterServiceServicer_to_server, RouterServicer(routing))
+        inspection = Inspection(deployments, egress, standings)
+        mount = Mount(add_RouterServiceServicer_to_server, RouterServicer(routing, inspection))
         async with running([mount], config, room="router") as port:
             yield port
