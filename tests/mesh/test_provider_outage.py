@@ -80,7 +80,7 @@ async def test_a_provider_dies_and_comes_back_and_no_caller_notices(mesh: Mesh, 
     assert [await answered_by(tenant) for _ in range(3)] == ["second"] * 3
     opened = await seen_of_first(mesh)
     assert (opened["breaker"], opened["health"]) == (OPEN, "PROVIDER_HEALTH_UNAVAILABLE")
-    assert opened.get("sharePercent", 0) == 0
+    assert opened.get("share_percent", 0) == 0
     assert [await answered_by(tenant) for _ in range(10)] == ["second"] * 10
     left_alone = await seen_of_first(mesh)
     assert left_alone["figures"]["requests"] == opened["figures"]["requests"] == "5", "two answers, three failures"
@@ -96,7 +96,7 @@ async def test_a_provider_dies_and_comes_back_and_no_caller_notices(mesh: Mesh, 
 
     answers: dict[int, list[str]] = {10: [], 50: [], 100: []}
     while len(answers[100]) < 10:
-        share = (await seen_of_first(mesh))["sharePercent"]
+        share = (await seen_of_first(mesh))["share_percent"]
         answers[share].append(await answered_by(tenant))
     assert [(share, len(by), by.count("first")) for share, by in answers.items()] == [
         (10, 30, 3),
