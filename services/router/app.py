@@ -13,6 +13,7 @@ from llmmesh.router.v1.router_pb2_grpc import add_RouterServiceServicer_to_serve
 from meshkit.client import connect
 from meshkit.log import get_logger
 from meshkit.server import Mount, running
+from services.router.bulletin import Bulletin
 from services.router.config import RouterConfig
 from services.router.decision import Decider
 from services.router.egress import Egress
@@ -24,6 +25,7 @@ from services.router.providers.adapters import opened_providers
 from services.router.routes import load_routes
 from services.router.routing import Router
 from services.router.servicer import RouterServicer
+from services.router.sharing import shared_breakers
 from services.router.standing import Standings
 from services.router.strategies import strategies
 
@@ -41,8 +43,9 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
     deployments = routes.deployments
     for each in routes.left_out:
         log.info("deployment_left_out", deployment=each.name, not_set=each.credential)
-    standings = Standings(config.breaker_policy)
+    standings = Standings(config.breaker_policy, deployments)
     async with (
+        shared_breakers(config.redis_url, Bulletin(standings)),
         connect(config.mesh_target, InferenceServiceStub) as inference,
         connect(config.mesh_target, BillingServiceStub) as billing,
         opened_providers(

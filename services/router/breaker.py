@@ -78,11 +78,12 @@ class Breaker:
     """Failures in a row."""
     failed_checks: int = 0
     """Health checks failed in a row."""
+    half_open: bool = False
+    """Opened, and not yet found to be back."""
     _successes: int = 0
     _probes: set[Call] = field(default_factory=set)
     _silent_probe: Call | None = None
     """The probe that waits for its first token: one caller at most waits for a provider that may be down."""
-    _half_open: bool = False
     _return: StagedReturn | None = None
     _rate: FailureRate = field(init=False)
 
@@ -93,13 +94,13 @@ class Breaker:
         """Whether the deployment is called."""
         if now < self.open_until:
             return BreakerState.OPEN
-        if self._half_open:
+        if self.half_open:
             return BreakerState.HALF_OPEN
         return BreakerState.RETURNING if self._return else BreakerState.CLOSED
 
     def share_percent(self, now: float) -> int:
         """How many of a hundred requests may go to the deployment first."""
-        if now < self.open_until or self._half_open:
+        if now < self.open_until or self.half_open:
             return 0
         return self._return.percent if self._return else 100
 
@@ -134,7 +135,7 @@ class Breaker:
         self._forget_probe(call)
         self.failures = 0
         self._rate.count(now, failed=False)
-        if self._half_open:
+        if self.half_open:
             self._successes += 1
             if self._successes >= self.policy.successes_to_close:
                 self._close(now)
@@ -149,7 +150,7 @@ class Breaker:
         self._forget_probe(call)
         self.failures += 1
         self._rate.count(now, failed=True)
-        if self._half_open or self.failures >= self.policy.failures_to_open or self._fails_too_often(now):
+        if self.half_open or self.failures >= self.policy.failures_to_open or self._fails_too_often(now):
             self._open(now)
 
     def abandoned(self, call: Call) -> None:
@@ -161,14 +162,14 @@ class Breaker:
         self.failed_checks = 0 if healthy else self.failed_checks + 1
         if healthy:
             return
-        if self._half_open:
+        if self.half_open:
             self._wait_until(now + self.policy.open_seconds, now)
         elif self.failed_checks >= self.policy.failures_to_open:
             self._open(now)
 
     def learn_opening(self, until: float, now: float) -> None:
         """Open because another router saw the deployment fail."""
-        if not self._half_open:
+        if not self.half_open:
             self._begin_opening(now)
         self._wait_until(until, now)
 
@@ -178,7 +179,7 @@ class Breaker:
 
     def learn_return(self, opened_before: float, now: float) -> None:
         """Return because another router's probes succeeded, unless ours opened later than `opened_before`."""
-        if self._half_open and self.opened_at <= opened_before:
+        if self.half_open and self.opened_at <= opened_before:
             self._close(now)
 
     def _wants_probe(self) -> bool:
@@ -203,14 +204,14 @@ class Breaker:
     def _begin_opening(self, now: float) -> None:
         self.openings += 1
         self.opened_at = now
-        self._half_open = True
+        self.half_open = True
         self._return = None
         self._probes.clear()
         self._silent_probe = None
         self._forget_counts()
 
     def _close(self, now: float) -> None:
-        self._half_open = False
+        self.half_open = False
         self._forget_counts()
         if self.policy.return_percents:
             self._return = StagedReturn(

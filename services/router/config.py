@@ -43,6 +43,8 @@ class RouterConfig(ServiceSettings):
     """Stages of its return: of a hundred requests so many go to it first; empty to give it all of them at once."""
     breaker_stage_seconds: float = Field(default=10.0, ge=0)
     """How long each stage lasts at least."""
+    redis_url: str = Field(default="", pattern="^((redis|rediss|unix)://.+)?$")
+    """Redis through which routers tell each other whom to leave alone; empty: each relies on itself."""
     provider_connections: int = Field(default=1000, ge=1)
     """Most connections open to HTTP providers at once."""
 

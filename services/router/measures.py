@@ -33,3 +33,6 @@ OPENINGS = Counter(
     "How often a deployment was left alone because it failed too often.",
     ["deployment"],
 )
+SHARING = Gauge(
+    "llmmesh_router_breakers_shared", "Whether this router and the others hear of each other's breakers: 1 or 0."
+)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from services.router.breaker import Breaker, BreakerPolicy
+from services.router.deployment import Deployment
 from services.router.measures import SHARE_PERCENT
 from services.router.vitals import Vitals
 
@@ -20,11 +22,13 @@ class Standing:
 
 
 class Standings(dict[str, Standing]):
-    """By name; one begins when a deployment is first asked about, and outlives a change of the routes."""
+    """By name: of the deployments given, and of any that is asked about later."""
 
-    def __init__(self, policy: BreakerPolicy) -> None:
+    def __init__(self, policy: BreakerPolicy, deployments: Iterable[Deployment] = ()) -> None:
         super().__init__()
         self._policy = policy
+        for deployment in deployments:
+            self.__missing__(deployment.name)
 
     def __missing__(self, name: str) -> Standing:
         standing = self[name] = Standing(Breaker(self._policy, random.random))
