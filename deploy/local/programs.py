@@ -51,6 +51,7 @@ def shared_environment(settings: LocalSettings, ports: Ports) -> dict[str, str]:
         "LLMMESH_BILLING_SIGNING_KEY_FILE": str(settings.data / "signing-key.json"),
         "LLMMESH_BILLING_PRICES": str(settings.prices),
         "LLMMESH_ROUTER_ROUTES": str(settings.routes),
+        "LLMMESH_ROUTER_REDIS_URL": f"unix://{settings.redis_socket}",
         "LLMMESH_GUARD_CACHE": str(settings.cache / "guard"),
         "LLMMESH_INFERENCE_MODELS": settings.chat_models,
         "PYTHONUNBUFFERED": "1",

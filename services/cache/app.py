@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, cast
 
 from llmmesh.cache.v1.cache_pb2_grpc import add_CacheServiceServicer_to_server
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from meshkit.background import in_background
 from meshkit.client import connect
 from meshkit.server import Mount, running
 from services.cache.answers import AnswerCache
-from services.cache.background import in_background
 from services.cache.config import CacheConfig
 from services.cache.embedding import Embedder
 from services.cache.exact import exact_store

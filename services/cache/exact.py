@@ -10,7 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from services.cache.background import in_background
+from meshkit.background import in_background
 from services.cache.coalescing import Coalescer
 from services.cache.dependency import Dependency, Unavailable
 from services.cache.keys import key_scope

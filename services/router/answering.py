@@ -98,3 +98,8 @@ def estimated_chat_usage(prompt: chat_pb2.ChatPrompt, said_bytes: int) -> chat_p
 def estimated_embedding_usage(texts: Sequence[str]) -> chat_pb2.TokenUsage:
     """What embedding used, when the provider does not say."""
     return chat_pb2.TokenUsage(input_tokens=sum(map(text_tokens, texts)), estimated=True)
+
+
+def generated_tokens(ended: Ended) -> int:
+    """How many tokens the model made, as far as the provider says."""
+    return ended.usage.output_tokens + ended.usage.reasoning_tokens if ended.usage else 0

@@ -13,18 +13,21 @@ from llmmesh.router.v1.router_pb2_grpc import add_RouterServiceServicer_to_serve
 from meshkit.client import connect
 from meshkit.log import get_logger
 from meshkit.server import Mount, running
-from services.router.breaker import Breaker
+from services.router.bulletin import Bulletin
 from services.router.config import RouterConfig
 from services.router.decision import Decider
 from services.router.egress import Egress
 from services.router.explaining import Explainer
 from services.router.failover import Failover
+from services.router.inspection import Inspection
 from services.router.latencies import FirstTokenTimes
 from services.router.prices import fresh_prices
 from services.router.providers.adapters import opened_providers
 from services.router.routes import load_routes
 from services.router.routing import Router
 from services.router.servicer import RouterServicer
+from services.router.sharing import shared_breakers
+from services.router.standing import Standings
 from services.router.strategies import strategies
 
 if TYPE_CHECKING:
@@ -41,8 +44,9 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
     deployments = routes.deployments
     for each in routes.left_out:
         log.info("deployment_left_out", deployment=each.name, not_set=each.credential)
-    breakers = {each.name: Breaker(config.breaker_failures, config.breaker_open_seconds) for each in deployments}
+    standings = Standings(config.breaker_policy, deployments)
     async with (
+        shared_breakers(config.redis_url, Bulletin(standings)),
         connect(config.mesh_target, InferenceServiceStub) as inference,
         connect(config.mesh_target, BillingServiceStub) as billing,
         opened_providers(
@@ -53,13 +57,15 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         ) as providers,
         fresh_prices(cast("BillingServiceAsyncStub", billing), config.price_refresh_seconds) as prices,
     ):
+        egress = Egress(providers)
         first_tokens = FirstTokenTimes()
         ways = strategies(routes.strategies.quality_share, first_tokens.expected)
-        decider, failover = Decider(deployments, routes.strategies, ways, prices), Failover(breakers)
+        decider, failover = Decider(deployments, routes.strategies, ways, prices), Failover(standings)
         routing = Router(
-            deployments, decider, Egress(providers), prices, failover, first_tokens, config.coalesce_seconds
+            deployments, decider, egress, prices, failover, first_tokens, config.coalesce_seconds
         )
         explainer = Explainer(decider, failover.seconds_until_free, first_tokens.expected)
-        mount = Mount(add_RouterServiceServicer_to_server, RouterServicer(routing, explainer))
+        inspection = Inspection(deployments, egress, standings)
+        mount = Mount(add_RouterServiceServicer_to_server, RouterServicer(routing, explainer, inspection))
         async with running([mount], config, room="router") as port:
             yield port

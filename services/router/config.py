@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from meshkit.settings import ServiceSettings
+from services.router.breaker import BreakerPolicy
 from services.router.routes import load_routes
 
 
@@ -25,10 +27,41 @@ class RouterConfig(ServiceSettings):
     """Tokens that arrive within this time of the last message share the next one."""
     breaker_failures: int = Field(default=3, ge=1)
     """Failures in a row after which a deployment is left alone."""
+    breaker_failure_percent: int = Field(default=50, ge=1, le=100)
+    """Failed calls of a hundred after which it is left alone, too, once `breaker_window_calls` were made."""
+    breaker_window_seconds: float = Field(default=30.0, gt=0)
+    """How far back these calls are counted."""
+    breaker_window_calls: int = Field(default=20, ge=1)
+    """Fewer calls tell no percentage."""
     breaker_open_seconds: float = Field(default=10.0, gt=0)
     """How long it is left alone, unless the provider asked for longer."""
+    breaker_open_jitter: float = Field(default=0.2, ge=0, le=1)
+    """Largest part that chance adds to this time, so that replicas do not all come back at once."""
+    breaker_successes: int = Field(default=3, ge=1)
+    """Whole answers after which it is taken back, and that each stage of its return takes at least."""
+    breaker_return_percents: tuple[Annotated[int, Field(ge=1, le=99)], ...] = (10, 50)
+    """Stages of its return: of a hundred requests so many go to it first; empty to give it all of them at once."""
+    breaker_stage_seconds: float = Field(default=10.0, ge=0)
+    """How long each stage lasts at least."""
+    redis_url: str = Field(default="", pattern="^((redis|rediss|unix)://.+)?$")
+    """Redis through which routers tell each other whom to leave alone; empty: each relies on itself."""
     provider_connections: int = Field(default=1000, ge=1)
     """Most connections open to HTTP providers at once."""
+
+    @property
+    def breaker_policy(self) -> BreakerPolicy:
+        """The settings of every breaker."""
+        return BreakerPolicy(
+            failures_to_open=self.breaker_failures,
+            failure_percent_to_open=self.breaker_failure_percent,
+            window_seconds=self.breaker_window_seconds,
+            window_calls=self.breaker_window_calls,
+            open_seconds=self.breaker_open_seconds,
+            open_jitter=self.breaker_open_jitter,
+            successes_to_close=self.breaker_successes,
+            return_percents=self.breaker_return_percents,
+            stage_seconds=self.breaker_stage_seconds,
+        )
 
     @field_validator("routes")
     @classmethod

@@ -8,19 +8,14 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from meshkit.errors import ContextTooLong, MeshError, ModelWarming, ProviderRefused, ProviderUnavailable
-from meshkit.log import get_logger
-from services.router.breaker import Breaker
+from services.router.attempt import Attempt
 from services.router.deployment import Deployment
-from services.router.measures import ATTEMPTS, FIRST_TOKEN_SECONDS
 from services.router.providers.provider import FailureKind, ProviderFailure
+from services.router.standing import Standing
 
 DEFAULT_RETRY_SECONDS = 5.0
-OF_OURS = frozenset({FailureKind.CREDENTIAL, FailureKind.NOT_FOUND})
-"""Failures that somebody of ours has to mend."""
 
 Answer = TypeVar("Answer")
-
-log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +33,21 @@ class Answered(Generic[Answer]):
     deployment: Deployment
     answer: Answer
     failed: Sequence[FailedAttempt]
+    attempt: Attempt
+    """To be told how the answer ended."""
 
 
 @dataclass(slots=True)
 class Failover:
     """Asks one deployment after the other; remembers which ones to leave alone."""
 
-    breakers: Mapping[str, Breaker]
+    standings: Mapping[str, Standing]
     clock: Callable[[], float] = field(default=time.monotonic)
 
     async def first_answer(
-        self, model: str, ranked: Sequence[Deployment], attempt: Callable[[Deployment], Awaitable[Answer]]
+        self, model: str, ranked: Sequence[Deployment], ask: Callable[[Deployment], Awaitable[Answer]]
     ) -> Answered[Answer]:
-        """What the first of `ranked` that can answers; `attempt` must leave nothing open when it raises.
+        """What the first of `ranked` that can answers; `ask` must leave nothing open when it raises.
 
         Raises:
             ProviderRefused, ContextTooLong: If a provider found the request itself at fault.
@@ -58,68 +55,32 @@ class Failover:
             ProviderUnavailable: If none answered.
         """
         failed: list[FailedAttempt] = []
-        for deployment in ranked:
-            if not self.breakers[deployment.name].begin(self.clock()):
+        for deployment in self._with_returning_behind(ranked):
+            attempt = self._begin(deployment)
+            if attempt is None:
                 continue
             try:
-                answer = await self._measured(deployment, attempt)
+                answer = await _observed(attempt, ask)
             except ProviderFailure as failure:
                 failed.append(FailedAttempt(deployment, failure))
                 if failure.kind is FailureKind.REFUSED:
                     break
             else:
-                return Answered(deployment, answer, failed)
+                return Answered(deployment, answer, failed, attempt)
         raise self._exhausted(model, ranked, failed)
-
-    def completed(self, deployment: Deployment) -> None:
-        """Note that the answer of `deployment` came to its end."""
-        self.breakers[deployment.name].completed()
-        ATTEMPTS.labels(deployment.name, "completed").inc()
-
-    def broken(self, deployment: Deployment, failure: ProviderFailure) -> None:
-        """Note that the answer of `deployment` broke off after its first token."""
-        self.breakers[deployment.name].failed(self.clock(), failure.retry_after_seconds)
-        ATTEMPTS.labels(deployment.name, "broken").inc()
-        log.warning("stream_broken", deployment=deployment.name, kind=failure.kind, fault=str(failure))
-
-    def cancelled(self, deployment: Deployment) -> None:
-        """Note that the caller left while `deployment` was answering."""
-        self.breakers[deployment.name].abandoned()
-        ATTEMPTS.labels(deployment.name, "cancelled").inc()
 
     def seconds_until_free(self, deployment: Deployment) -> float:
         """How long `deployment` is still left alone."""
-        return self.breakers[deployment.name].seconds_left(self.clock())
+        return self.standings[deployment.name].breaker.seconds_left(self.clock())
 
-    async def _measured(self, deployment: Deployment, attempt: Callable[[Deployment], Awaitable[Answer]]) -> Answer:
-        started = time.monotonic()
-        try:
-            answer = await attempt(deployment)
-        except ProviderFailure as failure:
-            self._note(deployment, failure)
-            raise
-        except BaseException:
-            self.cancelled(deployment)
-            raise
-        self.breakers[deployment.name].answered()
-        FIRST_TOKEN_SECONDS.labels(deployment.name).observe(time.monotonic() - started)
-        return answer
+    def _with_returning_behind(self, ranked: Sequence[Deployment]) -> list[Deployment]:
+        """The same order, but those that have had their share of first calls stand behind, to fall back on."""
+        return sorted(ranked, key=lambda deployment: not self.standings[deployment.name].breaker.leads())
 
-    def _note(self, deployment: Deployment, failure: ProviderFailure) -> None:
-        breaker = self.breakers[deployment.name]
-        if failure.kind.is_of_the_request:
-            breaker.abandoned()
-        else:
-            breaker.failed(self.clock(), failure.retry_after_seconds)
-        ATTEMPTS.labels(deployment.name, failure.kind).inc()
-        report = log.error if failure.kind in OF_OURS else log.warning
-        report(
-            "provider_failed",
-            deployment=deployment.name,
-            kind=failure.kind,
-            status=failure.status,
-            fault=str(failure),
-        )
+    def _begin(self, deployment: Deployment) -> Attempt | None:
+        standing, now = self.standings[deployment.name], self.clock()
+        call = standing.breaker.begin(now)
+        return Attempt(deployment, standing, call, self.clock, now) if call else None
 
     def _exhausted(self, model: str, ranked: Sequence[Deployment], failed: Sequence[FailedAttempt]) -> MeshError:
         """What to tell the caller when nobody answered."""
@@ -148,6 +109,20 @@ class Failover:
             for deployment in ranked
         )
         return max(1.0, min(waits))
+
+
+async def _observed(attempt: Attempt, ask: Callable[[Deployment], Awaitable[Answer]]) -> Answer:
+    """The answer to `ask`; the attempt goes on when there is one."""
+    try:
+        answer = await ask(attempt.deployment)
+    except ProviderFailure as failure:
+        attempt.failed(failure)
+        raise
+    except BaseException:
+        attempt.cancelled()
+        raise
+    attempt.answered()
+    return answer
 
 
 def _refused(attempt: FailedAttempt) -> ProviderRefused:

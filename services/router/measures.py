@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from meshkit.metrics import LATENCY_BUCKETS
 
@@ -16,4 +16,23 @@ FIRST_TOKEN_SECONDS = Histogram(
     "Time from a call to its first token; the whole call for embeddings.",
     ["deployment"],
     buckets=LATENCY_BUCKETS,
+)
+TOKENS_PER_SECOND = Histogram(
+    "llmmesh_router_tokens_per_second",
+    "Speed of an answer after its first token, where the provider counts its tokens.",
+    ["deployment"],
+    buckets=(1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000),
+)
+SHARE_PERCENT = Gauge(
+    "llmmesh_router_share_percent",
+    "How many of a hundred requests may go to the deployment first: 0 while it is left alone or probed.",
+    ["deployment"],
+)
+OPENINGS = Counter(
+    "llmmesh_router_breaker_openings_total",
+    "How often a deployment was left alone because it failed too often.",
+    ["deployment"],
+)
+SHARING = Gauge(
+    "llmmesh_router_breakers_shared", "Whether this router and the others hear of each other's breakers: 1 or 0."
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from services.router.answering import (
     OpenAnswer,
     estimated_chat_usage,
     estimated_embedding_usage,
+    generated_tokens,
 )
 from services.router.decision import Decider
 from services.router.deltas import size_bytes
@@ -23,7 +23,7 @@ from services.router.deployment import Deployment
 from services.router.egress import Egress
 from services.router.failover import Answered, FailedAttempt, Failover
 from services.router.latencies import FirstTokenTimes
-from services.router.providers.provider import AnswerEvent, Condition, Ended, Health, ProviderFailure, Vector
+from services.router.providers.provider import AnswerEvent, Ended, ProviderFailure, Vector
 from services.router.ranking import Demand, Price, cheapest_first
 
 
@@ -87,18 +87,17 @@ class Router:
         attempts = ChatAttempts(self._egress, demand.prompt, demand.limits)
         opened = await self._failover.first_answer(demand.model, self._decider.order(demand), attempts.open)
         self._first_tokens.note(opened.deployment, opened.answer.stream.waited_seconds)
-        async with aclosing(opened.answer) as answer:
+        async with opened.attempt, aclosing(opened.answer) as answer, aclosing(self._noted(opened)) as events:
             yield Chosen(opened.deployment, opened.failed)
             said_bytes = 0
-            async with aclosing(self._noted(opened)) as events:
-                async for event in events:
-                    if isinstance(event, Ended):
-                        usage = event.usage or estimated_chat_usage(demand.prompt, said_bytes)
-                        waited = attempts.waited_seconds + answer.stream.waited_seconds
-                        yield Finished(event.finish_reason, usage, waited)
-                    else:
-                        said_bytes += size_bytes(event)
-                        yield event
+            async for event in events:
+                if isinstance(event, Ended):
+                    usage = event.usage or estimated_chat_usage(demand.prompt, said_bytes)
+                    waited = attempts.waited_seconds + answer.stream.waited_seconds
+                    yield Finished(event.finish_reason, usage, waited)
+                else:
+                    said_bytes += size_bytes(event)
+                    yield event
 
     async def embed(self, demand: Demand) -> RoutedVectors:
         """Embed texts with the first deployment that may and can.
@@ -108,7 +107,7 @@ class Router:
         """
         attempts = EmbeddingAttempts(self._egress, demand.texts, demand.limits)
         answered = await self._failover.first_answer(demand.model, self._decider.order(demand), attempts.embed)
-        self._failover.completed(answered.deployment)
+        answered.attempt.completed()
         usage = answered.answer.usage or estimated_embedding_usage(demand.texts)
         return RoutedVectors(answered.answer.vectors, usage, Chosen(answered.deployment, answered.failed))
 
@@ -118,13 +117,6 @@ class Router:
         for deployment in cheapest_first(self._deployments, self._prices):
             served.setdefault(deployment.serves, []).append(deployment)
         return dict(sorted(served.items()))
-
-    async def conditions(self) -> list[tuple[Deployment, Condition]]:
-        """The state of every deployment, by name."""
-        deployments = sorted(self._deployments, key=lambda deployment: deployment.name)
-        async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(self._condition(deployment)) for deployment in deployments]
-        return [(deployment, task.result()) for deployment, task in zip(deployments, asked, strict=True)]
 
     async def _noted(self, opened: Answered[OpenAnswer]) -> AsyncGenerator[AnswerEvent, None]:
         """The events of an answer; how it ends is noted."""
@@ -137,21 +129,11 @@ class Router:
                     else:
                         yield event
         except ProviderFailure as failure:
-            self._failover.broken(opened.deployment, failure)
+            opened.attempt.broken(failure)
             raise _broken(opened.deployment) from None
-        except (GeneratorExit, asyncio.CancelledError):
-            self._failover.cancelled(opened.deployment)
-            raise
         assert ended is not None
-        self._failover.completed(opened.deployment)
+        opened.attempt.completed(generated_tokens(ended))
         yield ended
-
-    async def _condition(self, deployment: Deployment) -> Condition:
-        condition = await self._egress.condition(deployment)
-        seconds = self._failover.seconds_until_free(deployment)
-        if condition.health is Health.READY and seconds:
-            return Condition(Health.UNAVAILABLE, f"failed lately; left alone for another {seconds:.0f} s")
-        return condition
 
 
 def _broken(deployment: Deployment) -> ProviderStreamBroken:

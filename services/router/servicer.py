@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from google.protobuf.duration_pb2 import Duration
@@ -11,12 +11,15 @@ from llmmesh.router.v1 import router_pb2
 from llmmesh.router.v1.router_pb2_grpc import RouterServiceServicer
 from meshkit.identity import current_identity
 from meshkit.server import Context
+from services.router.breaker import BreakerState
 from services.router.deployment import Deployment
 from services.router.explaining import Explainer
 from services.router.explanations import route_explanation
-from services.router.providers.provider import Condition, Health
+from services.router.inspection import Inspection, Report
+from services.router.providers.provider import Health
 from services.router.requests import chat_demand, data_class_of, embedding_demand, explained_demand
 from services.router.routing import Chosen, Finished, RouteEvent, Router
+from services.router.vitals import Figures
 
 SEE_ALL = frozenset({"admin", "operator"})
 """Roles that may know of deployments outside their tenant's policy."""
@@ -26,14 +29,21 @@ HEALTH = {
     Health.WARMING: router_pb2.PROVIDER_HEALTH_WARMING,
     Health.UNAVAILABLE: router_pb2.PROVIDER_HEALTH_UNAVAILABLE,
 }
+BREAKER = {
+    BreakerState.CLOSED: router_pb2.BREAKER_STATE_CLOSED,
+    BreakerState.OPEN: router_pb2.BREAKER_STATE_OPEN,
+    BreakerState.HALF_OPEN: router_pb2.BREAKER_STATE_HALF_OPEN,
+    BreakerState.RETURNING: router_pb2.BREAKER_STATE_RETURNING,
+}
 
 
 class RouterServicer(RouterServiceServicer):
     """Speaks llmmesh.router.v1."""
 
-    def __init__(self, router: Router, explainer: Explainer) -> None:
+    def __init__(self, router: Router, explainer: Explainer, inspection: Inspection) -> None:
         self._router = router
         self._explainer = explainer
+        self._inspection = inspection
 
     async def StreamGenerateChat(
         self, request: router_pb2.StreamGenerateChatRequest, context: Context
@@ -77,7 +87,7 @@ class RouterServicer(RouterServiceServicer):
         self, request: router_pb2.ListProvidersRequest, context: Context
     ) -> router_pb2.ListProvidersResponse:
         """The state of every deployment."""
-        return router_pb2.ListProvidersResponse(providers=_states(await self._router.conditions()))
+        return router_pb2.ListProvidersResponse(providers=map(_state, await self._inspection.reports()))
 
 
 def _step(event: RouteEvent) -> router_pb2.StreamGenerateChatResponse:
@@ -101,8 +111,7 @@ def _route(chosen: Chosen) -> router_pb2.RouteChosen:
 
 
 def _finished(finished: Finished) -> router_pb2.Finished:
-    waited = Duration()
-    waited.FromMicroseconds(int(finished.provider_seconds * 1_000_000))
+    waited = _duration(finished.provider_seconds)
     return router_pb2.Finished(finish_reason=finished.finish_reason, usage=finished.usage, provider_time=waited)
 
 
@@ -117,8 +126,32 @@ def _deployment(deployment: Deployment) -> router_pb2.Deployment:
     )
 
 
-def _states(conditions: Iterable[tuple[Deployment, Condition]]) -> Iterable[router_pb2.ProviderState]:
-    for deployment, condition in conditions:
-        yield router_pb2.ProviderState(
-            deployment=_deployment(deployment), health=HEALTH[condition.health], detail=condition.detail
-        )
+def _state(report: Report) -> router_pb2.ProviderState:
+    return router_pb2.ProviderState(
+        deployment=_deployment(report.deployment),
+        health=HEALTH[report.condition.health],
+        detail=report.condition.detail,
+        breaker=BREAKER[report.breaker],
+        share_percent=report.share_percent,
+        callable_in=_duration(report.seconds_left or None),
+        figures=_figures(report.figures),
+    )
+
+
+def _figures(figures: Figures) -> router_pb2.CallFigures:
+    return router_pb2.CallFigures(
+        requests=figures.requests,
+        recent_requests=figures.recent,
+        error_rate=figures.error_rate,
+        first_token_p50=_duration(figures.first_token_p50_seconds),
+        first_token_p95=_duration(figures.first_token_p95_seconds),
+        tokens_per_second=figures.tokens_per_second or 0,
+    )
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    if seconds is None:
+        return None
+    duration = Duration()
+    duration.FromMicroseconds(int(seconds * 1_000_000))
+    return duration

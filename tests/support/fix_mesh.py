@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -29,7 +29,11 @@ ROUTES = Path(__file__).parents[1] / "mesh" / "routes.yaml"
 PRICES = Path(__file__).parents[1] / "mesh" / "prices.yaml"
 BUDGET_MICROS = 1_000_000_000
 # Tests break providers on purpose; a breaker that stays open would carry one test's fault into the next.
-QUICK_BREAKER = {"LLMMESH_ROUTER_BREAKER_OPEN_SECONDS": "0.05"}
+QUICK_BREAKER = {
+    "LLMMESH_ROUTER_BREAKER_OPEN_SECONDS": "0.05",
+    "LLMMESH_ROUTER_BREAKER_SUCCESSES": "1",
+    "LLMMESH_ROUTER_BREAKER_RETURN_PERCENTS": "[]",
+}
 _numbers = count()
 
 
@@ -181,19 +185,26 @@ async def providers() -> AsyncIterator[tuple[ScriptedProvider, ScriptedProvider]
         yield first, second
 
 
+def mesh_between(
+    var: Path, first: ScriptedProvider, second: ScriptedProvider, **overrides: str
+) -> AbstractAsyncContextManager[Mesh]:
+    """A mesh whose clouds are these two, the first cheaper."""
+    routes = ROUTES.read_text().replace("FIRST_URL", first.base_url).replace("SECOND_URL", second.base_url)
+    (var / "routes.yaml").write_text(routes)
+    settings = {
+        "LLMMESH_ROUTES": str(var / "routes.yaml"),
+        "LLMMESH_PRICES": str(PRICES),
+        "SCRIPTED_KEY": "sk-scripted",
+    }
+    return running_mesh(var, **settings, **overrides)
+
+
 @pytest.fixture(scope="session")
 async def mesh(
     tmp_path_factory: pytest.TempPathFactory, providers: tuple[ScriptedProvider, ScriptedProvider]
 ) -> AsyncIterator[Mesh]:
     """One mesh for all tests of the session."""
-    var = tmp_path_factory.mktemp("mesh")
-    routes = ROUTES.read_text()
-    for name, provider in zip(("FIRST_URL", "SECOND_URL"), providers, strict=True):
-        routes = routes.replace(name, provider.base_url)
-    (var / "routes.yaml").write_text(routes)
-    async with running_mesh(
-        var, LLMMESH_ROUTES=str(var / "routes.yaml"), LLMMESH_PRICES=str(PRICES), SCRIPTED_KEY="sk-scripted"
-    ) as running:
+    async with mesh_between(tmp_path_factory.mktemp("mesh"), *providers) as running:
         yield running
 
 

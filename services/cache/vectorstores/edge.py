@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from services.cache.background import in_background
+from meshkit.background import in_background
 from services.cache.dependency import Dependency
 from services.cache.vectorstores.matching import matches
 from services.cache.vectorstores.owner_process import OwnerProcess

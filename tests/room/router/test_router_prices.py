@@ -7,7 +7,6 @@ from prometheus_client import REGISTRY
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
-from meshkit.identity import Identity, acting_as
 from tests.support.router_room import cloud, ours
 
 
@@ -50,16 +49,6 @@ async def test_models_are_listed_with_their_deployments_cheapest_first(make_room
             chat_pb2.DATA_CLASS_CONFIDENTIAL,
             chat_pb2.DATA_CLASS_SENSITIVE,
         ]
-
-
-async def test_a_deployment_left_alone_is_listed_as_unavailable(room):
-    room.cheap.set(fail_next=1, fail_status=429, retry_after="60")
-    await room.answer()
-    with acting_as(Identity(key_id="k", roles=frozenset({"admin"}))):
-        cheap, dear = (await room.stub.ListProviders(router_pb2.ListProvidersRequest())).providers
-    assert cheap.health == router_pb2.PROVIDER_HEALTH_UNAVAILABLE
-    assert "left alone for another" in cheap.detail
-    assert dear.health == router_pb2.PROVIDER_HEALTH_READY
 
 
 @pytest.mark.parametrize("name", ["completed", "throttled"])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.cache.background import in_background
+from meshkit.background import in_background
 from services.cache.coalescing import Coalescer
 from services.cache.dependency import Unavailable
 

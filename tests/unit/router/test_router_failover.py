@@ -8,10 +8,11 @@ import pytest
 
 from meshkit.egress import Residency
 from meshkit.errors import ContextTooLong, EgressRefused, ModelWarming, ProviderRefused, ProviderUnavailable
-from services.router.breaker import Breaker
+from services.router.breaker import BreakerPolicy, BreakerState
 from services.router.egress import Egress
 from services.router.failover import Failover
 from services.router.providers.provider import FailureKind, ProviderFailure
+from services.router.standing import Standings
 
 Attempt = Callable[[object], Awaitable[str]]
 
@@ -32,7 +33,7 @@ def failing(**failures: ProviderFailure | FailureKind) -> Attempt:
 
 @pytest.fixture
 def failover() -> Failover:
-    return Failover({name: Breaker() for name in "abc"}, clock=lambda: 100.0)
+    return Failover(Standings(BreakerPolicy()), clock=lambda: 100.0)
 
 
 @pytest.fixture
@@ -109,6 +110,44 @@ async def test_a_fault_of_the_request_never_opens_the_breaker(failover, ranked):
         with pytest.raises(ProviderRefused):
             await failover.first_answer("m", ranked, failing(a=FailureKind.REFUSED))
     assert (await failover.first_answer("m", ranked, failing())).answer == "a"
+
+
+@pytest.fixture
+async def returning(failover, ranked) -> Failover:
+    """Of which "a" has just come back."""
+    for _ in range(3):
+        await failover.first_answer("m", ranked, failing(a=FailureKind.TIMEOUT))
+    failover.clock = lambda: 200.0
+    for _ in range(3):
+        (await failover.first_answer("m", ranked, failing())).attempt.completed()
+    return failover
+
+
+async def test_one_that_returns_is_asked_first_by_its_share_of_requests(returning, ranked):
+    answers = [(await returning.first_answer("m", ranked, failing())).answer for _ in range(20)]
+    assert answers == (["b"] * 9 + ["a"]) * 2
+
+
+async def test_one_that_returns_is_fallen_back_on_beyond_its_share(returning, ranked):
+    others_fail = failing(b=FailureKind.TIMEOUT, c=FailureKind.TIMEOUT)
+    assert [(await returning.first_answer("m", ranked, others_fail)).answer for _ in range(5)] == ["a"] * 5
+
+
+async def test_callers_that_leave_never_open_the_breaker(failover, ranked):
+    for _ in range(5):
+        async with (await failover.first_answer("m", ranked, failing())).attempt:
+            pass
+    assert failover.standings["a"].breaker.state(100) is BreakerState.CLOSED
+    assert (await failover.first_answer("m", ranked, failing())).answer == "a"
+
+
+async def test_a_caller_that_leaves_a_probe_makes_room_for_the_next(failover, ranked):
+    for _ in range(3):
+        await failover.first_answer("m", ranked, failing(a=FailureKind.TIMEOUT))
+    failover.clock = lambda: 200.0
+    for _ in range(9):
+        async with (await failover.first_answer("m", ranked, failing())).attempt as attempt:
+            assert attempt.deployment.name == "a"
 
 
 async def test_the_way_out_refuses_what_the_limits_forbid_whoever_asks(deployment, limits):

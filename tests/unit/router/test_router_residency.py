@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.egress import Cargo, DataClass, Region, Residency
 from meshkit.errors import EgressRefused, MeshError
-from services.router.breaker import Breaker
+from services.router.breaker import BreakerPolicy
 from services.router.constraints import Limits
 from services.router.decision import Decider
 from services.router.deployment import Capability, Deployment
@@ -33,6 +33,7 @@ from services.router.preferences import Caller, StrategyName, StrategyTable, Tie
 from services.router.providers.provider import AnswerEvent, Embedded, Ended, FailureKind, ProviderFailure
 from services.router.ranking import Demand, Price
 from services.router.routing import Router
+from services.router.standing import Standings
 from services.router.strategies import strategies
 
 CASES = 5000
@@ -186,7 +187,7 @@ class World:
             decider(self.deployments, StrategyTable(), ways, prices),
             Egress({each.name: Listening(each, self) for each in self.deployments}),
             prices,
-            Failover({each.name: Breaker() for each in self.deployments}, lambda: self.now),
+            Failover(Standings(BreakerPolicy(open_jitter=0), self.deployments), lambda: self.now),
             times,
             coalesce_seconds=0,
         )

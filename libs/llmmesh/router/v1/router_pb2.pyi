@@ -21,6 +21,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _BreakerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
+    """Not known."""
+    BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
+    """It does."""
+    BREAKER_STATE_OPEN: _BreakerState.ValueType  # 2
+    """It leaves it alone for a while, after failures or because the provider asked for it."""
+    BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 3
+    """A few requests find out whether it is back."""
+    BREAKER_STATE_RETURNING: _BreakerState.ValueType  # 4
+    """It is back and gets its share of requests in stages."""
+
+class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
+    """Whether a router calls a deployment."""
+
+BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
+"""Not known."""
+BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
+"""It does."""
+BREAKER_STATE_OPEN: BreakerState.ValueType  # 2
+"""It leaves it alone for a while, after failures or because the provider asked for it."""
+BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
+"""A few requests find out whether it is back."""
+BREAKER_STATE_RETURNING: BreakerState.ValueType  # 4
+"""It is back and gets its share of requests in stages."""
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
+
 class _ProviderHealth:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -748,13 +780,29 @@ class ProviderState(_message.Message):
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    SHARE_PERCENT_FIELD_NUMBER: _builtins.int
+    CALLABLE_IN_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     health: Global___ProviderHealth.ValueType
     """Whether it can be called."""
     detail: _builtins.str
     """Why, in words, when it cannot."""
+    breaker: Global___BreakerState.ValueType
+    """Whether this router calls it."""
+    share_percent: _builtins.int
+    """How many of a hundred requests may go to it first: 100, less while it returns, 0 while it is left alone or probed."""
     @_builtins.property
     def deployment(self) -> Global___Deployment:
         """What it is."""
+
+    @_builtins.property
+    def callable_in(self) -> _duration_pb2.Duration:
+        """How long until it may be called; not set when that is now."""
+
+    @_builtins.property
+    def figures(self) -> Global___CallFigures:
+        """How it has been answering this router."""
 
     def __init__(
         self,
@@ -762,11 +810,61 @@ class ProviderState(_message.Message):
         deployment: Global___Deployment | None = ...,
         health: Global___ProviderHealth.ValueType = ...,
         detail: _builtins.str = ...,
+        breaker: Global___BreakerState.ValueType = ...,
+        share_percent: _builtins.int = ...,
+        callable_in: _duration_pb2.Duration | None = ...,
+        figures: Global___CallFigures | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["callable_in", b"callable_in", "deployment", b"deployment", "figures", b"figures"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "detail", b"detail", "health", b"health"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "callable_in", b"callable_in", "deployment", b"deployment", "detail", b"detail", "figures", b"figures", "health", b"health", "share_percent", b"share_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProviderState: _TypeAlias = ProviderState  # noqa: Y015
+
+@_typing.final
+class CallFigures(_message.Message):
+    """What calls of a deployment were like, seen from one router: at most the last 256, none older than ten minutes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    RECENT_REQUESTS_FIELD_NUMBER: _builtins.int
+    ERROR_RATE_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_P50_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_P95_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    """Calls since the router started."""
+    recent_requests: _builtins.int
+    """Calls the other figures are made from."""
+    error_rate: _builtins.float
+    """Share of them that failed, 0 to 1: not the refused ones, nor those whose caller left."""
+    tokens_per_second: _builtins.float
+    """Median speed after the first token; 0 when no call tells."""
+    @_builtins.property
+    def first_token_p50(self) -> _duration_pb2.Duration:
+        """Median time from a call to its first token; not set when no call got there."""
+
+    @_builtins.property
+    def first_token_p95(self) -> _duration_pb2.Duration:
+        """The time that 95 of a hundred stay below."""
+
+    def __init__(
+        self,
+        *,
+        requests: _builtins.int = ...,
+        recent_requests: _builtins.int = ...,
+        error_rate: _builtins.float = ...,
+        first_token_p50: _duration_pb2.Duration | None = ...,
+        first_token_p95: _duration_pb2.Duration | None = ...,
+        tokens_per_second: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_token_p50", b"first_token_p50", "first_token_p95", b"first_token_p95"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_rate", b"error_rate", "first_token_p50", b"first_token_p50", "first_token_p95", b"first_token_p95", "recent_requests", b"recent_requests", "requests", b"requests", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallFigures: _TypeAlias = CallFigures  # noqa: Y015
