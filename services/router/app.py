@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, cast
 from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from llmmesh.router.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
+from meshkit.background import in_background
 from meshkit.client import connect
 from meshkit.log import get_logger
 from meshkit.server import Mount, running
 from services.router.bulletin import Bulletin
+from services.router.checks import HealthChecks
 from services.router.config import RouterConfig
 from services.router.decision import Decider
 from services.router.egress import Egress
@@ -61,11 +63,10 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         first_tokens = FirstTokenTimes()
         ways = strategies(routes.strategies.quality_share, first_tokens.expected)
         decider, failover = Decider(deployments, routes.strategies, ways, prices), Failover(standings)
-        routing = Router(
-            deployments, decider, egress, prices, failover, first_tokens, config.coalesce_seconds
-        )
+        routing = Router(deployments, decider, egress, prices, failover, first_tokens, config.coalesce_seconds)
         explainer = Explainer(decider, failover.seconds_until_free, first_tokens.expected)
         inspection = Inspection(deployments, egress, standings)
+        checks = HealthChecks(deployments, egress, standings, config.check_policy)
         mount = Mount(add_RouterServiceServicer_to_server, RouterServicer(routing, explainer, inspection))
-        async with running([mount], config, room="router") as port:
+        async with in_background(checks.run()), running([mount], config, room="router") as port:
             yield port

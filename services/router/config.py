@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 
 from meshkit.settings import ServiceSettings
 from services.router.breaker import BreakerPolicy
+from services.router.checks import CheckPolicy
 from services.router.routes import load_routes
 
 
@@ -43,6 +44,12 @@ class RouterConfig(ServiceSettings):
     """Stages of its return: of a hundred requests so many go to it first; empty to give it all of them at once."""
     breaker_stage_seconds: float = Field(default=10.0, ge=0)
     """How long each stage lasts at least."""
+    health_check_seconds: float = Field(default=10.0, ge=0)
+    """How often deployments are asked how they are, where that costs nothing; 0 for never."""
+    health_check_idle_seconds: float = Field(default=30.0, ge=0)
+    """One that answers is asked only when no call has told anything of it for so long."""
+    health_checks_at_once: int = Field(default=4, ge=1)
+    """Most of them asked at the same time."""
     redis_url: str = Field(default="", pattern="^((redis|rediss|unix)://.+)?$")
     """Redis through which routers tell each other whom to leave alone; empty: each relies on itself."""
     provider_connections: int = Field(default=1000, ge=1)
@@ -62,6 +69,11 @@ class RouterConfig(ServiceSettings):
             return_percents=self.breaker_return_percents,
             stage_seconds=self.breaker_stage_seconds,
         )
+
+    @property
+    def check_policy(self) -> CheckPolicy:
+        """The settings of health checks."""
+        return CheckPolicy(self.health_check_seconds, self.health_check_idle_seconds, self.health_checks_at_once)
 
     @field_validator("routes")
     @classmethod

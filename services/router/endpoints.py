@@ -19,6 +19,7 @@ Reference = Annotated[str, StringConstraints(pattern=r"^env:[A-Za-z_][A-Za-z0-9_
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$", to_lower=True)]
 HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]+$")]
 PathPart = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$", max_length=128)]
+HealthPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._/-]+)?$", max_length=256)]
 
 OWN_HEADERS = frozenset({"authorization", "connection", "content-length", "content-type", "host", "transfer-encoding"})
 
@@ -47,6 +48,8 @@ class HttpDeployment(Deployment):
     """Leave the deployment out, rather than refuse to start, while its credential is not set."""
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     """Sent with every request; a value env:NAME is read from that variable."""
+    health_path: HealthPath = ""
+    """Path below base_url that answers 200 to a GET with our credential while it can be called, such as /models."""
     ca_file: Path | None = None
     """PEM file with the authorities to trust instead of the system's; there is no way not to check."""
 
@@ -232,6 +235,8 @@ class LiteLLMDeployment(HttpDeployment):
     """Endpoint to use instead of the one LiteLLM knows."""
     ca_file: None = None
     """LiteLLM's clients know the system's authorities only."""
+    health_path: Literal[""] = ""
+    """LiteLLM asks nobody how they are."""
 
     @model_validator(mode="after")
     def _installed(self) -> Self:

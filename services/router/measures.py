@@ -36,3 +36,6 @@ OPENINGS = Counter(
 SHARING = Gauge(
     "llmmesh_router_breakers_shared", "Whether this router and the others hear of each other's breakers: 1 or 0."
 )
+CHECKS = Counter(
+    "llmmesh_router_health_checks_total", "Health checks of deployments, by what was told.", ["deployment", "health"]
+)

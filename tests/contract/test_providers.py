@@ -17,6 +17,7 @@ from services.router.deltas import append
 from services.router.pacing import TimedStream
 from services.router.providers.provider import FailureKind, Health, ProviderFailure
 from tests.support.provider_cases import (
+    BY_NAME,
     CASES,
     FAITHFUL,
     PUBLIC,
@@ -352,6 +353,22 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(case, authority,
 
 async def test_it_is_said_to_be_ready(cloud):
     assert (await cloud.chat.condition()).health is Health.READY
+
+
+LISTED = [BY_NAME[name] for name in ("openai", "cloudru", "gigachat")]
+
+
+@pytest.mark.parametrize("case", LISTED, ids=str)
+async def test_it_is_asked_how_it_is_where_the_routes_say_how(case, authority):
+    async with opened(case, authority, health_path="/models") as cloud:
+        assert (await cloud.chat.condition()).health is Health.READY
+        assert cloud.server.requests[-1].path.endswith("/v1/models")
+        cloud.server.set(fail_next=-1, fail_status=503, error_message="secret words")
+        told = await cloud.chat.condition()
+        assert (told.health, told.detail) == (Health.UNAVAILABLE, "asked how it is, it answered 503")
+        cloud.server.set(fail_next=0, headers_ms=60_000)
+        told = await cloud.chat.condition()
+        assert (told.health, told.detail) == (Health.UNAVAILABLE, "asked how it is, it kept silent")
 
 
 async def test_connections_are_kept_for_the_next_request(cloud):

@@ -19,6 +19,7 @@ TASKS = {
     ("POST", "/api/v1/chat/completions"): "chat",
     ("POST", "/api/v1/embeddings"): "embeddings",
     ("POST", "/api/v2/oauth"): "token",
+    ("GET", "/api/v1/models"): "models",
 }
 FIELDS = {
     "model", "messages", "stream", "temperature", "top_p", "max_tokens", "functions", "function_call",

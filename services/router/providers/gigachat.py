@@ -14,7 +14,7 @@ from services.router.providers.gate import Gate
 from services.router.providers.gigachat_answer import chunk_as_openai, embeddings_as_openai
 from services.router.providers.gigachat_request import chat_body, embeddings_body
 from services.router.providers.http import Endpoint
-from services.router.providers.provider import AnswerEvent, Condition, Embedded, Health
+from services.router.providers.provider import AnswerEvent, Condition, Embedded
 from services.router.providers.stops import until_stop
 
 
@@ -45,5 +45,5 @@ class GigaChatProvider:
         return embedded(embeddings_as_openai(answer), len(texts))
 
     async def condition(self) -> Condition:
-        """Say that it can be called: every request counts against the few it allows at once."""
-        return Condition(Health.READY)
+        """Ask where the routes say how, beside the answers under way; elsewhere say that it can be called."""
+        return await self._endpoint.condition(self._deployment.health_path)

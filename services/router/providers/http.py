@@ -19,7 +19,7 @@ from services.router.deployment import TimeLimits
 from services.router.providers.answer_reader import AnswerReader, decoded
 from services.router.providers.credentials import Credential
 from services.router.providers.error_reply import http_failure
-from services.router.providers.provider import AnswerEvent, FailureKind, ProviderFailure
+from services.router.providers.provider import AnswerEvent, Condition, FailureKind, Health, ProviderFailure
 
 LARGEST_BODY_BYTES = 128 * 1024 * 1024
 LARGEST_ERROR_BYTES = 64 * 1024
@@ -116,14 +116,28 @@ class Endpoint:
         async with self._posted(path, body, None, cargo) as response:
             return decoded(await _read(response, LARGEST_BODY_BYTES))
 
-    async def healthy(self, url: str) -> bool:
-        """Whether a GET of `url` succeeds, within two seconds."""
-        timeout = aiohttp.ClientTimeout(total=time_left(at_most=HEALTH_SECONDS))
+    async def condition(self, path: str) -> Condition:
+        """What a GET of `path` below the base URL says, within two seconds; READY without a path."""
+        return await self.condition_at(self._base_url + path) if path else Condition(Health.READY)
+
+    async def condition_at(self, url: str) -> Condition:
+        """What a GET of `url` says, within two seconds."""
         try:
-            async with self._wire.requested("GET", url, self._headers, None, timeout) as response:
-                return response.status == 200
-        except ProviderFailure:
-            return False
+            async with asyncio.timeout(time_left(at_most=HEALTH_SECONDS)):
+                status = await self._status(url)
+        except TimeoutError:
+            return Condition(Health.UNAVAILABLE, "asked how it is, it kept silent")
+        except ProviderFailure as failure:
+            return Condition(Health.UNAVAILABLE, f"it could not be asked how it is: {failure.kind}")
+        if status == 200:
+            return Condition(Health.READY)
+        return Condition(Health.UNAVAILABLE, f"asked how it is, it answered {status}")
+
+    async def _status(self, url: str) -> int:
+        authorization = await self._credential.authorization()
+        headers = {**self._headers, "authorization": authorization} if authorization else self._headers
+        async with self._wire.requested("GET", url, headers, None, aiohttp.ClientTimeout()) as response:
+            return response.status
 
     def _figures_seconds(self) -> float:
         """Shorter than the silence that would count as a broken stream."""

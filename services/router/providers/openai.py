@@ -14,7 +14,7 @@ from services.router.providers.batches import embedded_in_batches
 from services.router.providers.http import Endpoint
 from services.router.providers.openai_request import chat_body, embeddings_body
 from services.router.providers.profiles import PROFILES
-from services.router.providers.provider import AnswerEvent, Condition, Embedded, Health
+from services.router.providers.provider import AnswerEvent, Condition, Embedded
 from services.router.providers.stops import until_stop
 
 
@@ -37,11 +37,10 @@ class OpenAIProvider:
         return await embedded_in_batches(texts, self._profile.texts_per_request, partial(self._embed, cargo=cargo))
 
     async def condition(self) -> Condition:
-        """Ask where that costs nothing; elsewhere say that it can be called: only calls would tell otherwise."""
-        path = self._profile.health_path
-        if not path or await self._endpoint.healthy(urljoin(self._deployment.base_url, path)):
-            return Condition(Health.READY)
-        return Condition(Health.UNAVAILABLE, f"{path} did not answer 200")
+        """Ask where the routes or the profile say how; elsewhere say that it can be called."""
+        if self._profile.health_path and not self._deployment.health_path:
+            return await self._endpoint.condition_at(urljoin(self._deployment.base_url, self._profile.health_path))
+        return await self._endpoint.condition(self._deployment.health_path)
 
     async def _embed(self, texts: Sequence[str], cargo: Cargo) -> Embedded:
         answer = await self._endpoint.answer("/embeddings", embeddings_body(texts, self._deployment), cargo)

@@ -12,7 +12,7 @@ from services.router.providers.answer_reader import AnswerReader
 from services.router.providers.batches import embedded_in_batches
 from services.router.providers.http import Endpoint
 from services.router.providers.json_lines import LineParser
-from services.router.providers.provider import AnswerEvent, Condition, Embedded, Health
+from services.router.providers.provider import AnswerEvent, Condition, Embedded
 from services.router.providers.stops import until_stop
 from services.router.providers.yandex_answer import CumulativeAnswer, embedded_text
 from services.router.providers.yandex_request import chat_body, embedding_body
@@ -39,8 +39,8 @@ class YandexProvider:
         return await embedded_in_batches(texts, 1, partial(self._embed, cargo=cargo))
 
     async def condition(self) -> Condition:
-        """Say that it can be called: only calls, which cost money, would tell otherwise."""
-        return Condition(Health.READY)
+        """Ask where the routes say how; elsewhere say that it can be called."""
+        return await self._endpoint.condition(self._deployment.health_path)
 
     async def _embed(self, texts: Sequence[str], cargo: Cargo) -> Embedded:
         (text,) = texts
