@@ -355,6 +355,17 @@ async def test_it_is_said_to_be_ready(cloud):
     assert (await cloud.chat.condition()).health is Health.READY
 
 
+RENEWING = [case for case in CASES if case.renews]
+
+
+@pytest.mark.parametrize("case", RENEWING, ids=str)
+async def test_a_token_that_ends_between_two_requests_is_replaced_once(cloud):
+    await answer(cloud.chat, question())
+    cloud.server.token = "revoked"
+    assert (await answer(cloud.chat, question())).text == cloud.server.script.reply
+    assert cloud.server.counters.tokens_issued == 2
+
+
 LISTED = [BY_NAME[name] for name in ("openai", "cloudru", "gigachat")]
 
 
