@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
@@ -25,6 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.load.awake import awake
+from tests.load.bench_router import router_figures
+from tests.load.figure import Figure, at_least, at_most
 from tests.load.generator import Load, h2load
 from tests.support.fix_mesh import PRICES, ROUTES, Mesh, Tenant, eventually, running_mesh
 
@@ -32,29 +34,6 @@ ROUNDS = 3
 SECONDS_PER_ROUND = 6
 PAIRS = 150
 console = Console(width=120)
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One line of the table."""
-
-    name: str
-    value: float
-    unit: str
-    goal: str
-    reached: bool | None
-    """None for a figure without a goal."""
-    detail: str = ""
-
-
-def at_most(name: str, value: float, unit: str, goal: float, detail: str = "") -> Figure:
-    """A figure that should be small."""
-    return Figure(name, round(value, 2), unit, f"<= {goal:g}", value <= goal, detail)
-
-
-def at_least(name: str, value: float, unit: str, goal: float, detail: str = "") -> Figure:
-    """A figure that should be large."""
-    return Figure(name, round(value, 2), unit, f">= {goal:g}", value >= goal, detail)
 
 
 def chat(text: str) -> bytes:
@@ -209,6 +188,9 @@ async def bench(only: str) -> list[Figure]:
                     exact_only = await mesh.tenant(cache="CACHE_POLICY_EXACT")
                     figures.append(await misses(exact_only, provider_url, "semantic level off", 12))
                     figures.append(await misses(await mesh.tenant(), provider_url, "semantic level on", 50))
+                if only in "router":
+                    console.log("router alone …")
+                    figures += await router_figures(mesh.settings["LLMMESH_ROUTER_ADDRESS"], provider_url)
                 if only in "memory":
                     figures += memory(mesh)
                 if only in "start":
@@ -235,7 +217,9 @@ def show(figures: list[Figure], path: Path) -> None:
 def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default="", choices=["", "exact", "miss", "memory", "start"], help="one part alone")
+    parser.add_argument(
+        "--only", default="", choices=["", "exact", "miss", "router", "memory", "start"], help="one part alone"
+    )
     parser.add_argument("--json", type=Path, default=Path("var/bench.json"), help="where to write (%(default)s)")
     parser.add_argument("--let-sleep", action="store_true", help="do not keep the processors awake (see awake.py)")
     given = parser.parse_args()
