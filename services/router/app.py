@@ -27,6 +27,7 @@ from services.router.prices import fresh_prices
 from services.router.providers.adapters import opened_providers
 from services.router.routes import load_routes
 from services.router.routing import Router
+from services.router.rules import RuleBook
 from services.router.servicer import RouterServicer
 from services.router.sharing import shared_breakers
 from services.router.standing import Standings
@@ -62,7 +63,8 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         egress = Egress(providers)
         first_tokens = FirstTokenTimes()
         ways = strategies(routes.strategies.quality_share, first_tokens.expected)
-        decider, failover = Decider(deployments, routes.strategies, ways, prices), Failover(standings)
+        decider = Decider(deployments, routes.strategies, RuleBook(routes.rules, deployments), ways, prices)
+        failover = Failover(standings)
         routing = Router(deployments, decider, egress, prices, failover, first_tokens, config.coalesce_seconds)
         explainer = Explainer(decider, failover.seconds_until_free, first_tokens.expected)
         inspection = Inspection(deployments, egress, standings)

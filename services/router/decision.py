@@ -9,6 +9,7 @@ from services.router.constraints import eligible
 from services.router.deployment import Deployment
 from services.router.preferences import Source, StrategyName, StrategyTable
 from services.router.ranking import Demand, Price, Ranked, Strategy, ranked
+from services.router.rules import RuleBook, Ruling
 
 
 class Decider:
@@ -18,10 +19,12 @@ class Decider:
         self,
         deployments: Sequence[Deployment],
         table: StrategyTable,
+        rules: RuleBook,
         strategies: Mapping[StrategyName, Strategy],
         prices: Mapping[str, Price],
     ) -> None:
         self._table = table
+        self._rules = rules
         self._strategies = strategies
         self._prices = prices
         self._serving: dict[str, list[Deployment]] = {}
@@ -34,17 +37,24 @@ class Decider:
         Raises:
             MeshError: Whose type says why nobody may or can.
         """
-        candidates = eligible(demand.model, self.serving(demand), demand.limits, demand.needs)
-        return [each.deployment for each in self.ranked(demand, candidates)]
+        serving, ruling = self.serving(demand), self.ruling(demand)
+        candidates = eligible(demand.model, serving, demand.limits, demand.needs, ruling.objections)
+        return [each.deployment for each in self.ranked(demand, candidates, ruling)]
 
-    def strategy(self, demand: Demand) -> tuple[StrategyName, Source]:
+    def ruling(self, demand: Demand) -> Ruling:
+        """What the rules say of a request."""
+        return self._rules.ruling(demand)
+
+    def strategy(self, demand: Demand, ruling: Ruling) -> tuple[StrategyName, Source]:
         """The strategy for a request, and who chose it."""
+        if ruling.strategy is not None:
+            return ruling.strategy, Source.RULE
         return self._table.chosen(demand.model, demand.caller)
 
-    def ranked(self, demand: Demand, candidates: Sequence[Deployment]) -> list[Ranked]:
+    def ranked(self, demand: Demand, candidates: Sequence[Deployment], ruling: Ruling) -> list[Ranked]:
         """Candidates in the order of asking, each with what decided its place."""
-        name, _ = self.strategy(demand)
-        return ranked(self._strategies[name], demand, candidates, self._prices)
+        name, _ = self.strategy(demand, ruling)
+        return ranked(self._strategies[name], demand, candidates, self._prices, ruling.preferred)
 
     def serving(self, demand: Demand) -> Sequence[Deployment]:
         """Every deployment of the model asked for.

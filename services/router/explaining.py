@@ -10,6 +10,7 @@ from services.router.decision import Decider
 from services.router.deployment import Deployment
 from services.router.preferences import Source, StrategyName
 from services.router.ranking import Demand, Ranked
+from services.router.rules import Ruling
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Explanation:
 
     strategy: StrategyName
     source: Source
+    ruling: Ruling
     candidates: Sequence[Candidate]
     """Those that would be asked, in order; then those left out."""
 
@@ -51,12 +53,15 @@ class Explainer:
             ModelNotFound, FieldInvalid: If no deployment could answer it whoever asks.
         """
         serving = self.decider.serving(demand)
-        excluded = {each.name: list(exclusions(each, demand.limits, demand.needs)) for each in serving}
+        ruling = self.decider.ruling(demand)
+        excluded = {
+            each.name: list(exclusions(each, demand.limits, demand.needs, ruling.objections)) for each in serving
+        }
         kept = [each for each in serving if not excluded[each.name]]
-        name, source = self.decider.strategy(demand)
-        asked = [self._asked(each) for each in self.decider.ranked(demand, kept)]
+        name, source = self.decider.strategy(demand, ruling)
+        asked = [self._asked(each) for each in self.decider.ranked(demand, kept, ruling)]
         told = (each for each in serving if everything or each.name in demand.limits.deployments)
-        return Explanation(name, source, [*asked, *_left_out(told, excluded)])
+        return Explanation(name, source, ruling, [*asked, *_left_out(told, excluded)])
 
     def _asked(self, ranked: Ranked) -> Candidate:
         deployment = ranked.deployment

@@ -39,3 +39,8 @@ SHARING = Gauge(
 CHECKS = Counter(
     "llmmesh_router_health_checks_total", "Health checks of deployments, by what was told.", ["deployment", "health"]
 )
+RULE_FAILURES = Counter(
+    "llmmesh_router_rule_failures_total",
+    "Conditions of rules that had no answer for a request; a rule that restricts was applied all the same.",
+    ["rule"],
+)

@@ -31,6 +31,7 @@ class StrategyName(StrEnum):
 class Source(StrEnum):
     """Who chose a strategy."""
 
+    RULE = "rule"
     TENANT = "tenant"
     MODEL = "model"
     TIER = "tier"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -81,13 +81,21 @@ def costs(
 
 
 def ranked(
-    strategy: Strategy, demand: Demand, candidates: Sequence[Deployment], prices: Mapping[str, Price]
+    strategy: Strategy,
+    demand: Demand,
+    candidates: Sequence[Deployment],
+    prices: Mapping[str, Price],
+    preferred: Container[str] = (),
 ) -> list[Ranked]:
-    """The candidates in the order of asking: by priority, then score; the cheaper of equals, then the file's order."""
+    """The candidates in the order of asking.
+
+    Those `preferred` by rules come first, then by priority and score; the cheaper of equals, then the file's order.
+    """
     needs = demand.needs
     cost = costs(candidates, prices, needs.input_tokens, needs.likely_output_tokens)
     scores = strategy.scores(Choice(demand, candidates, cost))
-    keys = [(each.priority, -score, paid) for each, score, paid in zip(candidates, scores, cost, strict=True)]
+    scored = zip(candidates, scores, cost, strict=True)
+    keys = [(each.name not in preferred, each.priority, -score, paid) for each, score, paid in scored]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     return [Ranked(candidates[place], scores[place], cost[place]) for place in order]
 

@@ -13,6 +13,7 @@ from services.router.explaining import Explainer, Explanation
 from services.router.needs import Needs
 from services.router.preferences import Caller, Source, StrategyName, StrategyTable
 from services.router.ranking import Demand, Price
+from services.router.rules import RuleBook
 from services.router.strategies import strategies
 
 ALL = ("near", "cheap", "far", "small", "foreign")
@@ -28,7 +29,7 @@ def explained(deployment):
         deployment("foreign", region="russia"),
     ]
     prices = {"near": Price(2, 4), "cheap": Price(1, 2)}
-    decider = Decider(deployments, StrategyTable(), strategies(0.5, lambda _: 0.25), prices)
+    decider = Decider(deployments, StrategyTable(), RuleBook([], deployments), strategies(0.5, lambda _: 0.25), prices)
     explainer = Explainer(decider, lambda each: 7.0 if each.name == "cheap" else 0.0, lambda _: 0.25)
 
     def explain(*allowed: str, everything: bool = False, model: str = "m") -> Explanation:

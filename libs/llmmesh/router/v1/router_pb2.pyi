@@ -494,6 +494,7 @@ class RouteExplanation(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     data_class: _chat_pb2.DataClass.ValueType
     """Class of the data."""
     residency: _chat_pb2.DataResidency.ValueType
@@ -501,7 +502,7 @@ class RouteExplanation(_message.Message):
     strategy: _chat_pb2.RoutingStrategy.ValueType
     """In what order deployments are asked."""
     strategy_source: _builtins.str
-    """Who said so: tenant, model, tier or default."""
+    """Who said so: rule, tenant, model, tier or default."""
     input_tokens: _builtins.int
     """Estimated tokens of the request."""
     output_tokens: _builtins.int
@@ -509,6 +510,10 @@ class RouteExplanation(_message.Message):
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteCandidate]:
         """First those that would be asked, in that order; then those left out, in the order of the routes file."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Rules of the routes file that apply."""
 
     def __init__(
         self,
@@ -520,10 +525,11 @@ class RouteExplanation(_message.Message):
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         candidates: _abc.Iterable[Global___RouteCandidate] | None = ...,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "data_class", b"data_class", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "residency", b"residency", "strategy", b"strategy", "strategy_source", b"strategy_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "data_class", b"data_class", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "residency", b"residency", "rules", b"rules", "strategy", b"strategy", "strategy_source", b"strategy_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -573,7 +579,7 @@ Global___RouteCandidate: _TypeAlias = RouteCandidate  # noqa: Y015
 
 @_typing.final
 class RouteScore(_message.Message):
-    """What the place of a deployment is decided by: priority first, then score, then cost."""
+    """What the place of a deployment is decided by: a rule's preference first, then priority, score and cost."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -583,6 +589,7 @@ class RouteScore(_message.Message):
     QUALITY_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_FIELD_NUMBER: _builtins.int
+    PREFERRED_FIELD_NUMBER: _builtins.int
     priority: _builtins.int
     """A smaller one is asked earlier, whatever the score."""
     score: _builtins.float
@@ -593,6 +600,8 @@ class RouteScore(_message.Message):
     """As the routes file judges its answers, 0 to 1."""
     weight: _builtins.float
     """Share where chance decides."""
+    preferred: _builtins.bool
+    """Whether a rule prefers it."""
     @_builtins.property
     def first_token(self) -> _duration_pb2.Duration:
         """Time to the first token, measured lately or else expected."""
@@ -606,10 +615,11 @@ class RouteScore(_message.Message):
         quality: _builtins.float = ...,
         weight: _builtins.float = ...,
         first_token: _duration_pb2.Duration | None = ...,
+        preferred: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros", "cost_micros", b"cost_micros", "first_token", b"first_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros", "cost_micros", b"cost_micros", "first_token", b"first_token", "priority", b"priority", "quality", b"quality", "score", b"score", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros", "cost_micros", b"cost_micros", "first_token", b"first_token", "preferred", b"preferred", "priority", b"priority", "quality", b"quality", "score", b"score", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_micros: _TypeAlias = _typing.Literal["cost_micros"]  # noqa: Y015
     _WhichOneofArgType__cost_micros: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros"]  # noqa: Y015
