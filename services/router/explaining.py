@@ -9,8 +9,17 @@ from services.router.constraints import Exclusion, exclusions
 from services.router.decision import Decider
 from services.router.deployment import Deployment
 from services.router.preferences import Source, StrategyName
-from services.router.ranking import Demand, Ranked
+from services.router.ranking import Demand, Ranking, Shortlist
 from services.router.rules import Ruling
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the place of a deployment was decided by, beside what it says of itself."""
+
+    value: float
+    cost: float
+    first_token_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +31,8 @@ class Candidate:
     """Everything that keeps it out."""
     pause: str = ""
     """Why it would be passed over for now; empty when it would not."""
-    ranked: Ranked | None = None
-    """What its place was decided by; None when it is left out."""
-    first_token_seconds: float = 0.0
+    score: Score | None = None
+    """None when it is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +67,17 @@ class Explainer:
         }
         kept = [each for each in serving if not excluded[each.name]]
         name, source = self.decider.strategy(demand, ruling)
-        asked = [self._asked(each) for each in self.decider.ranked(demand, kept, ruling)]
+        ranking = self.decider.ranked(demand, Shortlist.of(kept, ruling.preferred), ruling)
+        asked = [self._asked(ranking, place) for place in ranking.order]
         told = (each for each in serving if everything or each.name in demand.limits.deployments)
         return Explanation(name, source, ruling, [*asked, *_left_out(told, excluded)])
 
-    def _asked(self, ranked: Ranked) -> Candidate:
-        deployment = ranked.deployment
+    def _asked(self, ranking: Ranking, place: int) -> Candidate:
+        deployment = ranking.candidates[place]
         seconds = self.seconds_until_free(deployment)
         pause = f"failed lately; left alone for another {seconds:.0f} s" if seconds else ""
-        return Candidate(deployment, (), pause, ranked, self.first_token_seconds(deployment))
+        score = Score(ranking.scores[place], ranking.costs[place], self.first_token_seconds(deployment))
+        return Candidate(deployment, (), pause, score)
 
 
 def _left_out(serving: Iterator[Deployment], excluded: Mapping[str, Sequence[Exclusion]]) -> Iterator[Candidate]:

@@ -8,7 +8,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
-from services.router.explaining import Candidate, Explanation
+from services.router.deployment import Deployment
+from services.router.explaining import Candidate, Explanation, Score
 from services.router.ranking import Demand
 from services.router.rules import Ruling
 
@@ -32,25 +33,23 @@ def route_explanation(explanation: Explanation, demand: Demand) -> router_pb2.Ro
 
 
 def _candidate(place: int, candidate: Candidate, ruling: Ruling) -> router_pb2.RouteCandidate:
-    kept = candidate.ranked is not None
+    deployment, score = candidate.deployment, candidate.score
     return router_pb2.RouteCandidate(
-        deployment=candidate.deployment.name,
-        place=place if kept else 0,
+        deployment=deployment.name,
+        place=place if score else 0,
         reasons=candidate.reasons,
         pause=candidate.pause,
-        score=_score(candidate, ruling) if kept else None,
+        score=_score(deployment, score, ruling) if score else None,
     )
 
 
-def _score(candidate: Candidate, ruling: Ruling) -> router_pb2.RouteScore:
-    deployment, ranked = candidate.deployment, candidate.ranked
-    assert ranked is not None
+def _score(deployment: Deployment, score: Score, ruling: Ruling) -> router_pb2.RouteScore:
     first_token = Duration()
-    first_token.FromMicroseconds(int(candidate.first_token_seconds * 1_000_000))
+    first_token.FromMicroseconds(int(score.first_token_seconds * 1_000_000))
     return router_pb2.RouteScore(
         priority=deployment.priority,
-        score=ranked.score,
-        cost_micros=ranked.cost / MICROS_PER_MICRO if ranked.cost < math.inf else None,
+        score=score.value,
+        cost_micros=score.cost / MICROS_PER_MICRO if score.cost < math.inf else None,
         quality=deployment.quality,
         weight=deployment.weight,
         first_token=first_token,

@@ -87,9 +87,9 @@ class Rule(Strict):
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ruling:
-    """What the rules whose condition holds say together."""
+    """What the rules whose condition holds say together. There is one for each set of such rules."""
 
     objections: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Why each deployment is left out; those that are not do not stand here."""

@@ -61,8 +61,8 @@ def test_every_candidate_is_told_with_every_reason_and_those_asked_come_first(ex
 
 def test_the_score_and_its_parts_are_told(explained):
     first, second, *_ = explained(*ALL).candidates
-    assert (first.ranked.cost, second.ranked.cost) == (1 * 100 + 2 * 10, 2 * 100 + 4 * 10)
-    assert (first.ranked.score, first.first_token_seconds) == (-120, 0.25)
+    assert (first.score.cost, second.score.cost) == (1 * 100 + 2 * 10, 2 * 100 + 4 * 10)
+    assert (first.score.value, first.score.first_token_seconds) == (-120, 0.25)
 
 
 def test_one_left_alone_keeps_its_place_and_says_for_how_long(explained):
