@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from llmmesh.audit.v1 import audit_pb2
 from llmmesh.chat.v1 import chat_pb2
-from services.billing.audit.event import CACHE_STATUSES, OUTCOMES, Event
-from services.billing.fields import check_listed, check_number_of, check_sha256, check_text
+from services.billing.audit.chain import Record
+from services.billing.audit.checkpoints import Checkpoint
+from services.billing.audit.event import CACHE_STATUSES, DIRECTIONS, OUTCOMES, SEVERITIES, Event, Finding
+from services.billing.fields import check_listed, check_micros, check_number_of, check_sha256, check_text
 from services.billing.messages import enum_value, enum_word, time_of, timestamp
 
 MOST_RULES = 1000
+MOST_CANDIDATES = 100
 
 
 def event_of(field: str, message: audit_pb2.Event) -> Event:
-    """An event to append."""
+    """An event to append. One of the future, or without a time, ends now."""
     check_number_of(f"{field}.guard_rules", len(message.guard_rules), most=MOST_RULES)
+    check_number_of(f"{field}.findings", len(message.findings), most=MOST_RULES)
+    check_number_of(f"{field}.candidates", len(message.candidates), most=MOST_CANDIDATES)
 
     def optional(name: str) -> str:
         return check_text(f"{field}.{name}", getattr(message, name), required=False)
 
-    made = time_of(f"{field}.create_time", message.create_time) if message.HasField("create_time") else None
+    now = datetime.now(UTC)
     return Event(
         request_id=check_text(f"{field}.request_id", message.request_id),
         tenant_id=check_text(f"{field}.tenant_id", message.tenant_id),
+        outcome=check_listed(f"{field}.outcome", message.outcome, OUTCOMES),
+        create_time=min(time_of(f"{field}.create_time", message.create_time), now)
+        if message.HasField("create_time")
+        else now,
         key_id=optional("key_id"),
         model=optional("model"),
-        outcome=check_listed(f"{field}.outcome", message.outcome, OUTCOMES),
         reason=optional("reason"),
         data_class=enum_word(f"{field}.data_class", chat_pb2.DataClass, message.data_class),
         guard_rules=tuple(check_text(f"{field}.guard_rules", rule) for rule in message.guard_rules),
         guard_policy_version=optional("guard_policy_version"),
+        findings=tuple(
+            _finding(f"{field}.findings[{index}]", finding) for index, finding in enumerate(message.findings)
+        ),
+        unguarded=message.unguarded,
+        tenant_policy_version=optional("tenant_policy_version"),
+        candidates=tuple(check_text(f"{field}.candidates", name) for name in message.candidates),
+        provider=optional("provider"),
         deployment=optional("deployment"),
         cache_status=check_listed(f"{field}.cache_status", message.cache_status, CACHE_STATUSES),
+        cached_request_id=optional("cached_request_id"),
+        cost_micros=check_micros(f"{field}.cost_micros", message.cost_micros),
+        currency_code=optional("currency_code"),
+        finish_reason=enum_word(f"{field}.finish_reason", chat_pb2.FinishReason, message.finish_reason),
         prompt_sha256=check_sha256(f"{field}.prompt_sha256", message.prompt_sha256),
         answer_sha256=check_sha256(f"{field}.answer_sha256", message.answer_sha256),
-        create_time=made,
     )
 
 
-def event_message(event: Event) -> audit_pb2.Event:
+def event_message(record: Record) -> audit_pb2.Event:
     """An event that was appended."""
+    event = record.event()
     return audit_pb2.Event(
         request_id=event.request_id,
         tenant_id=event.tenant_id,
@@ -49,9 +70,51 @@ def event_message(event: Event) -> audit_pb2.Event:
         data_class=enum_value(chat_pb2.DataClass, event.data_class),
         guard_rules=event.guard_rules,
         guard_policy_version=event.guard_policy_version,
+        findings=[_finding_message(found) for found in event.findings],
+        unguarded=event.unguarded,
+        tenant_policy_version=event.tenant_policy_version,
+        candidates=event.candidates,
+        provider=event.provider,
         deployment=event.deployment,
         cache_status=event.cache_status,
+        cached_request_id=event.cached_request_id,
+        cost_micros=event.cost_micros,
+        currency_code=event.currency_code,
+        finish_reason=enum_value(chat_pb2.FinishReason, event.finish_reason),
         prompt_sha256=event.prompt_sha256,
         answer_sha256=event.answer_sha256,
-        create_time=timestamp(event.create_time) if event.create_time else None,
+        create_time=timestamp(event.create_time),
+        position=record.position,
+        record_sha256=record.sha256,
+    )
+
+
+def checkpoint_message(checkpoint: Checkpoint) -> audit_pb2.Checkpoint:
+    """A signed statement of what a chain held."""
+    return audit_pb2.Checkpoint(
+        size=checkpoint.size,
+        root_sha256=checkpoint.root,
+        head_sha256=checkpoint.head,
+        create_time=timestamp(checkpoint.create_time),
+        jws=checkpoint.jws,
+    )
+
+
+def _finding(field: str, message: audit_pb2.Finding) -> Finding:
+    return Finding(
+        rule=check_text(f"{field}.rule", message.rule),
+        layer=check_text(f"{field}.layer", message.layer, required=False),
+        category=check_text(f"{field}.category", message.category, required=False),
+        severity=check_listed(f"{field}.severity", message.severity, SEVERITIES),
+        direction=check_listed(f"{field}.direction", message.direction, DIRECTIONS),
+    )
+
+
+def _finding_message(found: Finding) -> audit_pb2.Finding:
+    return audit_pb2.Finding(
+        rule=found.rule,
+        layer=found.layer,
+        category=found.category,
+        severity=found.severity,
+        direction=found.direction,
     )

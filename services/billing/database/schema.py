@@ -12,6 +12,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -165,25 +166,39 @@ ledger = Table(
     Index(None, "tenant_id", "create_time", "id"),
 )
 
-audit_events = Table(
-    "audit_events",
+audit_chains = Table(
+    "audit_chains",
     metadata,
-    _serial(),
     # No foreign key: an event about a tenant nobody knows is worth keeping.
-    _text("tenant_id"),
+    _text("tenant_id", primary_key=True),
+    Column("length", BigInteger, nullable=False),
+    _text("sha256"),
+    # Room on the page for the next version of a row that every batch rewrites.
+    postgresql_with={"fillfactor": "50"},
+)
+
+audit_records = Table(
+    "audit_records",
+    metadata,
+    _text("tenant_id", primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
     _text("request_id"),
-    _text("key_id"),
-    _text("model"),
-    _text("outcome"),
-    _text("reason"),
-    _text("data_class"),
-    Column("guard_rules", ARRAY(Text), nullable=False),
-    _text("guard_policy_version"),
-    _text("deployment"),
-    _text("cache_status"),
-    _text("prompt_sha256"),
-    _text("answer_sha256"),
-    _made(),
+    _text("sha256"),
+    # The very bytes that were hashed.
+    _text("body"),
     UniqueConstraint("request_id", "tenant_id"),
-    Index(None, "tenant_id", "create_time", "id"),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    _text("tenant_id", primary_key=True),
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    # Hash of the checkpoint before: no two follow the same one.
+    _text("previous"),
+    _text("jws"),
+    # Roots of the full subtrees: what the next checkpoint goes on from.
+    Column("peaks", LargeBinary, nullable=False),
+    _made(),
+    UniqueConstraint("tenant_id", "previous"),
 )
