@@ -32,7 +32,7 @@ from services.billing.database.snapshot import Snapshot, snapshot
 URL, KEY_FILES = "LLMMESH_BILLING_DATABASE_URL", ("LLMMESH_BILLING_AUDIT_KEY_FILE", "LLMMESH_BILLING_SIGNING_KEY_FILE")
 INTACT, TAMPERED, UNUSABLE = 0, 1, 2
 _VERIFY = """Go along each chain and name the first record that was altered, is missing, stands elsewhere or was cut
-off, and the first checkpoint that was replaced. Status 0: all is intact; 1: something is not; 2: that cannot be said."""
+off, and the first checkpoint that was replaced. Status 0: all is intact; 1: something is not; 2: nobody can say."""
 
 
 def main(given: Sequence[str] | None = None) -> NoReturn:
@@ -83,11 +83,11 @@ def _of_database(arguments: argparse.Namespace) -> Iterator[Report]:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    with _database(arguments) as database:
+    with _database(arguments) as database, arguments.output.open("wb") as file:
         for record in database.records(arguments.tenant):
-            sys.stdout.buffer.write(stored_line(record))
+            file.write(stored_line(record))
         for jws in database.checkpoints(arguments.tenant):
-            sys.stdout.buffer.write(checkpoint_line(jws))
+            file.write(checkpoint_line(jws))
     return INTACT
 
 
@@ -128,6 +128,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     _verify_arguments(commands.add_parser("verify", help="find the first fault of each chain", description=_VERIFY))
     export = commands.add_parser("export", help="write a tenant's chain as JSON lines")
     export.add_argument("--tenant", required=True, help="whose chain")
+    export.add_argument("--output", type=Path, default=Path("/dev/stdout"), help="file to write (default: print)")
     _database_argument(export)
     export.set_defaults(run=_export)
     keys = commands.add_parser("keys", help="print the public key of a private one, for --keys")
