@@ -193,9 +193,7 @@ def _misplaced(tenant_id: str, kept: Iterable[Checkpoint | CheckpointInvalid]) -
             )
             return
         if seal.tenant_id != tenant_id or seal.size <= size or seal.previous != previous:
-            detail = (
-                f"the checkpoint of {seal.size} records does not follow that of {size}: one was replaced or removed"
-            )
+            detail = f"the checkpoint of {seal.size} records does not follow that of {size}: one is replaced or gone"
             yield Fault(FaultKind.CHECKPOINT, size, detail)
             return
         size, previous = seal.size, seal.sha256

@@ -61,7 +61,7 @@ async def test_books_refuse_to_be_rewritten(engine: AsyncEngine, table: str, cha
 
 
 async def test_events_from_before_the_chain_become_its_first_records(engine: AsyncEngine) -> None:
-    await upgrade(engine, "0001")
+    await upgrade(engine, "0002_routing_policy")
     async with engine.begin() as connection:
         for tenant_id, request_id in [("acme", "r1"), ("beta", "r2"), ("acme", "r3")]:
             await connection.execute(_OLD_EVENT, {"tenant_id": tenant_id, "request_id": request_id})

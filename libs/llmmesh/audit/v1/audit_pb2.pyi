@@ -256,6 +256,7 @@ class Finding(_message.Message):
     CATEGORY_FIELD_NUMBER: _builtins.int
     SEVERITY_FIELD_NUMBER: _builtins.int
     DIRECTION_FIELD_NUMBER: _builtins.int
+    MASKED_CONTEXT_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
     """Rule name, such as "injection.override.en"."""
     layer: _builtins.str
@@ -266,6 +267,10 @@ class Finding(_message.Message):
     """How bad it is: low, medium, high or critical."""
     direction: _builtins.str
     """Which side: input or output."""
+    masked_context: _builtins.str
+    """What stands around it, at most 100 characters with everything sensitive hidden. Kept with the violation, never in
+    the chain; empty when read back.
+    """
     def __init__(
         self,
         *,
@@ -274,10 +279,11 @@ class Finding(_message.Message):
         category: _builtins.str = ...,
         severity: _builtins.str = ...,
         direction: _builtins.str = ...,
+        masked_context: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "direction", b"direction", "layer", b"layer", "rule", b"rule", "severity", b"severity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "direction", b"direction", "layer", b"layer", "masked_context", b"masked_context", "rule", b"rule", "severity", b"severity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,8 +10,8 @@ from typing import Any
 from alembic import op
 from sqlalchemy import RowMapping, text
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003_audit_chain"
+down_revision = "0002_routing_policy"
 
 _TABLES = """
 CREATE TABLE audit_chains (
