@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
 
 from llmmesh.audit.v1 import audit_pb2
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.errors import FieldInvalid
 from services.billing.audit.chain import Record
 from services.billing.audit.checkpoints import Checkpoint
 from services.billing.audit.event import CACHE_STATUSES, DIRECTIONS, OUTCOMES, SEVERITIES, Event, Finding
@@ -14,47 +17,47 @@ from services.billing.messages import enum_value, enum_word, time_of, timestamp
 
 MOST_RULES = 1000
 MOST_CANDIDATES = 100
+_TEXTS = (
+    "key_id", "model", "reason", "guard_policy_version", "tenant_policy_version", "provider", "deployment",
+    "cached_request_id", "currency_code",
+)  # fmt: skip
 
 
 def event_of(field: str, message: audit_pb2.Event) -> Event:
     """An event to append. One of the future, or without a time, ends now."""
-    check_number_of(f"{field}.guard_rules", len(message.guard_rules), most=MOST_RULES)
-    check_number_of(f"{field}.findings", len(message.findings), most=MOST_RULES)
-    check_number_of(f"{field}.candidates", len(message.candidates), most=MOST_CANDIDATES)
+    try:
+        return _event(message)
+    except FieldInvalid as invalid:
+        raise invalid.inside(field) from None
 
-    def optional(name: str) -> str:
-        return check_text(f"{field}.{name}", getattr(message, name), required=False)
 
+def _event(message: audit_pb2.Event) -> Event:
+    check_number_of("guard_rules", len(message.guard_rules), most=MOST_RULES)
+    check_number_of("findings", len(message.findings), most=MOST_RULES)
+    check_number_of("candidates", len(message.candidates), most=MOST_CANDIDATES)
     now = datetime.now(UTC)
     return Event(
-        request_id=check_text(f"{field}.request_id", message.request_id),
-        tenant_id=check_text(f"{field}.tenant_id", message.tenant_id),
-        outcome=check_listed(f"{field}.outcome", message.outcome, OUTCOMES),
-        create_time=min(time_of(f"{field}.create_time", message.create_time), now)
-        if message.HasField("create_time")
-        else now,
-        key_id=optional("key_id"),
-        model=optional("model"),
-        reason=optional("reason"),
-        data_class=enum_word(f"{field}.data_class", chat_pb2.DataClass, message.data_class),
-        guard_rules=tuple(check_text(f"{field}.guard_rules", rule) for rule in message.guard_rules),
-        guard_policy_version=optional("guard_policy_version"),
-        findings=tuple(
-            _finding(f"{field}.findings[{index}]", finding) for index, finding in enumerate(message.findings)
-        ),
+        request_id=check_text("request_id", message.request_id),
+        tenant_id=check_text("tenant_id", message.tenant_id),
+        outcome=check_listed("outcome", message.outcome, OUTCOMES),
+        create_time=min(time_of("create_time", message.create_time), now) if message.HasField("create_time") else now,
+        data_class=_word("data_class", chat_pb2.DataClass, message.data_class),
+        guard_rules=tuple(check_text("guard_rules", rule) for rule in message.guard_rules),
+        findings=tuple(_finding(f"findings[{index}]", found) for index, found in enumerate(message.findings)),
         unguarded=message.unguarded,
-        tenant_policy_version=optional("tenant_policy_version"),
-        candidates=tuple(check_text(f"{field}.candidates", name) for name in message.candidates),
-        provider=optional("provider"),
-        deployment=optional("deployment"),
-        cache_status=check_listed(f"{field}.cache_status", message.cache_status, CACHE_STATUSES),
-        cached_request_id=optional("cached_request_id"),
-        cost_micros=check_micros(f"{field}.cost_micros", message.cost_micros),
-        currency_code=optional("currency_code"),
-        finish_reason=enum_word(f"{field}.finish_reason", chat_pb2.FinishReason, message.finish_reason),
-        prompt_sha256=check_sha256(f"{field}.prompt_sha256", message.prompt_sha256),
-        answer_sha256=check_sha256(f"{field}.answer_sha256", message.answer_sha256),
+        candidates=tuple(check_text("candidates", name) for name in message.candidates),
+        cache_status=check_listed("cache_status", message.cache_status, CACHE_STATUSES),
+        cost_micros=check_micros("cost_micros", message.cost_micros),
+        finish_reason=_word("finish_reason", chat_pb2.FinishReason, message.finish_reason),
+        prompt_sha256=check_sha256("prompt_sha256", message.prompt_sha256),
+        answer_sha256=check_sha256("answer_sha256", message.answer_sha256),
+        **{name: check_text(name, value, required=False) for name in _TEXTS if (value := getattr(message, name))},
     )
+
+
+@lru_cache(maxsize=256)
+def _word(field: str, enum: Any, value: int) -> str:
+    return enum_word(field, enum, value)
 
 
 def event_message(record: Record) -> audit_pb2.Event:
