@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 from llmmesh.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from llmmesh.audit.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_to_server
 from llmmesh.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
 from llmmesh.tenant.v1.tenant_pb2_grpc import add_TenantServiceServicer_to_server
 from meshkit.errors import DependencyUnavailable
@@ -19,6 +20,9 @@ from services.billing.audit.event import Event
 from services.billing.audit.notary import Notary
 from services.billing.audit.servicer import AuditServicer
 from services.billing.coalescing import Lane
+from services.billing.compliance.packs import Packs
+from services.billing.compliance.servicer import ComplianceServicer
+from services.billing.compliance.violation import Violation
 from services.billing.config import BillingConfig
 from services.billing.database.audit import AuditStore
 from services.billing.database.budgets import BudgetStore
@@ -29,6 +33,7 @@ from services.billing.database.prices import PriceStore
 from services.billing.database.reservations import ReservationStore
 from services.billing.database.settlements import SettlementStore
 from services.billing.database.tenants import KeyStore, TenantStore
+from services.billing.database.violations import ViolationStore
 from services.billing.database.wire import Wire
 from services.billing.following import Following
 from services.billing.key_file import signing_key_from
@@ -90,17 +95,20 @@ class _Room:
         self._holds: Lane[Hold, Held] = self._lane("hold", self._reservations.hold)
         self._settlements: Lane[Settlement, Settled] = self._lane("settle", settlements.settle)
         self._flushes: Lane[None, None] = self._lane("flush", settlements.flush)
-        self._audit = AuditStore(self.database)
+        self._packs = Packs.read()
+        self._violations = ViolationStore(self.database)
+        self._audit = AuditStore(self.database, self._violations_of)
         self._checkpoints = CheckpointStore(self.database)
         self._seal = Seal(signing_key_from(config.audit_key_file or config.signing_key_file))
         self._appends: Lane[Sequence[Event], None] = self._lane("audit", self._audit.append, batch_items=8)
 
     def mounts(self) -> list[Mount]:
-        """The three services of the room."""
+        """The services of the room."""
         return [
             Mount(add_BillingServiceServicer_to_server, self._billing()),
             Mount(add_TenantServiceServicer_to_server, self._tenancy()),
             Mount(add_AuditServiceServicer_to_server, self._auditing()),
+            Mount(add_ComplianceServiceServicer_to_server, ComplianceServicer(self._violations, self._packs)),
         ]
 
     def work(self) -> list[Coroutine[Any, Any, Any]]:
@@ -154,6 +162,9 @@ class _Room:
             jwks_seconds=self._config.jwks_seconds,
         )
 
+    def _violations_of(self, event: Event) -> Iterable[Violation]:
+        return self._packs.violations(event, self.policies.of(event.tenant_id).compliance_packs)
+
     def _auditing(self) -> AuditServicer:
         return AuditServicer(
             append=self._appends.submit, records=self._audit, checkpoints=self._checkpoints, keys=self._seal.keys()
@@ -197,6 +208,7 @@ class _Room:
             await asyncio.sleep(self._config.sweep_seconds)
             try:
                 LAPSED.inc(await self._reservations.sweep())
+                await self._violations.sweep(self._config.violation_days)
             except DependencyUnavailable:
                 log.warning("sweep_postponed")
 

@@ -44,6 +44,9 @@ class BillingConfig(ServiceSettings):
     audit_anchor_file: Path | None = None
     """File outside the database that every checkpoint is added to; none keeps no copy."""
 
+    violation_days: int = Field(default=365, ge=1, le=3660)
+    """How long violations are kept, unless a tenant's policy says."""
+
     @field_validator("database_url")
     @classmethod
     def _is_postgres(cls, value: SecretStr) -> SecretStr:

@@ -70,7 +70,7 @@ def sha256(body: bytes) -> str:
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Event)}
-_FINDING = tuple(field.name for field in fields(Finding))
+_FINDING = tuple(field.name for field in fields(Finding) if field.name != "masked_context")
 
 
 def _said(event: Event) -> dict[str, Any]:

@@ -20,6 +20,8 @@ class Finding:
     category: str
     severity: str
     direction: str
+    masked_context: str = ""
+    """What stands around it; kept with the violation, never in the chain."""
 
 
 @dataclass(frozen=True, slots=True)

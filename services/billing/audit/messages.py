@@ -12,6 +12,7 @@ from meshkit.errors import FieldInvalid
 from services.billing.audit.chain import Record
 from services.billing.audit.checkpoints import Checkpoint
 from services.billing.audit.event import CACHE_STATUSES, DIRECTIONS, OUTCOMES, SEVERITIES, Event, Finding
+from services.billing.compliance.violation import LONGEST_CONTEXT
 from services.billing.fields import check_listed, check_micros, check_number_of, check_sha256, check_text
 from services.billing.messages import enum_value, enum_word, time_of, timestamp
 
@@ -110,6 +111,9 @@ def _finding(field: str, message: audit_pb2.Finding) -> Finding:
         category=check_text(f"{field}.category", message.category, required=False),
         severity=check_listed(f"{field}.severity", message.severity, SEVERITIES),
         direction=check_listed(f"{field}.direction", message.direction, DIRECTIONS),
+        masked_context=check_text(
+            f"{field}.masked_context", message.masked_context, required=False, longest=LONGEST_CONTEXT
+        ),
     )
 
 

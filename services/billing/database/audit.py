@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,8 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.audit.chain import NOTHING, Head, Record, chained
 from services.billing.audit.event import Event
+from services.billing.compliance.violation import Violation
 from services.billing.database.engine import ConnectionStale, Database, driver
 from services.billing.database.schema import audit_chains, audit_records
+from services.billing.database.violations import add_violations
 from services.billing.metrics import AUDIT_RECORDS
 
 _LOCK = text("""
@@ -36,11 +38,16 @@ WHERE chain.tenant_id = grown.tenant_id
 _COPY = "COPY audit_records (tenant_id, position, request_id, sha256, body) FROM STDIN"
 
 
-class AuditStore:
-    """Appends events to their tenants' chains and reads them back."""
+def _none(_: Event) -> Iterable[Violation]:
+    return ()
 
-    def __init__(self, database: Database) -> None:
+
+class AuditStore:
+    """Appends events to their tenants' chains, with what `violations_of` counts of them, and reads them back."""
+
+    def __init__(self, database: Database, violations_of: Callable[[Event], Iterable[Violation]] = _none) -> None:
         self._database = database
+        self._violations_of = violations_of
 
     async def append(self, batches: Sequence[Sequence[Event]]) -> list[None]:
         """Append events, all in one transaction; known request ids are skipped. They are on disk when this returns.
@@ -85,9 +92,12 @@ class AuditStore:
             heads = await _locked_heads(connection, events)
             fresh = await _unknown(connection, events)
             records = list(_records(heads, fresh))
+            violations = [violation for event in fresh for violation in self._violations_of(event)]
             if records:
                 await _write(await driver(connection), records)
                 await _grow(connection, records)
+            if violations:
+                await add_violations(connection, violations)
         AUDIT_RECORDS.inc(len(records))
 
 
@@ -97,14 +107,14 @@ async def _locked_heads(connection: AsyncConnection, events: Iterable[Event]) ->
     return {row.tenant_id: Head(row.length, row.sha256) for row in rows}
 
 
-async def _unknown(connection: AsyncConnection, events: Sequence[Event]) -> Iterable[Event]:
+async def _unknown(connection: AsyncConnection, events: Sequence[Event]) -> list[Event]:
     """The events to append, each request once."""
     keys = {(event.tenant_id, event.request_id): event for event in reversed(events)}
     tenant_ids, request_ids = zip(*keys, strict=True)
     rows = await connection.execute(_KNOWN, {"request_ids": list(request_ids), "tenant_ids": list(tenant_ids)})
     for row in rows:
         del keys[row.tenant_id, row.request_id]
-    return reversed(keys.values())
+    return list(reversed(keys.values()))
 
 
 def _records(heads: dict[str, Head], events: Iterable[Event]) -> Iterable[Record]:

@@ -74,6 +74,8 @@ tenants = Table(
     Column("tier", Text, nullable=False, server_default="unspecified"),
     Column("routing_strategy", Text, nullable=False, server_default="unspecified"),
     Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("compliance_packs", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("violation_days", Integer, nullable=False, server_default="0"),
 )
 
 keys = Table(
@@ -201,4 +203,23 @@ audit_checkpoints = Table(
     Column("peaks", LargeBinary, nullable=False),
     _made(),
     UniqueConstraint("tenant_id", "previous"),
+)
+
+violations = Table(
+    "violations",
+    metadata,
+    _serial(),
+    _text("tenant_id"),
+    _text("request_id"),
+    _text("key_id"),
+    _text("model"),
+    _text("type"),
+    _text("severity"),
+    Column("packs", ARRAY(Text), nullable=False),
+    _text("outcome"),
+    _text("rule"),
+    _text("direction"),
+    _text("context"),
+    _time("create_time"),
+    Index(None, "tenant_id", "create_time", "id"),
 )
