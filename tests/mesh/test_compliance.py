@@ -67,22 +67,25 @@ async def test_an_exported_log_is_verified_offline_and_an_altered_one_is_not(aud
 
 
 async def test_a_refusal_is_a_violation_with_masked_context(auditor: Tenant) -> None:
-    (violation,) = (await read(auditor, "/violations?filter.least_severity=high"))["violations"]
+    violations = (await read(auditor, "/violations?filter.least_severity=high"))["violations"]
     (event,) = (await read(auditor, "/audit"))["events"]
-    assert violation["request_id"] == event["request_id"]
-    assert (violation["type"], violation["packs"], violation["direction"]) == ("prompt_injection", ["base"], "input")
-    assert "Ignore previous instructions" in violation["context"]
-    assert MAIL not in violation["context"]
-    assert len(violation["context"]) <= 100
+    attacks = [found["rule"] for found in event["findings"] if found["category"] == "prompt_injection"]
+    assert sorted(violation["rule"] for violation in violations) == sorted(attacks)
+    for violation in violations:
+        assert violation["request_id"] == event["request_id"]
+        assert (violation["type"], violation["packs"], violation["direction"]) == ("prompt_injection", ["base"], "input")
+        assert "Ignore previous instructions" in violation["context"]
+        assert MAIL not in violation["context"]
+        assert len(violation["context"]) <= 100
 
 
 async def test_violations_are_exported_for_a_siem(auditor: Tenant) -> None:
     url = f"/v1/tenants/{auditor.id}/violations:export"
     lines = await auditor.mesh.http.get(url, headers=auditor.headers)
-    assert [json.loads(line)["type"] for line in lines.raise_for_status().text.splitlines()] == ["prompt_injection"]
+    assert {json.loads(line)["type"] for line in lines.raise_for_status().text.splitlines()} == {"prompt_injection"}
     table = await auditor.mesh.http.get(url, headers=auditor.headers, params={"format": "csv"})
     assert table.headers["content-type"].startswith("text/csv")
-    assert [row["outcome"] for row in csv.DictReader(table.text.splitlines())] == ["blocked"]
+    assert {row["outcome"] for row in csv.DictReader(table.text.splitlines())} == {"blocked"}
 
 
 async def test_a_tenant_held_to_152_fz_is_told_of_every_snils_and_of_a_transfer_that_was_stopped(mesh: Mesh) -> None:
