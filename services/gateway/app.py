@@ -36,7 +36,7 @@ async def gateway(config: GatewayConfig) -> AsyncIterator[int]:
     )
     async with connected(config) as peers:
         outboxes = Outboxes.to(peers, config)
-        accounts = Accounts(outboxes.events.put, outboxes.records.put)
+        accounts = Accounts(outboxes.events.put, outboxes.records.put, peers.billing.record_events)
         resources = Resources(peers, known, accounts, outboxes.settlements.put, outboxes.answers.put)
         async with (
             background(peers, known, outboxes, config),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class TenantPolicy:
     tier: chat_pb2.Tier.ValueType = chat_pb2.TIER_UNSPECIFIED
     routing_strategy: chat_pb2.RoutingStrategy.ValueType = chat_pb2.ROUTING_STRATEGY_UNSPECIFIED
     tags: tuple[str, ...] = ()
+    version: str = ""
+    """Changes whenever anything in it does."""
 
     @classmethod
     def from_message(cls, policy: tenant_pb2.Policy) -> TenantPolicy:
@@ -53,6 +56,7 @@ class TenantPolicy:
             tier=policy.tier,
             routing_strategy=policy.routing_strategy,
             tags=tuple(policy.tags),
+            version=hashlib.sha256(policy.SerializeToString(deterministic=True)).hexdigest()[:16],
         )
 
     def preferences(self) -> router_pb2.RoutePreferences:

@@ -25,6 +25,7 @@ def replayed(exchange: Exchange, hit: cache_pb2.CachedAnswer, currency_code: str
     answer = hit.answer
     exchange.provider, exchange.deployment = hit.provider, hit.deployment
     exchange.usage, exchange.finish_reason = answer.usage, answer.finish_reason
+    exchange.cached_request_id = hit.request_id
     yield exchange.route(free_in=currency_code)
     yield chat_pb2.Delta(text=answer.text, reasoning=answer.reasoning, tool_calls=_pieces(answer))
     yield Finished(answer.finish_reason, answer.usage, exchange.report(0, currency_code))

@@ -17,6 +17,9 @@ class Policy:
     residency: str = "unspecified"
     cache: str = "unspecified"
     guard_fail_open: bool = False
+    compliance_packs: tuple[str, ...] = ()
+    violation_days: int = 0
+    """How long violations are kept; 0 leaves it to the room."""
     tier: str = "unspecified"
     routing_strategy: str = "unspecified"
     tags: tuple[str, ...] = ()
