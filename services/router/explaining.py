@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.router.constraints import Exclusion, exclusions
-from services.router.decision import Decider
 from services.router.deployment import Deployment
+from services.router.fleet import Roster
 from services.router.preferences import Source, StrategyName
 from services.router.ranking import Demand, Ranking, Shortlist
 from services.router.rules import Ruling
@@ -48,9 +48,9 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Explainer:
-    """Explains what `decider` decides."""
+    """Explains what the fleet in force decides."""
 
-    decider: Decider
+    roster: Roster
     seconds_until_free: Callable[[Deployment], float]
     first_token_seconds: Callable[[Deployment], float]
 
@@ -60,14 +60,14 @@ class Explainer:
         Raises:
             ModelNotFound, FieldInvalid: If no deployment could answer it whoever asks.
         """
-        serving = self.decider.serving(demand)
-        ruling = self.decider.ruling(demand)
+        decider = self.roster.fleet.decider
+        serving, ruling = decider.serving(demand), decider.ruling(demand)
         excluded = {
             each.name: list(exclusions(each, demand.limits, demand.needs, ruling.objections)) for each in serving
         }
         kept = [each for each in serving if not excluded[each.name]]
-        name, source = self.decider.strategy(demand, ruling)
-        ranking = self.decider.ranked(demand, Shortlist.of(kept, ruling.preferred), ruling)
+        name, source = decider.strategy(demand, ruling)
+        ranking = decider.ranked(demand, Shortlist.of(kept, ruling.preferred), ruling)
         asked = [self._asked(ranking, place) for place in ranking.order]
         told = (each for each in serving if everything or each.name in demand.limits.deployments)
         return Explanation(name, source, ruling, [*asked, *_left_out(told, excluded)])

@@ -44,3 +44,9 @@ RULE_FAILURES = Counter(
     "Conditions of rules that had no answer for a request; a rule that restricts was applied all the same.",
     ["rule"],
 )
+ROUTES_LOADS = Counter(
+    "llmmesh_router_routes_loads_total", "Routes files read while running: taken into force, or refused.", ["outcome"]
+)
+ROUTES_REFUSED = Gauge(
+    "llmmesh_router_routes_refused", "1 while the newest routes file is refused and an older one is in force, else 0."
+)

@@ -9,7 +9,9 @@ from meshkit.errors import ModelNotFound
 from services.router.constraints import Limits
 from services.router.decision import Decider
 from services.router.deployment import Capability
+from services.router.egress import Egress
 from services.router.explaining import Explainer, Explanation
+from services.router.fleet import Fleet, Roster
 from services.router.needs import Needs
 from services.router.preferences import Caller, Source, StrategyName, StrategyTable
 from services.router.ranking import Demand, Price
@@ -17,6 +19,10 @@ from services.router.rules import RuleBook
 from services.router.strategies import strategies
 
 ALL = ("near", "cheap", "far", "small", "foreign")
+
+
+async def never_released(fleet: Fleet) -> None:
+    raise AssertionError("nothing replaces it")
 
 
 @pytest.fixture
@@ -30,7 +36,10 @@ def explained(deployment):
     ]
     prices = {"near": Price(2, 4), "cheap": Price(1, 2)}
     decider = Decider(deployments, StrategyTable(), RuleBook([], deployments), strategies(0.5, lambda _: 0.25), prices)
-    explainer = Explainer(decider, lambda each: 7.0 if each.name == "cheap" else 0.0, lambda _: 0.25)
+    fleet = Fleet(deployments, decider, Egress({}))
+    explainer = Explainer(
+        Roster(fleet, never_released), lambda each: 7.0 if each.name == "cheap" else 0.0, lambda _: 0.25
+    )
 
     def explain(*allowed: str, everything: bool = False, model: str = "m") -> Explanation:
         limits = Limits(frozenset(allowed), DataClass.INTERNAL, Residency.RUSSIA)

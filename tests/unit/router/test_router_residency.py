@@ -27,6 +27,7 @@ from services.router.deployment import Capability, Deployment
 from services.router.egress import Egress
 from services.router.endpoints import OpenAIDeployment
 from services.router.failover import Failover
+from services.router.fleet import Fleet, Roster
 from services.router.latencies import FirstTokenTimes
 from services.router.needs import Needs
 from services.router.preferences import Caller, StrategyName, StrategyTable, Tier
@@ -205,15 +206,22 @@ class World:
         prices = {each.name: Price(place, place) for place, each in enumerate(self.deployments) if place % 3}
         times = FirstTokenTimes(lambda: self.now)
         ways = strategies(0.5, lambda each: chance() * times.expected(each))
-        return Router(
+        fleet = Fleet(
             self.deployments,
             decider(self.deployments, StrategyTable(), RuleBook(self.rules, self.deployments), ways, prices),
             Egress({each.name: Listening(each, self) for each in self.deployments}),
+        )
+        return Router(
+            Roster(fleet, never_released),
             prices,
             Failover(Standings(BreakerPolicy(open_jitter=0), self.deployments), lambda: self.now),
             times,
             coalesce_seconds=0,
         )
+
+
+async def never_released(fleet: Fleet) -> None:
+    raise AssertionError("nothing replaces it")
 
 
 async def ask(router: Router, demand: Demand) -> MeshError | None:
