@@ -44,3 +44,8 @@ RULE_FAILURES = Counter(
     "Conditions of rules that had no answer for a request; a rule that restricts was applied all the same.",
     ["rule"],
 )
+HEDGES = Counter(
+    "llmmesh_router_hedges_total",
+    "Deployments asked beside a silent one, by whether they answered first.",
+    ["deployment", "outcome"],
+)

@@ -85,7 +85,7 @@ class Router:
             MeshError: Whose type says why nobody may, can or did answer; ProviderStreamBroken after the first token.
         """
         attempts = ChatAttempts(self._egress, demand.prompt, demand.limits)
-        opened = await self._failover.first_answer(demand.model, self._decider.order(demand), attempts.open)
+        opened = await self._opened(demand, attempts)
         self._first_tokens.note(opened.deployment, opened.answer.stream.waited_seconds)
         async with opened.attempt, aclosing(opened.answer) as answer, aclosing(self._noted(opened)) as events:
             yield Chosen(opened.deployment, opened.failed)
@@ -93,7 +93,7 @@ class Router:
             async for event in events:
                 if isinstance(event, Ended):
                     usage = event.usage or estimated_chat_usage(demand.prompt, said_bytes)
-                    waited = attempts.waited_seconds + answer.stream.waited_seconds
+                    waited = attempts.waited_seconds + answer.stream.waited_since_first_seconds
                     yield Finished(event.finish_reason, usage, waited)
                 else:
                     said_bytes += size_bytes(event)
@@ -117,6 +117,13 @@ class Router:
         for deployment in cheapest_first(self._deployments, self._prices):
             served.setdefault(deployment.serves, []).append(deployment)
         return dict(sorted(served.items()))
+
+    async def _opened(self, demand: Demand, attempts: ChatAttempts) -> Answered[OpenAnswer]:
+        """The answer of the first deployment that speaks."""
+        order, hedge = self._decider.order(demand), self._decider.hedge(demand)
+        if hedge is None:
+            return await self._failover.first_answer(demand.model, order, attempts.open)
+        return await self._failover.quickest_answer(demand.model, order, attempts.open, hedge, OpenAnswer.aclose)
 
     async def _noted(self, opened: Answered[OpenAnswer]) -> AsyncGenerator[AnswerEvent, None]:
         """The events of an answer; how it ends is noted."""
