@@ -9,7 +9,8 @@ from typing import TypeAlias
 from meshkit.errors import FieldInvalid, ModelNotFound
 from services.router.constraints import Limits, eligible
 from services.router.deployment import Capability, Deployment
-from services.router.preferences import Source, StrategyName, StrategyTable
+from services.router.hedging import may_be_asked_twice
+from services.router.preferences import Hedge, Source, StrategyName, StrategyTable
 from services.router.ranking import Demand, Price, Ranking, Shortlist, Strategy, ranked
 from services.router.rules import RuleBook, Ruling
 
@@ -71,6 +72,11 @@ class Decider:
         """The order of asking."""
         name, _ = self.strategy(demand, ruling)
         return ranked(self._strategies[name], demand, shortlist, self._prices)
+
+    def hedge(self, demand: Demand) -> Hedge | None:
+        """When a second deployment is asked beside a silent one; None for never."""
+        hedge = self._table.hedge(demand.model, demand.caller)
+        return hedge if hedge and may_be_asked_twice(demand.prompt) else None
 
     def serving(self, demand: Demand) -> Sequence[Deployment]:
         """Every deployment of the model asked for.

@@ -50,3 +50,8 @@ ROUTES_LOADS = Counter(
 ROUTES_REFUSED = Gauge(
     "llmmesh_router_routes_refused", "1 while the newest routes file is refused and an older one is in force, else 0."
 )
+HEDGES = Counter(
+    "llmmesh_router_hedges_total",
+    "Deployments asked beside a silent one, by whether they answered first.",
+    ["deployment", "outcome"],
+)

@@ -97,7 +97,10 @@ def _strategies(document: Any, models: set[str], mistakes: list[str]) -> Strateg
         mistakes.extend(_described("strategies", fault))
         return StrategyTable()
     mistakes.extend(
-        f"strategies.models.{model}: no deployment serves it" for model in table.models if model not in models
+        f"strategies.{part}.{model}: no deployment serves it"
+        for part in ("models", "hedges")
+        for model in getattr(table, part)
+        if model not in models
     )
     return table
 

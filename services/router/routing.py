@@ -17,6 +17,7 @@ from services.router.answering import (
     estimated_embedding_usage,
     generated_tokens,
 )
+from services.router.decision import Decider
 from services.router.deltas import size_bytes
 from services.router.deployment import Deployment
 from services.router.failover import Answered, FailedAttempt, Failover
@@ -81,7 +82,7 @@ class Router:
         """
         with self._roster.held() as fleet:
             attempts = ChatAttempts(fleet.egress, demand.prompt, demand.limits)
-            opened = await self._failover.first_answer(demand.model, fleet.decider.order(demand), attempts.open)
+            opened = await self._opened(demand, fleet.decider, attempts)
             self._first_tokens.note(opened.deployment, opened.answer.stream.waited_seconds)
             async with aclosing(self._told(demand, attempts, opened)) as events:
                 async for event in events:
@@ -117,11 +118,18 @@ class Router:
             async for event in events:
                 if isinstance(event, Ended):
                     usage = event.usage or estimated_chat_usage(demand.prompt, said_bytes)
-                    waited = attempts.waited_seconds + answer.stream.waited_seconds
+                    waited = attempts.waited_seconds + answer.stream.waited_since_first_seconds
                     yield Finished(event.finish_reason, usage, waited)
                 else:
                     said_bytes += size_bytes(event)
                     yield event
+
+    async def _opened(self, demand: Demand, decider: Decider, attempts: ChatAttempts) -> Answered[OpenAnswer]:
+        """The answer of the first deployment that speaks."""
+        order, hedge = decider.order(demand), decider.hedge(demand)
+        if hedge is None:
+            return await self._failover.first_answer(demand.model, order, attempts.open)
+        return await self._failover.quickest_answer(demand.model, order, attempts.open, hedge, OpenAnswer.aclose)
 
     async def _noted(self, opened: Answered[OpenAnswer]) -> AsyncGenerator[AnswerEvent, None]:
         """The events of an answer; how it ends is noted."""

@@ -139,6 +139,8 @@ def test_every_mistake_of_the_ranking_is_listed_beside_those_of_the_deployments(
 def test_a_strategy_for_a_model_nobody_serves_is_a_mistake(write):
     text = f"strategies: {{models: {{m: quality, nobody: quality}}}}\ndeployments: [{LOCAL}]"
     assert mistakes(write(text)) == ["strategies.models.nobody: no deployment serves it"]
+    text = f"strategies: {{hedges: {{m: {{}}, nobody: {{}}}}}}\ndeployments: [{LOCAL}]"
+    assert mistakes(write(text)) == ["strategies.hedges.nobody: no deployment serves it"]
 
 
 def test_every_mistake_of_the_rules_is_listed_too(write):
