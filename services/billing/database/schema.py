@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -73,6 +73,7 @@ tenants = Table(
     Column("tier", Text, nullable=False, server_default="unspecified"),
     Column("routing_strategy", Text, nullable=False, server_default="unspecified"),
     Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("cache_limits", JSONB, nullable=False, server_default="{}"),
 )
 
 keys = Table(

@@ -7,9 +7,11 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from llmmesh.chat.v1 import chat_pb2 as _chat_pb2
+from llmmesh.tenant.v1 import tenant_pb2 as _tenant_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -54,6 +56,10 @@ class LookupAnswerRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     GUARD_POLICY_VERSION_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     guard_policy_version: _builtins.str
     """Only answers that passed this version of the guard's policy are found."""
     level: Global___CacheLevel.ValueType
@@ -62,16 +68,36 @@ class LookupAnswerRequest(_message.Message):
     def prompt(self) -> _chat_pb2.ChatPrompt:
         """The question."""
 
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """Only answers no older than this are found; absent means of any age."""
+
+    @_builtins.property
+    def lease(self) -> _duration_pb2.Duration:
+        """On a miss at the exact level, take the sole right to answer for so long, unless another has it; absent takes none."""
+
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait for the answer of another who has that right; absent does not wait."""
+
+    @_builtins.property
+    def limits(self) -> _tenant_pb2.CacheLimits:
+        """The tenant's own limits: what may not be stored is never leased."""
+
     def __init__(
         self,
         *,
         prompt: _chat_pb2.ChatPrompt | None = ...,
         guard_policy_version: _builtins.str = ...,
         level: Global___CacheLevel.ValueType = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+        lease: _duration_pb2.Duration | None = ...,
+        wait: _duration_pb2.Duration | None = ...,
+        limits: _tenant_pb2.CacheLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "limits", b"limits", "max_age", b"max_age", "prompt", b"prompt", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["guard_policy_version", b"guard_policy_version", "level", b"level", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guard_policy_version", b"guard_policy_version", "lease", b"lease", "level", b"level", "limits", b"limits", "max_age", b"max_age", "prompt", b"prompt", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -86,10 +112,16 @@ class LookupAnswerResponse(_message.Message):
     ANSWER_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
     UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    LEASED_ELSEWHERE_FIELD_NUMBER: _builtins.int
     similarity: _builtins.float
     """Cosine similarity of the stored question, for a semantic hit."""
     unavailable: _builtins.bool
     """True when the level's store could not be asked."""
+    lease_id: _builtins.str
+    """The lease taken; empty when there is none."""
+    leased_elsewhere: _builtins.bool
+    """True when another has the lease: an answer is on its way."""
     @_builtins.property
     def answer(self) -> Global___CachedAnswer:
         """Absent on a miss."""
@@ -100,10 +132,12 @@ class LookupAnswerResponse(_message.Message):
         answer: Global___CachedAnswer | None = ...,
         similarity: _builtins.float = ...,
         unavailable: _builtins.bool = ...,
+        lease_id: _builtins.str = ...,
+        leased_elsewhere: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "similarity", b"similarity", "unavailable", b"unavailable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "lease_id", b"lease_id", "leased_elsewhere", b"leased_elsewhere", "similarity", b"similarity", "unavailable", b"unavailable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -119,15 +153,45 @@ class CachedAnswer(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    GUARD_POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    PROVIDER_TIME_FIELD_NUMBER: _builtins.int
+    PIECE_LENGTHS_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Provider that said it."""
     deployment: _builtins.str
     """Deployment that said it."""
     request_id: _builtins.str
     """Request that stored it."""
+    model: _builtins.str
+    """Public name of the model asked for; set by the service."""
+    guard_policy_version: _builtins.str
+    """The guard's policy version it passed; set by the service."""
+    entry_id: _builtins.str
+    """Identifies it within its tenant, at both levels; set by the service."""
+    cost_micros: _builtins.int
+    """What it cost in micro-units of `currency_code`."""
+    currency_code: _builtins.str
+    """ISO 4217; empty when the cost is not known."""
     @_builtins.property
     def answer(self) -> _chat_pb2.Answer:
         """What the model said."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was stored; set by the service."""
+
+    @_builtins.property
+    def provider_time(self) -> _duration_pb2.Duration:
+        """How long the provider took."""
+
+    @_builtins.property
+    def piece_lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Characters of each piece of the text as it was streamed."""
 
     def __init__(
         self,
@@ -136,10 +200,18 @@ class CachedAnswer(_message.Message):
         provider: _builtins.str = ...,
         deployment: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        model: _builtins.str = ...,
+        guard_policy_version: _builtins.str = ...,
+        entry_id: _builtins.str = ...,
+        cost_micros: _builtins.int = ...,
+        currency_code: _builtins.str = ...,
+        provider_time: _duration_pb2.Duration | None = ...,
+        piece_lengths: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "create_time", b"create_time", "provider_time", b"provider_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "deployment", b"deployment", "provider", b"provider", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "deployment", b"deployment", "entry_id", b"entry_id", "guard_policy_version", b"guard_policy_version", "model", b"model", "piece_lengths", b"piece_lengths", "provider", b"provider", "provider_time", b"provider_time", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,12 +229,16 @@ class StoreAnswerRequest(_message.Message):
     DATA_CLASS_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     SEMANTIC_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     guard_policy_version: _builtins.str
     """The guard's policy version it passed."""
     data_class: _chat_pb2.DataClass.ValueType
     """Class of the data in prompt and answer."""
     semantic: _builtins.bool
     """True to remember it for the semantic level too."""
+    lease_id: _builtins.str
+    """A lease to give back once the answer is stored, or refused."""
     @_builtins.property
     def prompt(self) -> _chat_pb2.ChatPrompt:
         """The question."""
@@ -175,6 +251,10 @@ class StoreAnswerRequest(_message.Message):
     def ttl(self) -> _duration_pb2.Duration:
         """How long to keep it; absent means the service's default."""
 
+    @_builtins.property
+    def limits(self) -> _tenant_pb2.CacheLimits:
+        """The tenant's own limits, within the service's."""
+
     def __init__(
         self,
         *,
@@ -184,10 +264,12 @@ class StoreAnswerRequest(_message.Message):
         data_class: _chat_pb2.DataClass.ValueType = ...,
         ttl: _duration_pb2.Duration | None = ...,
         semantic: _builtins.bool = ...,
+        lease_id: _builtins.str = ...,
+        limits: _tenant_pb2.CacheLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "prompt", b"prompt", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "limits", b"limits", "prompt", b"prompt", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "data_class", b"data_class", "guard_policy_version", b"guard_policy_version", "prompt", b"prompt", "semantic", b"semantic", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "data_class", b"data_class", "guard_policy_version", b"guard_policy_version", "lease_id", b"lease_id", "limits", b"limits", "prompt", b"prompt", "semantic", b"semantic", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -216,6 +298,45 @@ class StoreAnswerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StoreAnswerResponse: _TypeAlias = StoreAnswerResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseLeaseRequest(_message.Message):
+    """Which lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    lease_id: _builtins.str
+    """From LookupAnswerResponse."""
+    def __init__(
+        self,
+        *,
+        lease_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseLeaseRequest: _TypeAlias = ReleaseLeaseRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseLeaseResponse(_message.Message):
+    """It is given back, or had run out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseLeaseResponse: _TypeAlias = ReleaseLeaseResponse  # noqa: Y015
 
 @_typing.final
 class PurgeAnswersRequest(_message.Message):

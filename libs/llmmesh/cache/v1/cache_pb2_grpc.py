@@ -45,6 +45,11 @@ class CacheServiceStub:
                 request_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.StoreAnswerRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.StoreAnswerResponse.FromString,
                 _registered_method=True)
+        self.ReleaseLease = channel.unary_unary(
+                '/llmmesh.cache.v1.CacheService/ReleaseLease',
+                request_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseResponse.FromString,
+                _registered_method=True)
         self.PurgeAnswers = channel.unary_unary(
                 '/llmmesh.cache.v1.CacheService/PurgeAnswers',
                 request_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.PurgeAnswersRequest.SerializeToString,
@@ -70,6 +75,13 @@ class CacheServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseLease(self, request, context):
+        """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PurgeAnswers(self, request, context):
         """Forget answers of a tenant.
         """
@@ -89,6 +101,11 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.StoreAnswer,
                     request_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.StoreAnswerRequest.FromString,
                     response_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.StoreAnswerResponse.SerializeToString,
+            ),
+            'ReleaseLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseLease,
+                    request_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseRequest.FromString,
+                    response_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseResponse.SerializeToString,
             ),
             'PurgeAnswers': grpc.unary_unary_rpc_method_handler(
                     servicer.PurgeAnswers,
@@ -151,6 +168,33 @@ class CacheService:
             '/llmmesh.cache.v1.CacheService/StoreAnswer',
             llmmesh_dot_cache_dot_v1_dot_cache__pb2.StoreAnswerRequest.SerializeToString,
             llmmesh_dot_cache_dot_v1_dot_cache__pb2.StoreAnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.cache.v1.CacheService/ReleaseLease',
+            llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseRequest.SerializeToString,
+            llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

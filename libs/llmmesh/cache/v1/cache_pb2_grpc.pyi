@@ -37,6 +37,8 @@ class CacheServiceStub:
     """Look an answer up at one level. A store that is away is a miss with `unavailable` set, never an error."""
     StoreAnswer: _grpc.UnaryUnaryMultiCallable[_cache_pb2.StoreAnswerRequest, _cache_pb2.StoreAnswerResponse]
     """Remember an answer that passed the guard. Answers to confidential or sensitive prompts are refused."""
+    ReleaseLease: _grpc.UnaryUnaryMultiCallable[_cache_pb2.ReleaseLeaseRequest, _cache_pb2.ReleaseLeaseResponse]
+    """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing."""
     PurgeAnswers: _grpc.UnaryUnaryMultiCallable[_cache_pb2.PurgeAnswersRequest, _cache_pb2.PurgeAnswersResponse]
     """Forget answers of a tenant."""
 
@@ -49,6 +51,8 @@ class CacheServiceAsyncStub(CacheServiceStub):
     """Look an answer up at one level. A store that is away is a miss with `unavailable` set, never an error."""
     StoreAnswer: _aio.UnaryUnaryMultiCallable[_cache_pb2.StoreAnswerRequest, _cache_pb2.StoreAnswerResponse]  # type: ignore[assignment]
     """Remember an answer that passed the guard. Answers to confidential or sensitive prompts are refused."""
+    ReleaseLease: _aio.UnaryUnaryMultiCallable[_cache_pb2.ReleaseLeaseRequest, _cache_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
+    """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing."""
     PurgeAnswers: _aio.UnaryUnaryMultiCallable[_cache_pb2.PurgeAnswersRequest, _cache_pb2.PurgeAnswersResponse]  # type: ignore[assignment]
     """Forget answers of a tenant."""
 
@@ -70,6 +74,14 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cache_pb2.StoreAnswerResponse, _abc.Awaitable[_cache_pb2.StoreAnswerResponse]]:
         """Remember an answer that passed the guard. Answers to confidential or sensitive prompts are refused."""
+
+    @_abc_1.abstractmethod
+    def ReleaseLease(
+        self,
+        request: _cache_pb2.ReleaseLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.ReleaseLeaseResponse, _abc.Awaitable[_cache_pb2.ReleaseLeaseResponse]]:
+        """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing."""
 
     @_abc_1.abstractmethod
     def PurgeAnswers(
