@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from llmmesh.cache.v1 import cache_pb2
-from llmmesh.chat.v1 import chat_pb2
 from meshkit.log import get_logger
-from services.cache.admission import exact_refusal, semantic_refusal
+from services.cache.admission import Limits, exact_refusal, lifetime_seconds, prompt_refusal, semantic_refusal
 from services.cache.codec import EntryCorrupt, pack, unpack
 from services.cache.dependency import Unavailable
-from services.cache.keys import exact_key, question_of
+from services.cache.keys import entry_id_of, exact_key, key_scope, question_of
 from services.cache.metrics import CORRUPT, STORES
 from services.cache.semantic import SemanticCache
 
@@ -23,6 +26,10 @@ Level: TypeAlias = cache_pb2.CacheLevel.ValueType
 log = get_logger()
 
 
+LEASE_POLL_SECONDS = 0.025
+"""How often to look whether an answer that is waited for has come."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a lookup came to."""
@@ -30,6 +37,8 @@ class Found:
     answer: cache_pb2.CachedAnswer | None = None
     similarity: float = 0.0
     unavailable: bool = False
+    lease_id: str = ""
+    leased_elsewhere: bool = False
 
     @property
     def outcome(self) -> str:
@@ -56,46 +65,107 @@ class AnswerCache:
     """Both levels behind one door. A level that is away is a miss, and never an error, except to a purge."""
 
     def __init__(
-        self, exact: ExactStore, semantic: SemanticCache, *, ttl_seconds: float, largest_answer_bytes: int
+        self, exact: ExactStore, semantic: SemanticCache, limits: Limits, *, clock: Callable[[], float]
     ) -> None:
         self._exact = exact
         self._semantic = semantic
-        self._ttl_seconds = ttl_seconds
-        self._largest_answer_bytes = largest_answer_bytes
+        self._limits = limits
+        self._clock = clock
 
-    async def find_exact(self, tenant_id: str, prompt: chat_pb2.ChatPrompt, policy: str) -> Found:
-        """The answer to these very bytes."""
+    async def find_exact(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
+        """The answer to these very bytes; on a miss the lease to make it, where one is asked for."""
+        key = exact_key(tenant_id, request.prompt, request.guard_policy_version)
         try:
-            entry = await self._exact.get(exact_key(tenant_id, prompt, policy))
+            entry = await self._exact.get(key)
+            if entry is None and self._may_be_leased(request):
+                return await self._leased(tenant_id, key, request)
         except Unavailable:
             return AWAY
-        return MISS if entry is None else _found(entry, "exact")
+        return MISS if entry is None else self._found(request, entry, "exact")
 
-    async def find_semantic(self, tenant_id: str, prompt: chat_pb2.ChatPrompt, policy: str) -> Found:
+    async def find_semantic(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
         """The verified answer to the same question in other words."""
-        question = question_of(prompt, policy)
+        question = question_of(request.prompt, request.guard_policy_version)
         if question is None or not self._semantic.takes(question):
             return MISS
         try:
             match = await self._semantic.find(tenant_id, question)
         except Unavailable:
             return AWAY
-        return MISS if match is None else _found(match.answer, "semantic", match.similarity)
+        return MISS if match is None else self._found(request, match.answer, "semantic", match.similarity)
 
     async def remember(self, tenant_id: str, request: cache_pb2.StoreAnswerRequest) -> list[Level]:
-        """Remember an answer where it is allowed and possible; returns where."""
-        refusal = exact_refusal(request, largest_bytes=self._largest_answer_bytes)
+        """Remember an answer where it is allowed and possible, then give its lease back; returns where."""
+        try:
+            return await self._remember(tenant_id, request)
+        finally:
+            if request.lease_id:
+                await self.release(tenant_id, request.lease_id)
+
+    async def release(self, tenant_id: str, lease_id: str) -> None:
+        """Give a lease back; while Redis is away it ends by itself."""
+        entry_id, _, token = lease_id.rpartition("/")
+        try:
+            await self._exact.release_lease(key_scope(tenant_id) + entry_id, token)
+        except Unavailable:
+            log.info("lease_left_to_end", lease=lease_id)
+
+    async def _remember(self, tenant_id: str, request: cache_pb2.StoreAnswerRequest) -> list[Level]:
+        limits = self._limits.within(request.limits)
+        refusal = exact_refusal(request, limits)
         if refusal:
             STORES.labels("exact", refusal).inc()
             return []
-        ttl_seconds = request.ttl.ToNanoseconds() / 1e9 if request.HasField("ttl") else self._ttl_seconds
+        ttl_seconds = lifetime_seconds(request, limits)
+        key = exact_key(tenant_id, request.prompt, request.guard_policy_version)
+        self._sign(tenant_id, key, request)
         entry = pack(request.answer)
         levels: list[Level] = []
-        if await self._remember_exact(tenant_id, request, entry, ttl_seconds):
+        if await self._remember_exact(key, entry, ttl_seconds):
             levels.append(cache_pb2.CACHE_LEVEL_EXACT)
         if await self._remember_semantic(tenant_id, request, entry, ttl_seconds):
             levels.append(cache_pb2.CACHE_LEVEL_SEMANTIC)
         return levels
+
+    def _sign(self, tenant_id: str, key: str, request: cache_pb2.StoreAnswerRequest) -> None:
+        """Write into the answer where it comes from."""
+        answer = request.answer
+        answer.create_time.FromNanoseconds(int(self._clock() * 1e9))
+        answer.model = request.prompt.model
+        answer.guard_policy_version = request.guard_policy_version
+        answer.entry_id = entry_id_of(tenant_id, key)
+
+    def _may_be_leased(self, request: cache_pb2.LookupAnswerRequest) -> bool:
+        return request.HasField("lease") and not prompt_refusal(request.prompt, self._limits.within(request.limits))
+
+    async def _leased(self, tenant_id: str, key: str, request: cache_pb2.LookupAnswerRequest) -> Found:
+        """Take the lease, or wait for the answer of whoever has it; when that one fails the lease may come here."""
+        token, seconds = secrets.token_hex(8), request.lease.ToNanoseconds() / 1e9
+        until = time.monotonic() + request.wait.ToNanoseconds() / 1e9
+        while True:
+            lease = await self._exact.take_lease(key, token, seconds=seconds)
+            if lease.entry is not None:
+                return self._found(request, lease.entry, "exact")
+            if lease.taken:
+                return Found(lease_id=f"{entry_id_of(tenant_id, key)}/{token}")
+            if time.monotonic() >= until:
+                return Found(leased_elsewhere=True)
+            await asyncio.sleep(LEASE_POLL_SECONDS)
+
+    def _found(
+        self, request: cache_pb2.LookupAnswerRequest, entry: bytes, level: str, similarity: float = 0.0
+    ) -> Found:
+        try:
+            answer = unpack(entry)
+        except EntryCorrupt as error:
+            CORRUPT.labels(level).inc()
+            log.warning("entry_corrupt", level=level, error=str(error))
+            return MISS
+        if request.HasField("max_age"):
+            age_ns = self._clock() * 1e9 - answer.create_time.ToNanoseconds()
+            if age_ns > request.max_age.ToNanoseconds():
+                return MISS
+        return Found(answer, similarity)
 
     async def forget(self, tenant_id: str, model: str) -> Forgotten:
         """Remove a tenant's answers, or those of one model, at both levels."""
@@ -110,10 +180,7 @@ class AnswerCache:
             forgotten.away.append("semantic")
         return forgotten
 
-    async def _remember_exact(
-        self, tenant_id: str, request: cache_pb2.StoreAnswerRequest, entry: bytes, ttl_seconds: float
-    ) -> bool:
-        key = exact_key(tenant_id, request.prompt, request.guard_policy_version)
+    async def _remember_exact(self, key: str, entry: bytes, ttl_seconds: float) -> bool:
         try:
             await self._exact.put(key, entry, ttl_seconds=ttl_seconds)
         except Unavailable:
@@ -137,12 +204,3 @@ class AnswerCache:
             return False
         STORES.labels("semantic", "stored").inc()
         return True
-
-
-def _found(entry: bytes, level: str, similarity: float = 0.0) -> Found:
-    try:
-        return Found(unpack(entry), similarity)
-    except EntryCorrupt as error:
-        CORRUPT.labels(level).inc()
-        log.warning("entry_corrupt", level=level, error=str(error))
-        return MISS

@@ -12,6 +12,7 @@ from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.background import in_background
 from meshkit.client import connect
 from meshkit.server import Mount, running
+from services.cache.admission import Limits
 from services.cache.answers import AnswerCache
 from services.cache.config import CacheConfig
 from services.cache.embedding import Embedder
@@ -43,8 +44,13 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
         answers = AnswerCache(
             exact,
             semantic,
-            ttl_seconds=config.answer_ttl_seconds,
-            largest_answer_bytes=config.largest_answer_bytes,
+            Limits(
+                ttl_seconds=config.answer_ttl_seconds,
+                longest_ttl_seconds=config.longest_ttl_seconds,
+                largest_answer_bytes=config.largest_answer_bytes,
+                highest_temperature=config.highest_temperature,
+            ),
+            clock=time.time,
         )
         mount = Mount(add_CacheServiceServicer_to_server, CacheServicer(answers))
         yield await enter(running([mount], config, room="cache"))

@@ -23,6 +23,10 @@ class CacheConfig(ServiceSettings):
     """Connections for writes and purges; lookups share one of them."""
     answer_ttl_seconds: float = Field(default=3600, gt=0)
     """How long an answer is kept when the request does not say."""
+    longest_ttl_seconds: float = Field(default=30 * 24 * 3600, gt=0)
+    """No answer is kept longer, whatever the request or the tenant says."""
+    highest_temperature: float = Field(default=1.0, ge=0, le=2)
+    """Answers sampled at a higher temperature are neither kept nor shared; 1 is what providers take by default."""
     largest_answer_bytes: int = Field(default=1024 * 1024, gt=0)
     """Larger answers are not kept."""
     qdrant_path: Path = Path("var/data/qdrant")

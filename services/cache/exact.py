@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -19,6 +20,27 @@ from services.cache.lane import ReadLane
 PURGE_SECONDS = 10.0
 """Longest that one step of a purge may take; a purge is not on the path of a chat."""
 SCAN_STEP = 1000
+LEASE_PREFIX = "llmmesh:lease:"
+
+_TAKE_LEASE = """
+local entry = redis.call('GET', KEYS[1])
+if entry then return entry end
+if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return 0
+"""
+"""One step, so that an answer stored between a look-up and the lease is found."""
+_RELEASE_LEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What an attempt to take a lease came to."""
+
+    entry: bytes | None = None
+    """An answer is there already: no lease is needed."""
+    taken: bool = False
 
 
 class ExactStore:
@@ -28,6 +50,8 @@ class ExactStore:
         self._redis = Redis(connection_pool=pool)
         self._lane = ReadLane(pool)
         self._dependency = Dependency("redis", faults=(RedisError,), refusals=(ResponseError,))
+        self._take_lease = self._redis.register_script(_TAKE_LEASE)
+        self._release_lease = self._redis.register_script(_RELEASE_LEASE)
         self._timeout_seconds = timeout_seconds
         self._lookups = Coalescer(self._fetch, timeout_seconds=timeout_seconds)
 
@@ -50,6 +74,28 @@ class ExactStore:
         ttl_ms = max(1, round(ttl_seconds * 1000))
         await self._dependency.ask(
             lambda: self._redis.set(key, entry, px=ttl_ms), timeout_seconds=self._timeout_seconds
+        )
+
+    async def take_lease(self, key: str, token: str, *, seconds: float) -> Lease:
+        """Take the sole right to answer `key` unless there is an entry, or another has it; it ends by itself.
+
+        Raises:
+            Unavailable: If Redis is away.
+        """
+        keys, arguments = [key, LEASE_PREFIX + key], [token, str(max(1, round(seconds * 1000)))]
+        said = await self._dependency.ask(
+            lambda: self._take_lease(keys, arguments), timeout_seconds=self._timeout_seconds
+        )
+        return Lease(entry=said) if isinstance(said, bytes) else Lease(taken=said == 1)
+
+    async def release_lease(self, key: str, token: str) -> None:
+        """Give the right back; nothing happens when it is no longer held by `token`.
+
+        Raises:
+            Unavailable: If Redis is away; the right then ends by itself.
+        """
+        await self._dependency.ask(
+            lambda: self._release_lease([LEASE_PREFIX + key], [token]), timeout_seconds=self._timeout_seconds
         )
 
     async def forget(self, tenant_id: str, model: str = "") -> int:

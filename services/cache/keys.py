@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from llmmesh.chat.v1 import chat_pb2
 
-KEY_PREFIX = "llmmesh:cache:1:"
+KEY_PREFIX = "llmmesh:cache:2:"
 """The number is the schema of keys and values: raise it, and older entries are never found again."""
 
 
@@ -34,6 +34,11 @@ def key_scope(tenant_id: str, model: str = "") -> str:
     """What the keys of a tenant, or of one model of it, start with; holds no character special to Redis patterns."""
     scope = f"{KEY_PREFIX}{quote(tenant_id, safe='')}:"
     return f"{scope}{quote(model, safe='')}:" if model else scope
+
+
+def entry_id_of(tenant_id: str, key: str) -> str:
+    """What identifies an entry within its tenant: the rest of its key, and the same at both levels."""
+    return key.removeprefix(key_scope(tenant_id))
 
 
 def question_of(prompt: chat_pb2.ChatPrompt, guard_policy_version: str) -> Question | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
+from google.protobuf.duration_pb2 import Duration
+
 from llmmesh.cache.v1 import cache_pb2, cache_pb2_grpc
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import CredentialInvalid, DependencyUnavailable, FieldInvalid, RoleMissing
@@ -13,6 +15,7 @@ from meshkit.server import Context
 from services.cache.answers import AnswerCache, Found
 from services.cache.metrics import HITS, LOOKUP_SECONDS, LOOKUPS, SIMILARITY
 
+LONGEST_LEASE_SECONDS = 600
 LONGEST_TTL_SECONDS = 30 * 24 * 3600
 ADMIN = "admin"
 
@@ -30,9 +33,15 @@ class CacheServicer(cache_pb2_grpc.CacheServiceServicer):
     ) -> cache_pb2.LookupAnswerResponse:
         """Look an answer up at one level; a store that is away is a miss with `unavailable` set."""
         _check_prompt(request.prompt)
-        found = await self._level(request.level)(_tenant_id(), request.prompt, request.guard_policy_version)
+        if request.HasField("lease"):
+            _check_lease(request)
+        found = await self._level(request.level)(_tenant_id(), request)
         return cache_pb2.LookupAnswerResponse(
-            answer=found.answer, similarity=found.similarity, unavailable=found.unavailable
+            answer=found.answer,
+            similarity=found.similarity,
+            unavailable=found.unavailable,
+            lease_id=found.lease_id,
+            leased_elsewhere=found.leased_elsewhere,
         )
 
     async def StoreAnswer(
@@ -45,6 +54,13 @@ class CacheServicer(cache_pb2_grpc.CacheServiceServicer):
         if request.HasField("ttl") and not 0 < request.ttl.ToNanoseconds() / 1e9 <= LONGEST_TTL_SECONDS:
             raise FieldInvalid("ttl", f"must be more than 0 and at most {LONGEST_TTL_SECONDS} seconds")
         return cache_pb2.StoreAnswerResponse(levels=await self._answers.remember(_tenant_id(), request))
+
+    async def ReleaseLease(
+        self, request: cache_pb2.ReleaseLeaseRequest, context: Context
+    ) -> cache_pb2.ReleaseLeaseResponse:
+        """Let others answer, or stop waiting for an answer that will not come."""
+        await self._answers.release(_tenant_id(), request.lease_id)
+        return cache_pb2.ReleaseLeaseResponse()
 
     async def PurgeAnswers(
         self, request: cache_pb2.PurgeAnswersRequest, context: Context
@@ -72,15 +88,15 @@ class CacheServicer(cache_pb2_grpc.CacheServiceServicer):
 class _Lookup:
     """A level's lookup, measured."""
 
-    def __init__(self, level: str, find: Callable[[str, chat_pb2.ChatPrompt, str], Awaitable[Found]]) -> None:
+    def __init__(self, level: str, find: Callable[[str, cache_pb2.LookupAnswerRequest], Awaitable[Found]]) -> None:
         self._find = find
         self._outcomes = {outcome: LOOKUPS.labels(level, outcome) for outcome in ("hit", "miss", "unavailable")}
         self._hits = HITS.labels(level)
         self._seconds = LOOKUP_SECONDS.labels(level)
 
-    async def __call__(self, tenant_id: str, prompt: chat_pb2.ChatPrompt, policy: str) -> Found:
+    async def __call__(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
         started = time.perf_counter()
-        found = await self._find(tenant_id, prompt, policy)
+        found = await self._find(tenant_id, request)
         self._seconds.observe(time.perf_counter() - started)
         self._outcomes[found.outcome].inc()
         if found.answer is not None:
@@ -95,6 +111,13 @@ def _check_prompt(prompt: chat_pb2.ChatPrompt) -> None:
         raise FieldInvalid("prompt.model", "must name the model")
     if not prompt.messages:
         raise FieldInvalid("prompt.messages", "must hold at least one message")
+
+
+def _check_lease(request: cache_pb2.LookupAnswerRequest) -> None:
+    for field, least in (("lease", 1), ("wait", 0)):
+        duration: Duration = getattr(request, field)
+        if not least <= duration.ToMilliseconds() <= LONGEST_LEASE_SECONDS * 1000:
+            raise FieldInvalid(field, f"must be at most {LONGEST_LEASE_SECONDS} seconds")
 
 
 def _tenant_id() -> str:

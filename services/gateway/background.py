@@ -17,7 +17,7 @@ from services.gateway.peers.billing import Settlement
 from services.gateway.peers.connections import Peers
 from services.gateway.policies import follow_policies
 from services.gateway.refresh import refreshing
-from services.gateway.resources import Knowledge, StoreOrder
+from services.gateway.resources import CacheOrder, Knowledge
 
 RECORD_BATCH = 200
 SETTLEMENT_WORKERS = 4
@@ -33,7 +33,7 @@ class Outboxes:
     settlements: Outbox[Settlement]
     records: Outbox[billing_pb2.UsageRecord]
     events: Outbox[audit_pb2.Event]
-    answers: Outbox[StoreOrder]
+    answers: Outbox[CacheOrder]
 
     @classmethod
     def to(cls, peers: Peers, config: GatewayConfig) -> Outboxes:
@@ -43,9 +43,9 @@ class Outboxes:
             for settlement in batch:
                 await peers.billing.settle(settlement)
 
-        async def store(batch: Sequence[StoreOrder]) -> None:
+        async def tell_cache(batch: Sequence[CacheOrder]) -> None:
             for order in batch:
-                await peers.cache.store(order.owner, order.request)
+                await peers.cache.tell(order.owner, order.request)
 
         batched = OutboxLimits(
             config.record_capacity, batch_size=RECORD_BATCH, linger_seconds=config.record_flush_seconds
@@ -56,7 +56,9 @@ class Outboxes:
             ),
             records=Outbox("usage", peers.billing.record_usage, batched),
             events=Outbox("audit", peers.billing.record_events, batched),
-            answers=Outbox("answers", store, OutboxLimits(config.store_capacity, attempts=1, workers=STORE_WORKERS)),
+            answers=Outbox(
+                "answers", tell_cache, OutboxLimits(config.store_capacity, attempts=1, workers=STORE_WORKERS)
+            ),
         )
 
     def each(self) -> Sequence[Outbox[Any]]:

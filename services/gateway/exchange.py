@@ -11,6 +11,7 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.guard.v1 import guard_pb2
 from meshkit.identity import Identity
+from services.gateway.cache_control import AS_ALLOWED, CacheControl
 
 CacheStatus: TypeAlias = gateway_pb2.CacheStatus.ValueType
 CacheMode: TypeAlias = gateway_pb2.CacheMode.ValueType
@@ -33,8 +34,7 @@ class Question:
     """A chat request, whichever face it came through."""
 
     prompt: chat_pb2.ChatPrompt
-    bypass_cache: bool = False
-    """Neither read nor write the cache."""
+    cache: CacheControl = AS_ALLOWED
     output_limit_field: str = "prompt.options.max_output_tokens"
     """What the caller calls the limit of the answer."""
 
@@ -100,6 +100,9 @@ class Exchange:
     finish_reason: FinishReason = chat_pb2.FINISH_REASON_UNSPECIFIED
     usage: chat_pb2.TokenUsage = field(default_factory=chat_pb2.TokenUsage)
     provider_seconds: float = 0.0
+    cost_micros: int | None = None
+    """None until billing has accepted the settlement."""
+    currency_code: str = ""
     first_byte_seconds: float | None = None
     """From the start to the first piece of the answer; None when there was none."""
     prompt_texts: Sequence[str] = ()
@@ -152,6 +155,7 @@ class Exchange:
 
     def report(self, cost_micros: int | None, currency_code: str) -> Report:
         """Sum up for the caller."""
+        self.cost_micros, self.currency_code = cost_micros, currency_code
         return Report(
             request_id=self.caller.request_id,
             provider=self.provider,

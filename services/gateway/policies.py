@@ -39,6 +39,8 @@ class TenantPolicy:
     tier: chat_pb2.Tier.ValueType = chat_pb2.TIER_UNSPECIFIED
     routing_strategy: chat_pb2.RoutingStrategy.ValueType = chat_pb2.ROUTING_STRATEGY_UNSPECIFIED
     tags: tuple[str, ...] = ()
+    cache_limits: tenant_pb2.CacheLimits | None = None
+    """None means the cache's own."""
 
     @classmethod
     def from_message(cls, policy: tenant_pb2.Policy) -> TenantPolicy:
@@ -53,6 +55,7 @@ class TenantPolicy:
             tier=policy.tier,
             routing_strategy=policy.routing_strategy,
             tags=tuple(policy.tags),
+            cache_limits=policy.cache_limits if policy.HasField("cache_limits") else None,
         )
 
     def preferences(self) -> router_pb2.RoutePreferences:

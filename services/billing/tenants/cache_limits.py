@@ -16,7 +16,11 @@ _TTLS = ("default_ttl", "min_ttl", "max_ttl")
 def cache_limits_of(message: tenant_pb2.CacheLimits) -> CacheLimits:
     """The limits of a message. Raises FieldInvalid for one that cannot be kept."""
     ttls = {f"{name}_seconds": _ttl(message, name) for name in _TTLS}
-    if message.HasField("min_ttl") and message.HasField("max_ttl") and ttls["min_ttl_seconds"] > ttls["max_ttl_seconds"]:
+    if (
+        message.HasField("min_ttl")
+        and message.HasField("max_ttl")
+        and ttls["min_ttl_seconds"] > ttls["max_ttl_seconds"]
+    ):
         raise FieldInvalid("policy.cache_limits.min_ttl", "must not be longer than max_ttl")
     if message.largest_answer_bytes < 0:
         raise FieldInvalid("policy.cache_limits.largest_answer_bytes", "must not be negative")

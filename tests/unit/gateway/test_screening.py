@@ -13,7 +13,6 @@ from llmmesh.guard.v1 import guard_pb2
 from meshkit.errors import BudgetExceeded, EgressRefused, FieldInvalid, PromptBlocked, ProviderStreamBroken
 from meshkit.identity import Identity
 from services.gateway.accounts import Accounts
-from services.gateway.caller import wants_fresh_answer
 from services.gateway.exchange import Exchange
 from services.gateway.screening import admitted, routed_class, shown_messages
 from services.gateway.validation import check_json, check_prompt
@@ -145,22 +144,6 @@ def test_only_cached_answers_are_put_into_the_ledger_here() -> None:
     books.after(cache_status=gateway_pb2.CACHE_STATUS_EXACT, usage=chat_pb2.TokenUsage(output_tokens=3))
     (record,) = books.records
     assert (record.cache_status, record.usage.output_tokens, record.cost_micros) == ("exact", 3, 0)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "fresh"),
-    [
-        ("x-llmmesh-cache", "bypass", True),
-        ("x-llmmesh-cache", "yes", False),
-        ("cache-control", "no-cache", True),
-        ("cache-control", "max-age=0, No-Store", True),
-        ("cache-control", "max-age=60", False),
-        ("pragma", "no-cache", False),
-    ],
-)
-def test_a_caller_may_ask_for_a_fresh_answer(name: str, value: str, fresh: bool) -> None:
-    assert wants_fresh_answer([("user-agent", "x"), (name, value)]) is fresh
-    assert not wants_fresh_answer(None)
 
 
 def typed(**change: Any) -> chat_pb2.ChatPrompt:
