@@ -52,6 +52,14 @@ def store(
     return cache_pb2.StoreAnswerRequest(prompt=asked, answer=said or answer(), **{**defaults, **fields})
 
 
+def leasing(asked: chat_pb2.ChatPrompt, *, lease: float = 60, wait: float = 0) -> cache_pb2.LookupAnswerRequest:
+    """Look a prompt up at the exact level and ask for the lease, in seconds."""
+    request = lookup(asked)
+    request.lease.FromMilliseconds(int(lease * 1000))
+    request.wait.FromMilliseconds(int(wait * 1000))
+    return request
+
+
 def lookup(
     asked: chat_pb2.ChatPrompt, level: cache_pb2.CacheLevel.ValueType = EXACT, policy: str = "p1"
 ) -> cache_pb2.LookupAnswerRequest:

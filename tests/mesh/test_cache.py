@@ -1,0 +1,110 @@
+"""The cache through the front door: what callers, administrators and auditors can do with it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from tests.support.fix_mesh import Mesh, Tenant, eventually
+from tests.support.scripted_provider import ScriptedProvider
+
+FOX = "The quick brown fox jumps over the lazy dog."
+CROWD = 200
+
+
+def asked(text: str) -> dict[str, Any]:
+    return {"model": "scripted", "messages": [{"role": "user", "content": text}]}
+
+
+async def said(client: AsyncOpenAI, text: str, **more: Any) -> str:
+    answer = await client.chat.completions.create(**asked(text), **more)
+    return answer.choices[0].message.content or ""
+
+
+async def from_cache(tenant: Tenant, text: str, **more: Any) -> httpx.Response:
+    """Ask until the answer comes from the exact cache."""
+
+    async def hit() -> httpx.Response | None:
+        answer = await tenant.chat(text, **more)
+        return answer if answer.headers["x-llmmesh-cache"] == "exact" else None
+
+    found: httpx.Response = await eventually(hit)
+    return found
+
+
+async def test_two_hundred_identical_questions_are_one_provider_call(tenant: Tenant, first: ScriptedProvider) -> None:
+    first.set(ttft_ms=500)
+    client = tenant.openai
+    answers = await asyncio.gather(*(said(client, "What does every fox ask at once?") for _ in range(CROWD)))
+    assert set(answers) == {FOX}
+    assert first.counters.requests == 1
+    rows = await tenant.usage(rows=100)
+    assert sum(row["cache_status"] == "miss" for row in rows) <= 1
+
+
+async def test_streams_of_one_question_are_one_provider_call(tenant: Tenant, first: ScriptedProvider) -> None:
+    first.set(ttft_ms=500)
+    client = tenant.openai
+
+    async def streamed() -> str:
+        stream = await client.chat.completions.create(**asked("Stream one fox to all."), stream=True)
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
+
+    assert set(await asyncio.gather(*(streamed() for _ in range(20)))) == {FOX}
+    assert first.counters.requests == 1
+
+
+async def test_a_caller_says_how_the_cache_may_be_used(tenant: Tenant, first: ScriptedProvider) -> None:
+    text = "How may the cache be used?"
+    await from_cache(tenant, text)
+    made = first.counters.requests
+    client = tenant.openai
+    await said(client, text, extra_headers={"cache-control": "max-age=3600"})
+    assert first.counters.requests == made
+    await said(client, text, extra_body={"llmmesh": {"cache": {"max_age_seconds": 0}}})
+    await said(client, text, extra_headers={"cache-control": "no-cache"})
+    assert first.counters.requests == made + 2
+
+
+async def test_an_answer_may_be_kept_for_a_second_only(tenant: Tenant) -> None:
+    text = "How long will you remember?"
+    headers = {**tenant.headers, "x-llmmesh-cache-ttl": "1"}
+    await tenant.mesh.http.post("/v1/chat/completions", headers=headers, json=asked(text))
+
+    async def forgotten() -> bool:
+        headers = {**tenant.headers, "cache-control": "no-store"}
+        answer = await tenant.mesh.http.post("/v1/chat/completions", headers=headers, json=asked(text))
+        return answer.headers["x-llmmesh-cache"] == "miss"
+
+    await eventually(forgotten)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "param"),
+    [
+        ({"cache-control": "max-age=soon"}, {}, "cache-control"),
+        ({"x-llmmesh-cache-ttl": "1h"}, {}, "x-llmmesh-cache-ttl"),
+        ({}, {"llmmesh": {"cache": {"ttl": 5}}}, "llmmesh.cache"),
+    ],
+)
+async def test_a_mistaken_wish_is_a_clear_400(
+    tenant: Tenant, headers: dict[str, str], body: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await said(tenant.openai, "Cache me.", extra_headers=headers, extra_body=body)
+    assert caught.value.param == param
+
+
+async def test_a_tenants_policy_bounds_what_is_kept(mesh: Mesh, first: ScriptedProvider) -> None:
+    small = await mesh.tenant(cache_limits={"largest_answer_bytes": 10})
+    for _ in range(2):
+        assert (await small.chat("Too long to keep?")).headers["x-llmmesh-cache"] == "miss"
+    cold = await mesh.tenant(cache_limits={"highest_temperature": 0})
+    await from_cache(cold, "Cold enough to keep?", temperature=0)
+    for _ in range(2):
+        assert (await cold.chat("Too warm to keep?", temperature=0.5)).headers["x-llmmesh-cache"] == "miss"
