@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, TypeAlias
 from llmmesh.cache.v1 import cache_pb2
 from meshkit.log import get_logger
 from services.cache.admission import Limits, exact_refusal, lifetime_seconds, prompt_refusal, semantic_refusal
-from services.cache.codec import EntryCorrupt, pack, unpack
+from services.cache.codec import Codec, EntryUnusable
 from services.cache.dependency import Unavailable
-from services.cache.keys import entry_id_of, exact_key, key_scope, question_of
-from services.cache.metrics import CORRUPT, STORES
+from services.cache.keys import Question, entry_id_of, exact_key, key_scope, question_of
+from services.cache.metrics import STORES, UNUSABLE
 from services.cache.semantic import SemanticCache
 
 if TYPE_CHECKING:
     from services.cache.exact import ExactStore
 
 Level: TypeAlias = cache_pb2.CacheLevel.ValueType
+Alarm: TypeAlias = Callable[[str, str, str], None]
+"""Is told the tenant, model and level of an entry that was tampered with."""
 
 log = get_logger()
 
@@ -65,10 +67,19 @@ class AnswerCache:
     """Both levels behind one door. A level that is away is a miss, and never an error, except to a purge."""
 
     def __init__(
-        self, exact: ExactStore, semantic: SemanticCache, limits: Limits, *, clock: Callable[[], float]
+        self,
+        exact: ExactStore,
+        semantic: SemanticCache,
+        codec: Codec,
+        limits: Limits,
+        *,
+        alarm: Alarm,
+        clock: Callable[[], float],
     ) -> None:
         self._exact = exact
         self._semantic = semantic
+        self._codec = codec
+        self._alarm = alarm
         self._limits = limits
         self._clock = clock
 
@@ -81,7 +92,7 @@ class AnswerCache:
                 return await self._leased(tenant_id, key, request)
         except Unavailable:
             return AWAY
-        return MISS if entry is None else self._found(request, entry, "exact")
+        return MISS if entry is None else self._found(request, entry, tenant_id, key)
 
     async def find_semantic(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
         """The verified answer to the same question in other words."""
@@ -92,7 +103,10 @@ class AnswerCache:
             match = await self._semantic.find(tenant_id, question)
         except Unavailable:
             return AWAY
-        return MISS if match is None else self._found(request, match.answer, "semantic", match.similarity)
+        if match is None:
+            return MISS
+        place = Question(match.question, question.context).place
+        return self._found(request, match.answer, tenant_id, place, match.similarity)
 
     async def remember(self, tenant_id: str, request: cache_pb2.StoreAnswerRequest) -> list[Level]:
         """Remember an answer where it is allowed and possible, then give its lease back; returns where."""
@@ -118,22 +132,13 @@ class AnswerCache:
             return []
         ttl_seconds = lifetime_seconds(request, limits)
         key = exact_key(tenant_id, request.prompt, request.guard_policy_version)
-        self._sign(tenant_id, key, request)
-        entry = pack(request.answer)
+        _certify(self._clock(), tenant_id, key, request)
         levels: list[Level] = []
-        if await self._remember_exact(key, entry, ttl_seconds):
+        if await self._remember_exact(key, self._codec.pack(request.answer, tenant_id, key), ttl_seconds):
             levels.append(cache_pb2.CACHE_LEVEL_EXACT)
-        if await self._remember_semantic(tenant_id, request, entry, ttl_seconds):
+        if await self._remember_semantic(tenant_id, request, ttl_seconds):
             levels.append(cache_pb2.CACHE_LEVEL_SEMANTIC)
         return levels
-
-    def _sign(self, tenant_id: str, key: str, request: cache_pb2.StoreAnswerRequest) -> None:
-        """Write into the answer where it comes from."""
-        answer = request.answer
-        answer.create_time.FromNanoseconds(int(self._clock() * 1e9))
-        answer.model = request.prompt.model
-        answer.guard_policy_version = request.guard_policy_version
-        answer.entry_id = entry_id_of(tenant_id, key)
 
     def _may_be_leased(self, request: cache_pb2.LookupAnswerRequest) -> bool:
         return request.HasField("lease") and not prompt_refusal(request.prompt, self._limits.within(request.limits))
@@ -145,7 +150,7 @@ class AnswerCache:
         while True:
             lease = await self._exact.take_lease(key, token, seconds=seconds)
             if lease.entry is not None:
-                return self._found(request, lease.entry, "exact")
+                return self._found(request, lease.entry, tenant_id, key)
             if lease.taken:
                 return Found(lease_id=f"{entry_id_of(tenant_id, key)}/{token}")
             if time.monotonic() >= until:
@@ -153,13 +158,20 @@ class AnswerCache:
             await asyncio.sleep(LEASE_POLL_SECONDS)
 
     def _found(
-        self, request: cache_pb2.LookupAnswerRequest, entry: bytes, level: str, similarity: float = 0.0
+        self,
+        request: cache_pb2.LookupAnswerRequest,
+        entry: bytes,
+        tenant_id: str,
+        place: str,
+        similarity: float = 0.0,
     ) -> Found:
         try:
-            answer = unpack(entry)
-        except EntryCorrupt as error:
-            CORRUPT.labels(level).inc()
-            log.warning("entry_corrupt", level=level, error=str(error))
+            answer = self._codec.unpack(entry, tenant_id, place)
+        except EntryUnusable as error:
+            level = "semantic" if similarity else "exact"
+            UNUSABLE.labels(level, error.flaw).inc()
+            if error.flaw == "tampered":
+                self._alarm(tenant_id, request.prompt.model, level)
             return MISS
         if request.HasField("max_age"):
             age_ns = self._clock() * 1e9 - answer.create_time.ToNanoseconds()
@@ -190,7 +202,7 @@ class AnswerCache:
         return True
 
     async def _remember_semantic(
-        self, tenant_id: str, request: cache_pb2.StoreAnswerRequest, entry: bytes, ttl_seconds: float
+        self, tenant_id: str, request: cache_pb2.StoreAnswerRequest, ttl_seconds: float
     ) -> bool:
         question = question_of(request.prompt, request.guard_policy_version)
         refusal = semantic_refusal(request) or ("" if self._semantic.takes(question) else "question")
@@ -198,9 +210,19 @@ class AnswerCache:
             STORES.labels("semantic", refusal).inc()
             return False
         try:
+            entry = self._codec.pack(request.answer, tenant_id, question.place)
             await self._semantic.remember(tenant_id, request.prompt.model, question, entry, ttl_seconds=ttl_seconds)
         except Unavailable:
             STORES.labels("semantic", "unavailable").inc()
             return False
         STORES.labels("semantic", "stored").inc()
         return True
+
+
+def _certify(now: float, tenant_id: str, key: str, request: cache_pb2.StoreAnswerRequest) -> None:
+    """Write into the answer where it comes from."""
+    answer = request.answer
+    answer.create_time.FromNanoseconds(int(now * 1e9))
+    answer.model = request.prompt.model
+    answer.guard_policy_version = request.guard_policy_version
+    answer.entry_id = entry_id_of(tenant_id, key)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from meshkit.settings import ServiceSettings
+
+SHORTEST_SEALING_KEY = 16
 
 
 class CacheConfig(ServiceSettings):
@@ -21,6 +23,9 @@ class CacheConfig(ServiceSettings):
     """Longest that one operation may take; after a failure Redis is asked nothing until a retry is due."""
     redis_pool_size: int = Field(default=8, ge=2)
     """Connections for writes and purges; lookups share one of them."""
+    sealing_key: SecretStr = SecretStr("")
+    """Secret that entries are sealed with, 16 characters or more, the same for all replicas; another makes every entry
+    a miss. Empty takes one made and kept in `qdrant_path`."""
     answer_ttl_seconds: float = Field(default=3600, gt=0)
     """How long an answer is kept when the request does not say."""
     longest_ttl_seconds: float = Field(default=30 * 24 * 3600, gt=0)
@@ -55,3 +60,10 @@ class CacheConfig(ServiceSettings):
     """Longer questions are not looked up semantically: the embedding sees their beginning only."""
     sweep_seconds: float = Field(default=60, gt=0)
     """Time between two removals of expired semantic answers; Redis removes its own."""
+
+    @field_validator("sealing_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr) -> SecretStr:
+        if 0 < len(key.get_secret_value()) < SHORTEST_SEALING_KEY:
+            raise ValueError(f"must have {SHORTEST_SEALING_KEY} characters or more: `openssl rand -hex 32` makes one")
+        return key

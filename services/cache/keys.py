@@ -22,6 +22,11 @@ class Question:
     context: str
     """Fingerprint of the model, the turns before, the options, the tools and the guard's policy version."""
 
+    @property
+    def place(self) -> str:
+        """Where an answer to this very wording belongs at the semantic level."""
+        return f"{self.context}:{self.text}"
+
 
 def exact_key(tenant_id: str, prompt: chat_pb2.ChatPrompt, guard_policy_version: str) -> str:
     """The Redis key of an answer: equal only for a tenant's byte-equal prompts under one guard policy."""

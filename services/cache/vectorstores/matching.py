@@ -7,7 +7,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from services.cache.metrics import CORRUPT
+from services.cache.metrics import UNUSABLE
 from services.cache.vectorstores.port import Match
 
 
@@ -19,5 +19,5 @@ def matches(points: Iterable[tuple[float, Mapping[str, Any] | None]]) -> list[Ma
             stored = payload or {}
             found.append(Match(similarity, str(stored["question"]), b64decode(stored["answer"], validate=True)))
         except (KeyError, TypeError, binascii.Error):
-            CORRUPT.labels("semantic").inc()
+            UNUSABLE.labels("semantic", "damaged").inc()
     return found

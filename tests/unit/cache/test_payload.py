@@ -14,8 +14,8 @@ def test_what_is_stored_is_what_is_found() -> None:
 
 
 def test_damaged_points_are_left_out_and_counted() -> None:
-    labels = {"level": "semantic"}
-    before = REGISTRY.get_sample_value("llm_cache_corrupt_entries_total", labels) or 0
+    labels = {"level": "semantic", "flaw": "damaged"}
+    before = REGISTRY.get_sample_value("llm_cache_unusable_entries_total", labels) or 0
     damaged = [None, {}, {"question": "q"}, {"question": "q", "answer": "%%%"}, {"question": "q", "answer": 5}]
     assert matches([(1.0, payload) for payload in damaged]) == []
-    assert REGISTRY.get_sample_value("llm_cache_corrupt_entries_total", labels) == before + len(damaged)
+    assert REGISTRY.get_sample_value("llm_cache_unusable_entries_total", labels) == before + len(damaged)
