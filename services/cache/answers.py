@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from llmmesh.cache.v1 import cache_pb2
@@ -16,7 +16,10 @@ from services.cache.codec import Codec, EntryUnusable
 from services.cache.dependency import Unavailable
 from services.cache.keys import Question, entry_id_of, exact_key, key_scope, question_of
 from services.cache.metrics import STORES, UNUSABLE
-from services.cache.semantic import SemanticCache
+from services.cache.purging import QUESTION_CHARACTERS, ExactSelection, Forgotten, person_of, selection_of
+from services.cache.sealing import Seals
+from services.cache.semantic import Answer, SemanticCache
+from services.cache.vectorstores.port import Selection
 
 if TYPE_CHECKING:
     from services.cache.exact import ExactStore
@@ -54,15 +57,6 @@ MISS = Found()
 AWAY = Found(unavailable=True)
 
 
-@dataclass(slots=True)
-class Forgotten:
-    """How many answers a purge removed, and what it could not reach."""
-
-    exact_count: int = 0
-    semantic_count: int = 0
-    away: list[str] = field(default_factory=list)
-
-
 class AnswerCache:
     """Both levels behind one door. A level that is away is a miss, and never an error, except to a purge."""
 
@@ -70,7 +64,7 @@ class AnswerCache:
         self,
         exact: ExactStore,
         semantic: SemanticCache,
-        codec: Codec,
+        seals: Seals,
         limits: Limits,
         *,
         alarm: Alarm,
@@ -78,7 +72,8 @@ class AnswerCache:
     ) -> None:
         self._exact = exact
         self._semantic = semantic
-        self._codec = codec
+        self._seals = seals
+        self._codec = Codec(seals)
         self._alarm = alarm
         self._limits = limits
         self._clock = clock
@@ -132,13 +127,27 @@ class AnswerCache:
             return []
         ttl_seconds = lifetime_seconds(request, limits)
         key = exact_key(tenant_id, request.prompt, request.guard_policy_version)
-        _certify(self._clock(), tenant_id, key, request)
+        stored = self._stored(tenant_id, key, request)
         levels: list[Level] = []
-        if await self._remember_exact(key, self._codec.pack(request.answer, tenant_id, key), ttl_seconds):
+        if await self._remember_exact(key, self._codec.pack(stored, tenant_id, key), ttl_seconds):
             levels.append(cache_pb2.CACHE_LEVEL_EXACT)
-        if await self._remember_semantic(tenant_id, request, ttl_seconds):
+        if await self._remember_semantic(tenant_id, request, stored, ttl_seconds):
             levels.append(cache_pb2.CACHE_LEVEL_SEMANTIC)
         return levels
+
+    def _stored(self, tenant_id: str, key: str, request: cache_pb2.StoreAnswerRequest) -> cache_pb2.StoredAnswer:
+        """The answer with where it comes from."""
+        answer = request.answer
+        answer.create_time.FromNanoseconds(int(self._clock() * 1e9))
+        answer.model = request.prompt.model
+        answer.guard_policy_version = request.guard_policy_version
+        answer.entry_id = entry_id_of(tenant_id, key)
+        question = question_of(request.prompt, request.guard_policy_version)
+        return cache_pb2.StoredAnswer(
+            answer=answer,
+            question=question.text[:QUESTION_CHARACTERS] if question else "",
+            subject=self._seals.pseudonym(tenant_id, person_of(request.prompt)),
+        )
 
     def _may_be_leased(self, request: cache_pb2.LookupAnswerRequest) -> bool:
         return request.HasField("lease") and not prompt_refusal(request.prompt, self._limits.within(request.limits))
@@ -166,7 +175,7 @@ class AnswerCache:
         similarity: float = 0.0,
     ) -> Found:
         try:
-            answer = self._codec.unpack(entry, tenant_id, place)
+            answer = self._codec.unpack(entry, tenant_id, place).answer
         except EntryUnusable as error:
             level = "semantic" if similarity else "exact"
             UNUSABLE.labels(level, error.flaw).inc()
@@ -179,15 +188,24 @@ class AnswerCache:
                 return MISS
         return Found(answer, similarity)
 
-    async def forget(self, tenant_id: str, model: str) -> Forgotten:
-        """Remove a tenant's answers, or those of one model, at both levels."""
+    async def purge(self, tenant_id: str, request: cache_pb2.PurgeAnswersRequest) -> Forgotten:
+        """Remove what a request chooses of a tenant's answers, at both levels, or count it."""
+        subject = self._seals.pseudonym(tenant_id, request.subject)
+        selection = selection_of(tenant_id, request, subject, self._clock())
+        return await self.forget(selection, dry_run=request.dry_run)
+
+    async def forget(self, selection: Selection, *, dry_run: bool = False) -> Forgotten:
+        """Remove a selection at both levels, or count it."""
         forgotten = Forgotten()
+        exact = ExactSelection(selection, self._codec)
         try:
-            forgotten.exact_count = await self._exact.forget(tenant_id, model)
+            forgotten.exact_count = await self._exact.forget(
+                exact.pattern, exact.takes if exact.needs_entries else None, dry_run=dry_run
+            )
         except Unavailable:
             forgotten.away.append("exact")
         try:
-            forgotten.semantic_count = await self._semantic.forget(tenant_id, model)
+            forgotten.semantic_count = await self._semantic.forget(selection, dry_run=dry_run)
         except Unavailable:
             forgotten.away.append("semantic")
         return forgotten
@@ -202,7 +220,11 @@ class AnswerCache:
         return True
 
     async def _remember_semantic(
-        self, tenant_id: str, request: cache_pb2.StoreAnswerRequest, ttl_seconds: float
+        self,
+        tenant_id: str,
+        request: cache_pb2.StoreAnswerRequest,
+        stored: cache_pb2.StoredAnswer,
+        ttl_seconds: float,
     ) -> bool:
         question = question_of(request.prompt, request.guard_policy_version)
         refusal = semantic_refusal(request) or ("" if self._semantic.takes(question) else "question")
@@ -210,19 +232,16 @@ class AnswerCache:
             STORES.labels("semantic", refusal).inc()
             return False
         try:
-            entry = self._codec.pack(request.answer, tenant_id, question.place)
-            await self._semantic.remember(tenant_id, request.prompt.model, question, entry, ttl_seconds=ttl_seconds)
+            answer = Answer(
+                entry=self._codec.pack(stored, tenant_id, question.place),
+                model=request.prompt.model,
+                reference=stored.answer.entry_id,
+                subject=stored.subject,
+                saves=max(1.0, stored.answer.cost_micros),
+            )
+            await self._semantic.remember(tenant_id, question, answer, ttl_seconds=ttl_seconds)
         except Unavailable:
             STORES.labels("semantic", "unavailable").inc()
             return False
         STORES.labels("semantic", "stored").inc()
         return True
-
-
-def _certify(now: float, tenant_id: str, key: str, request: cache_pb2.StoreAnswerRequest) -> None:
-    """Write into the answer where it comes from."""
-    answer = request.answer
-    answer.create_time.FromNanoseconds(int(now * 1e9))
-    answer.model = request.prompt.model
-    answer.guard_policy_version = request.guard_policy_version
-    answer.entry_id = entry_id_of(tenant_id, key)

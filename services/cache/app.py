@@ -16,7 +16,6 @@ from meshkit.server import Mount, running
 from services.cache.admission import Limits
 from services.cache.alarms import Alarms
 from services.cache.answers import AnswerCache
-from services.cache.codec import Codec
 from services.cache.config import CacheConfig
 from services.cache.embedding import Embedder
 from services.cache.exact import exact_store
@@ -51,7 +50,7 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
         answers = AnswerCache(
             exact,
             semantic,
-            Codec(Seals(_secret(config))),
+            Seals(_secret(config)),
             Limits(
                 ttl_seconds=config.answer_ttl_seconds,
                 longest_ttl_seconds=config.longest_ttl_seconds,
@@ -82,6 +81,7 @@ def _semantic(config: CacheConfig, inference: InferenceServiceAsyncStub, store: 
         similarity_threshold=config.similarity_threshold,
         candidates=config.candidates,
         longest_question_characters=config.longest_question_characters,
+        most_entries=config.most_semantic_entries,
     )
     return SemanticCache(embedder, store, Verifier(), limits, time.time)
 

@@ -35,7 +35,7 @@ class Codec:
     def __init__(self, seals: Seals) -> None:
         self._seals = seals
 
-    def pack(self, answer: cache_pb2.CachedAnswer, tenant_id: str, place: str) -> bytes:
+    def pack(self, answer: cache_pb2.StoredAnswer, tenant_id: str, place: str) -> bytes:
         """Write an answer down."""
         message = answer.SerializeToString()
         body = PLAIN + message
@@ -43,7 +43,7 @@ class Codec:
             body = DEFLATED + zlib.compress(message, level=1)
         return body[:1] + self._seals.seal(tenant_id, place, body) + body[1:]
 
-    def unpack(self, entry: bytes, tenant_id: str, place: str) -> cache_pb2.CachedAnswer:
+    def unpack(self, entry: bytes, tenant_id: str, place: str) -> cache_pb2.StoredAnswer:
         """Read an answer back.
 
         Raises:
@@ -57,7 +57,7 @@ class Codec:
         if not self._seals.holds(seal, tenant_id, place, form + body):
             raise EntryUnusable("tampered")
         try:
-            return cache_pb2.CachedAnswer.FromString(body if form == PLAIN else _inflated(body))
+            return cache_pb2.StoredAnswer.FromString(body if form == PLAIN else _inflated(body))
         except (DecodeError, zlib.error) as error:
             raise EntryUnusable("damaged") from error
 

@@ -54,6 +54,8 @@ class CacheConfig(ServiceSettings):
     """Embeddings under way before more questions miss at once."""
     similarity_threshold: float = Field(default=0.92, gt=0, le=1)
     """Least cosine similarity of a semantic candidate; belongs to the embedding model."""
+    most_semantic_entries: int = Field(default=100_000, gt=0)
+    """Semantic entries kept, of all tenants together; those that save least go first. About 6 KB of memory each."""
     candidates: int = Field(default=4, gt=0)
     """Most similar questions that are verified before a semantic lookup is a miss."""
     longest_question_characters: int = Field(default=1000, gt=0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -14,7 +15,6 @@ from redis.exceptions import RedisError, ResponseError
 from meshkit.background import in_background
 from services.cache.coalescing import Coalescer
 from services.cache.dependency import Dependency, Unavailable
-from services.cache.keys import key_scope
 from services.cache.lane import ReadLane
 
 PURGE_SECONDS = 10.0
@@ -32,6 +32,10 @@ return 0
 _RELEASE_LEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
+
+
+Chosen: TypeAlias = Callable[[str, bytes], bool]
+"""Whether a purge takes an entry, by its key and bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +102,21 @@ class ExactStore:
             lambda: self._release_lease([LEASE_PREFIX + key], [token]), timeout_seconds=self._timeout_seconds
         )
 
-    async def forget(self, tenant_id: str, model: str = "") -> int:
-        """Remove the entries of a tenant, or of one model of it; returns how many.
+    async def forget(self, pattern: str, chosen: Chosen | None = None, *, dry_run: bool = False) -> int:
+        """Remove the entries whose key matches a pattern, or those `chosen`, or only count them; returns how many.
 
         Raises:
             Unavailable: If Redis is away; what was removed until then stays removed.
         """
-        removed = 0
+        count = 0
         cursor = -1
         while cursor:
-            cursor, keys = await self._scan(max(cursor, 0), f"{key_scope(tenant_id, model)}*")
-            removed += await self._unlink(keys) if keys else 0
-        return removed
+            cursor, keys = await self._scan(max(cursor, 0), pattern)
+            if keys and chosen is not None:
+                keys = await self._those(keys, chosen)
+            if keys:
+                count += len(keys) if dry_run else await self._unlink(keys)
+        return count
 
     async def serve_lookups(self) -> None:
         """Answer `get` until cancelled."""
@@ -120,6 +127,14 @@ class ExactStore:
 
     async def _fetch(self, keys: Sequence[str], timeout_seconds: float) -> Sequence[bytes | None]:
         return await self._dependency.ask(lambda: self._lane.fetch(keys), timeout_seconds=timeout_seconds)
+
+    async def _those(self, keys: list[bytes | str], chosen: Chosen) -> list[bytes | str]:
+        entries = await self._dependency.ask(lambda: self._redis.mget(keys), timeout_seconds=PURGE_SECONDS)
+        return [
+            key
+            for key, entry in zip(keys, entries, strict=True)
+            if isinstance(entry, bytes) and chosen(key.decode() if isinstance(key, bytes) else key, entry)
+        ]
 
     async def _scan(self, cursor: int, pattern: str) -> tuple[int, list[bytes | str]]:
         return await self._dependency.ask(

@@ -25,4 +25,4 @@ UNUSABLE = Counter(
     ["level", "flaw"],
 )
 ALARMS_LOST = Counter("llm_cache_alarms_lost_total", "Tampered entries that the audit log was not told of.")
-SWEPT = Counter("llm_cache_swept_entries_total", "Expired semantic answers removed.")
+SWEPT = Counter("llm_cache_swept_entries_total", "Semantic answers removed, by reason: expired or surplus.", ["reason"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable
 
@@ -14,10 +15,12 @@ from meshkit.identity import current_identity
 from meshkit.server import Context
 from services.cache.answers import AnswerCache, Found
 from services.cache.metrics import HITS, LOOKUP_SECONDS, LOOKUPS, SIMILARITY
+from services.cache.purging import QUESTION_CHARACTERS
 
 LONGEST_LEASE_SECONDS = 600
 LONGEST_TTL_SECONDS = 30 * 24 * 3600
 ADMIN = "admin"
+ENTRY_ID = re.compile(r"[A-Za-z0-9_.~%-]+:[0-9a-f]{48}")
 
 
 class CacheServicer(cache_pb2_grpc.CacheServiceServicer):
@@ -66,7 +69,8 @@ class CacheServicer(cache_pb2_grpc.CacheServiceServicer):
         self, request: cache_pb2.PurgeAnswersRequest, context: Context
     ) -> cache_pb2.PurgeAnswersResponse:
         """Forget a tenant's answers; fails when a level could not be reached, for an erasure must not look done."""
-        forgotten = await self._answers.forget(_tenant_to_purge(request.tenant_id), request.model)
+        _check_purge(request)
+        forgotten = await self._answers.purge(_tenant_to_purge(request.tenant_id), request)
         if forgotten.away:
             raise DependencyUnavailable(
                 f"The {' and the '.join(forgotten.away)} level could not be purged: retry in a moment.",
@@ -118,6 +122,15 @@ def _check_lease(request: cache_pb2.LookupAnswerRequest) -> None:
         duration: Duration = getattr(request, field)
         if not least <= duration.ToMilliseconds() <= LONGEST_LEASE_SECONDS * 1000:
             raise FieldInvalid(field, f"must be at most {LONGEST_LEASE_SECONDS} seconds")
+
+
+def _check_purge(request: cache_pb2.PurgeAnswersRequest) -> None:
+    if len(request.question_prefix) > QUESTION_CHARACTERS:
+        raise FieldInvalid("question_prefix", f"must be at most {QUESTION_CHARACTERS} characters")
+    if request.HasField("min_age") and request.min_age.ToNanoseconds() < 0:
+        raise FieldInvalid("min_age", "must not be negative")
+    if request.entry_id and not ENTRY_ID.fullmatch(request.entry_id):
+        raise FieldInvalid("entry_id", "must be the entry id of a cached answer")
 
 
 def _tenant_id() -> str:

@@ -103,8 +103,27 @@ async def test_a_mistaken_wish_is_a_clear_400(
 async def test_a_tenants_policy_bounds_what_is_kept(mesh: Mesh, first: ScriptedProvider) -> None:
     small = await mesh.tenant(cache_limits={"largest_answer_bytes": 10})
     for _ in range(2):
-        assert (await small.chat("Too long to keep?")).headers["x-llmmesh-cache"] == "miss"
+        answer = await small.chat("Too long to keep?")
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-llmmesh-cache"] == "miss"
     cold = await mesh.tenant(cache_limits={"highest_temperature": 0})
     await from_cache(cold, "Cold enough to keep?", temperature=0)
     for _ in range(2):
         assert (await cold.chat("Too warm to keep?", temperature=0.5)).headers["x-llmmesh-cache"] == "miss"
+
+
+async def test_what_was_stored_for_a_person_is_counted_and_erased(tenant: Tenant) -> None:
+    text = "What does Ann's fox eat?"
+    await from_cache(tenant, text, user="ann")
+    body = {"tenant_id": tenant.id, "subject": "ann", "dry_run": True}
+    counted = await tenant.mesh.http.post("/v1/cache:purge", headers=tenant.mesh.admin, json=body)
+    assert counted.json()["exact_count"] == 1
+    body["dry_run"] = False
+    purged = await tenant.mesh.http.post("/v1/cache:purge", headers=tenant.mesh.admin, json=body)
+    assert purged.json() == counted.json()
+    assert (await tenant.chat(text)).headers["x-llmmesh-cache"] == "miss"
+
+
+async def test_a_developer_may_not_purge(tenant: Tenant) -> None:
+    answer = await tenant.mesh.http.post("/v1/cache:purge", headers=tenant.headers, json={"subject": "ann"})
+    assert answer.status_code == 403

@@ -40,6 +40,11 @@ def answer(text: str = "8849 m", **fields: Any) -> cache_pb2.CachedAnswer:
     return cache_pb2.CachedAnswer(answer=said, provider="local", deployment="local/small", request_id="r1")
 
 
+def stored(text: str = "8849 m") -> cache_pb2.StoredAnswer:
+    """An answer as it is written down."""
+    return cache_pb2.StoredAnswer(answer=answer(text), question="How tall is Everest?")
+
+
 def store(
     asked: chat_pb2.ChatPrompt, said: cache_pb2.CachedAnswer | None = None, **fields: Any
 ) -> cache_pb2.StoreAnswerRequest:

@@ -14,7 +14,7 @@ STORED = "stored_at"
 WORTH = "worth"
 NUMBERS = (EXPIRY, STORED, WORTH)
 """Fields that are compared and sorted by."""
-ANSWERING = ("question", "answer", WORTH)
+ANSWERING = ("question", "answer", WORTH, "saves")
 """Fields that a match is made of."""
 
 
@@ -29,6 +29,7 @@ def payload_of(entry: Entry) -> dict[str, str | float]:
         EXPIRY: entry.expires_at,
         STORED: entry.stored_at,
         WORTH: entry.worth,
+        "saves": entry.saves,
         "question": entry.question,
         "answer": b64encode(entry.answer).decode(),
     }

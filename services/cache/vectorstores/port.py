@@ -29,7 +29,9 @@ class Entry:
     subject: str = ""
     """Pseudonym of the person it was stored for."""
     worth: float = 0.0
-    """What it saves; the least worth is forgotten first."""
+    """What it has saved or may save; the least worth is forgotten first."""
+    saves: float = 0.0
+    """What one use of it saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Match:
     answer: bytes
     entry_id: str = ""
     worth: float = 0.0
+    saves: float = 0.0
+    """What one use of it saves."""
 
 
 class VectorStore(Protocol):

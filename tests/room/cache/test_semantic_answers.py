@@ -170,7 +170,7 @@ async def test_expired_answers_are_removed_by_and_by(configure: Any, serve: Any,
 
 
 def _swept() -> float:
-    return REGISTRY.get_sample_value("llm_cache_swept_entries_total") or 0.0
+    return REGISTRY.get_sample_value("llm_cache_swept_entries_total", {"reason": "expired"}) or 0.0
 
 
 async def _swept_more_than(before: float) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from services.cache.codec import COMPRESS_FROM_BYTES, DEFLATED, PLAIN, Codec, EntryUnusable
 from services.cache.sealing import SEAL_BYTES, Seals, secret_in
-from tests.support.cache_calls import answer
+from tests.support.cache_calls import stored as answer
 
 SEALS = Seals(b"a secret of the cache's own")
 CODEC = Codec(SEALS)

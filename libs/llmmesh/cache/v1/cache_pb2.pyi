@@ -218,6 +218,38 @@ class CachedAnswer(_message.Message):
 Global___CachedAnswer: _TypeAlias = CachedAnswer  # noqa: Y015
 
 @_typing.final
+class StoredAnswer(_message.Message):
+    """An answer as it is written down; only the cache reads it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    """The beginning of the question, for purges."""
+    subject: _builtins.str
+    """Pseudonym of the person it was stored for; empty when the request named none."""
+    @_builtins.property
+    def answer(self) -> Global___CachedAnswer:
+        """The answer."""
+
+    def __init__(
+        self,
+        *,
+        answer: Global___CachedAnswer | None = ...,
+        question: _builtins.str = ...,
+        subject: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "question", b"question", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredAnswer: _TypeAlias = StoredAnswer  # noqa: Y015
+
+@_typing.final
 class StoreAnswerRequest(_message.Message):
     """An answer to remember."""
 
@@ -346,19 +378,41 @@ class PurgeAnswersRequest(_message.Message):
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    QUESTION_PREFIX_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    MIN_AGE_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Tenant whose answers to forget; empty means the caller's own. Another's needs the admin role."""
     model: _builtins.str
     """Only answers of this model; empty means all."""
+    question_prefix: _builtins.str
+    """Only answers to questions (the last turn) that begin with this text."""
+    subject: _builtins.str
+    """Only answers stored for this person: the `user`, `safety_identifier` or `metadata.subject` of the request."""
+    entry_id: _builtins.str
+    """Only this entry."""
+    dry_run: _builtins.bool
+    """Count what would be forgotten, and forget nothing."""
+    @_builtins.property
+    def min_age(self) -> _duration_pb2.Duration:
+        """Only answers at least this old."""
+
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         model: _builtins.str = ...,
+        question_prefix: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        min_age: _duration_pb2.Duration | None = ...,
+        entry_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_age", b"min_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "entry_id", b"entry_id", "min_age", b"min_age", "model", b"model", "question_prefix", b"question_prefix", "subject", b"subject", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -366,16 +420,16 @@ Global___PurgeAnswersRequest: _TypeAlias = PurgeAnswersRequest  # noqa: Y015
 
 @_typing.final
 class PurgeAnswersResponse(_message.Message):
-    """What was forgotten."""
+    """What was forgotten, or would be."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EXACT_COUNT_FIELD_NUMBER: _builtins.int
     SEMANTIC_COUNT_FIELD_NUMBER: _builtins.int
     exact_count: _builtins.int
-    """Exact answers removed."""
+    """Exact answers."""
     semantic_count: _builtins.int
-    """Semantic answers removed."""
+    """Semantic answers."""
     def __init__(
         self,
         *,

@@ -83,7 +83,7 @@ class CacheServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PurgeAnswers(self, request, context):
-        """Forget answers of a tenant.
+        """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class CacheServiceStub:
     ReleaseLease: _grpc.UnaryUnaryMultiCallable[_cache_pb2.ReleaseLeaseRequest, _cache_pb2.ReleaseLeaseResponse]
     """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing."""
     PurgeAnswers: _grpc.UnaryUnaryMultiCallable[_cache_pb2.PurgeAnswersRequest, _cache_pb2.PurgeAnswersResponse]
-    """Forget answers of a tenant."""
+    """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error."""
 
 @_typing.type_check_only
 class CacheServiceAsyncStub(CacheServiceStub):
@@ -54,7 +54,7 @@ class CacheServiceAsyncStub(CacheServiceStub):
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_cache_pb2.ReleaseLeaseRequest, _cache_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
     """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing."""
     PurgeAnswers: _aio.UnaryUnaryMultiCallable[_cache_pb2.PurgeAnswersRequest, _cache_pb2.PurgeAnswersResponse]  # type: ignore[assignment]
-    """Forget answers of a tenant."""
+    """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error."""
 
 class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
     """Exact answers in Redis, answers to the same question in other words in Qdrant. The tenant is the caller's identity."""
@@ -89,6 +89,6 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cache_pb2.PurgeAnswersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cache_pb2.PurgeAnswersResponse, _abc.Awaitable[_cache_pb2.PurgeAnswersResponse]]:
-        """Forget answers of a tenant."""
+        """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error."""
 
 def add_CacheServiceServicer_to_server(servicer: CacheServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
