@@ -6,7 +6,8 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from llmmesh.cache.v1 import cache_pb2
@@ -14,7 +15,7 @@ from meshkit.log import get_logger
 from services.cache.admission import Limits, exact_refusal, lifetime_seconds, prompt_refusal, semantic_refusal
 from services.cache.codec import Codec, EntryUnusable
 from services.cache.dependency import Unavailable
-from services.cache.keys import Question, entry_id_of, exact_key, key_scope, question_of
+from services.cache.keys import entry_id_of, exact_key, key_scope, question_of
 from services.cache.metrics import STORES, UNUSABLE
 from services.cache.purging import QUESTION_CHARACTERS, ExactSelection, Forgotten, person_of, selection_of
 from services.cache.sealing import Seals
@@ -100,7 +101,7 @@ class AnswerCache:
             return AWAY
         if match is None:
             return MISS
-        place = Question(match.question, question.context).place
+        place = replace(question, text=match.question).place
         return self._found(request, match.answer, tenant_id, place, match.similarity)
 
     async def remember(self, tenant_id: str, request: cache_pb2.StoreAnswerRequest) -> list[Level]:
@@ -210,6 +211,19 @@ class AnswerCache:
             forgotten.away.append("semantic")
         return forgotten
 
+    async def entry_of(self, tenant_id: str, model: str, request_id: str) -> str:
+        """The entry that a request stored; empty when there is none. Reads all of the model's, so not for every day."""
+        found: list[str] = []
+
+        def note(key: str, entry: bytes) -> bool:
+            with suppress(EntryUnusable):
+                if self._codec.unpack(entry, tenant_id, key).answer.request_id == request_id:
+                    found.append(entry_id_of(tenant_id, key))
+            return False
+
+        await self._exact.forget(f"{key_scope(tenant_id, model)}*", note, dry_run=True)
+        return found[0] if found else ""
+
     async def _remember_exact(self, key: str, entry: bytes, ttl_seconds: float) -> bool:
         try:
             await self._exact.put(key, entry, ttl_seconds=ttl_seconds)
@@ -234,7 +248,6 @@ class AnswerCache:
         try:
             answer = Answer(
                 entry=self._codec.pack(stored, tenant_id, question.place),
-                model=request.prompt.model,
                 reference=stored.answer.entry_id,
                 subject=stored.subject,
                 saves=max(1.0, stored.answer.cost_micros),

@@ -60,6 +60,10 @@ class CacheConfig(ServiceSettings):
     """Most similar questions that are verified before a semantic lookup is a miss."""
     longest_question_characters: int = Field(default=1000, gt=0)
     """Longer questions are not looked up semantically: the embedding sees their beginning only."""
+    error_target: float = Field(default=0.01, gt=0, lt=1)
+    """Largest rate of wrong semantic hits."""
+    report_seconds: int = Field(default=3600, gt=0)
+    """How long after an answer from the cache it may be reported as right or wrong; about 200 bytes of Redis each."""
     sweep_seconds: float = Field(default=60, gt=0)
     """Time between two removals of expired semantic answers; Redis removes its own."""
 

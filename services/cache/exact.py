@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from meshkit.background import in_background
 from services.cache.coalescing import Coalescer
 from services.cache.dependency import Dependency, Unavailable
 from services.cache.lane import ReadLane
+from services.cache.redis_pool import redis_pool
 
 PURGE_SECONDS = 10.0
 """Longest that one step of a purge may take; a purge is not on the path of a chat."""
@@ -148,19 +147,7 @@ class ExactStore:
 @asynccontextmanager
 async def exact_store(url: str, *, pool_size: int, timeout_seconds: float) -> AsyncIterator[ExactStore]:
     """Open the store for the block; Redis need not be there yet."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=pool_size,
-        timeout=timeout_seconds,
-        socket_timeout=None,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        driver_info=None,
-        protocol=2,
-    )
-    try:
+    async with redis_pool(url, size=pool_size, timeout_seconds=timeout_seconds) as pool:
         store = ExactStore(pool, timeout_seconds=timeout_seconds)
         async with in_background(store.serve_lookups()):
             yield store
-    finally:
-        await pool.disconnect()

@@ -21,6 +21,7 @@ class Question:
     """What the user asks in the last turn."""
     context: str
     """Fingerprint of the model, the turns before, the options, the tools and the guard's policy version."""
+    model: str = ""
 
     @property
     def place(self) -> str:
@@ -57,7 +58,7 @@ def question_of(prompt: chat_pb2.ChatPrompt, guard_policy_version: str) -> Quest
     kept = [part for part in last.content if part.WhichOneof("part") != "text"]
     del context.messages[-1].content[:]
     context.messages[-1].content.extend(kept)
-    return Question(text, _fingerprint(context, guard_policy_version, b"context"))
+    return Question(text, _fingerprint(context, guard_policy_version, b"context"), prompt.model)
 
 
 def _canonical(prompt: chat_pb2.ChatPrompt) -> chat_pb2.ChatPrompt:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from services.cache.keys import Question
 from services.cache.metrics import VETOES
@@ -16,6 +16,9 @@ from services.cache.vectorstores.port import Entry, Match, Near, Selection, Vect
 if TYPE_CHECKING:
     from services.cache.embedding import Embedder
     from services.cache.verification.verifier import Verifier
+
+Vetoed: TypeAlias = Callable[[str, str, str], None]
+"""Is told the tenant, model and check of each refusal by the verifier."""
 
 MOST_SERVED = 10_000
 """Entries whose use is noted between two sweeps."""
@@ -37,7 +40,6 @@ class Answer:
     """An answer written down, and what is known of it."""
 
     entry: bytes
-    model: str
     reference: str
     """What it is called at both levels."""
     subject: str
@@ -55,12 +57,14 @@ class SemanticCache:
         verifier: Verifier,
         limits: SemanticLimits,
         clock: Callable[[], float],
+        vetoed: Vetoed,
     ) -> None:
         self._embedder = embedder
         self._store = store
         self._verifier = verifier
         self._limits = limits
         self._clock = clock
+        self._vetoed = vetoed
         self._worths: dict[str, float] = {}
 
     def takes(self, question: Question | None) -> bool:
@@ -87,6 +91,7 @@ class SemanticCache:
                 self._served(match)
                 return match
             VETOES.labels(veto).inc()
+            self._vetoed(tenant_id, question.model, veto)
         return None
 
     async def remember(self, tenant_id: str, question: Question, answer: Answer, *, ttl_seconds: float) -> None:
@@ -99,7 +104,7 @@ class SemanticCache:
             entry_id=_entry_id(tenant_id, question),
             vector=await self._embedder.vector(question.text),
             tenant_id=tenant_id,
-            model=answer.model,
+            model=question.model,
             context=question.context,
             question=question.text,
             answer=answer.entry,

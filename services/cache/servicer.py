@@ -14,11 +14,17 @@ from meshkit.errors import CredentialInvalid, DependencyUnavailable, FieldInvali
 from meshkit.identity import current_identity
 from meshkit.server import Context
 from services.cache.answers import AnswerCache, Found
+from services.cache.feedback import Feedback
 from services.cache.metrics import HITS, LOOKUP_SECONDS, LOOKUPS, SIMILARITY
 from services.cache.purging import QUESTION_CHARACTERS
+from services.cache.statistics import KEPT_DAYS, OUTCOMES
 
 LONGEST_LEASE_SECONDS = 600
 LONGEST_TTL_SECONDS = 30 * 24 * 3600
+MOST_USES = 1000
+LONGEST_REQUEST_ID = 200
+USUAL_DAYS = 7
+VERDICTS = ("right", "wrong")
 ADMIN = "admin"
 ENTRY_ID = re.compile(r"[A-Za-z0-9_.~%-]+:[0-9a-f]{48}")
 
@@ -26,7 +32,8 @@ ENTRY_ID = re.compile(r"[A-Za-z0-9_.~%-]+:[0-9a-f]{48}")
 class CacheServicer(cache_pb2_grpc.CacheServiceServicer):
     """The cache over the wire. The tenant is always the caller's own, save for an admin's purge."""
 
-    def __init__(self, answers: AnswerCache) -> None:
+    def __init__(self, answers: AnswerCache, feedback: Feedback) -> None:
+        self._feedback = feedback
         self._exact = _Lookup("exact", answers.find_exact)
         self._semantic = _Lookup("semantic", answers.find_semantic)
         self._answers = answers
@@ -70,7 +77,7 @@ class CacheServicer(cache_pb2_grpc.CacheServiceServicer):
     ) -> cache_pb2.PurgeAnswersResponse:
         """Forget a tenant's answers; fails when a level could not be reached, for an erasure must not look done."""
         _check_purge(request)
-        forgotten = await self._answers.purge(_tenant_to_purge(request.tenant_id), request)
+        forgotten = await self._answers.purge(_tenant_asked_for(request.tenant_id), request)
         if forgotten.away:
             raise DependencyUnavailable(
                 f"The {' and the '.join(forgotten.away)} level could not be purged: retry in a moment.",
@@ -80,6 +87,34 @@ class CacheServicer(cache_pb2_grpc.CacheServiceServicer):
         return cache_pb2.PurgeAnswersResponse(
             exact_count=forgotten.exact_count, semantic_count=forgotten.semantic_count
         )
+
+    async def RecordUses(self, request: cache_pb2.RecordUsesRequest, context: Context) -> cache_pb2.RecordUsesResponse:
+        """Count uses and note what answered which request."""
+        if len(request.uses) > MOST_USES:
+            raise FieldInvalid("uses", f"must hold at most {MOST_USES}")
+        for index, use in enumerate(request.uses):
+            if use.outcome not in OUTCOMES or not use.tenant_id:
+                raise FieldInvalid(f"uses[{index}]", f"must name a tenant and one of {', '.join(OUTCOMES)}")
+        await self._feedback.record(request.uses)
+        return cache_pb2.RecordUsesResponse()
+
+    async def ReportHit(self, request: cache_pb2.ReportHitRequest, context: Context) -> cache_pb2.ReportHitResponse:
+        """Remove a wrong answer and learn from the report."""
+        if not 0 < len(request.request_id) <= LONGEST_REQUEST_ID:
+            raise FieldInvalid("request_id", "must be the x-request-id of an answer from the cache")
+        if request.verdict not in VERDICTS:
+            raise FieldInvalid("verdict", f"must be {' or '.join(VERDICTS)}")
+        return await self._feedback.report(_tenant_id(), request.request_id, right=request.verdict == VERDICTS[0])
+
+    async def GetCacheStats(
+        self, request: cache_pb2.GetCacheStatsRequest, context: Context
+    ) -> cache_pb2.GetCacheStatsResponse:
+        """What the cache did for a tenant."""
+        if not 0 <= request.days <= KEPT_DAYS:
+            raise FieldInvalid("days", f"must be from 0 to {KEPT_DAYS}")
+        tenant_id = _tenant_asked_for(request.tenant_id)
+        models = await self._feedback.stats(tenant_id, request.model, request.days or USUAL_DAYS)
+        return cache_pb2.GetCacheStatsResponse(models=models)
 
     def _level(self, level: cache_pb2.CacheLevel.ValueType) -> _Lookup:
         if level == cache_pb2.CACHE_LEVEL_EXACT:
@@ -140,11 +175,9 @@ def _tenant_id() -> str:
     return tenant_id
 
 
-def _tenant_to_purge(asked_id: str) -> str:
+def _tenant_asked_for(asked_id: str) -> str:
     if not asked_id or asked_id == current_identity().tenant_id:
         return _tenant_id()
     if ADMIN not in current_identity().roles:
-        raise RoleMissing(
-            f"Forgetting the answers of tenant {asked_id!r} needs the role {ADMIN}.", tenant=asked_id, roles=ADMIN
-        )
+        raise RoleMissing(f"The answers of tenant {asked_id!r} need the role {ADMIN}.", tenant=asked_id, roles=ADMIN)
     return asked_id

@@ -12,6 +12,7 @@ from google.protobuf import timestamp_pb2
 
 from llmmesh.audit.v1 import audit_pb2
 from llmmesh.billing.v1 import billing_pb2
+from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from services.gateway.exchange import Exchange, cache_word
@@ -32,6 +33,14 @@ REFUSALS = frozenset(
     }
 )
 """Reasons that are the caller's to change."""
+ASKED = frozenset(
+    {
+        gateway_pb2.CACHE_STATUS_EXACT,
+        gateway_pb2.CACHE_STATUS_SEMANTIC,
+        gateway_pb2.CACHE_STATUS_MISS,
+        gateway_pb2.CACHE_STATUS_UNAVAILABLE,
+    }
+)
 CACHED = frozenset({gateway_pb2.CACHE_STATUS_EXACT, gateway_pb2.CACHE_STATUS_SEMANTIC})
 
 
@@ -39,10 +48,14 @@ class Accounts:
     """Takes every exchange at its end; nothing here waits."""
 
     def __init__(
-        self, events: Callable[[audit_pb2.Event], bool], records: Callable[[billing_pb2.UsageRecord], bool]
+        self,
+        events: Callable[[audit_pb2.Event], bool],
+        records: Callable[[billing_pb2.UsageRecord], bool],
+        uses: Callable[[cache_pb2.CacheUse], bool],
     ) -> None:
         self._put_event = events
         self._put_record = records
+        self._put_use = uses
 
     @contextmanager
     def recorded(self, exchange: Exchange) -> Iterator[None]:
@@ -69,6 +82,8 @@ class Accounts:
             self._put_event(_event(exchange, outcome, reason, now))
         if outcome in ("answered", "stopped") and exchange.cache_status in CACHED:
             self._put_record(_usage_record(exchange, now))
+        if exchange.cache_status in ASKED and exchange.caller.tenant_id:
+            self._put_use(_cache_use(exchange))
         _measure(exchange, outcome)
 
 
@@ -105,6 +120,23 @@ def _usage_record(exchange: Exchange, now: timestamp_pb2.Timestamp) -> billing_p
         finish_reason=exchange.finish_reason,
         create_time=now,
     )
+
+
+def _cache_use(exchange: Exchange) -> cache_pb2.CacheUse:
+    use = cache_pb2.CacheUse(
+        request_id=exchange.caller.request_id,
+        tenant_id=exchange.caller.tenant_id,
+        model=exchange.model,
+        outcome=cache_word(exchange.cache_status),
+        similarity=exchange.similarity,
+    )
+    cached = exchange.cached
+    if cached is not None:
+        use.entry_id, use.answered_request_id = cached.entry_id, cached.request_id
+        use.saved_micros, use.currency_code = cached.cost_micros, cached.currency_code
+        saved_ms = cached.provider_time.ToMilliseconds() - round(exchange.seconds() * 1000)
+        use.saved_time.FromMilliseconds(max(0, saved_ms))
+    return use
 
 
 def _measure(exchange: Exchange, outcome: str) -> None:

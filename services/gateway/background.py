@@ -10,6 +10,7 @@ from typing import Any
 
 from llmmesh.audit.v1 import audit_pb2
 from llmmesh.billing.v1 import billing_pb2
+from llmmesh.cache.v1 import cache_pb2
 from meshkit.log import get_logger
 from services.gateway.config import GatewayConfig
 from services.gateway.outbox import Outbox, OutboxLimits
@@ -34,6 +35,7 @@ class Outboxes:
     records: Outbox[billing_pb2.UsageRecord]
     events: Outbox[audit_pb2.Event]
     answers: Outbox[CacheOrder]
+    uses: Outbox[cache_pb2.CacheUse]
 
     @classmethod
     def to(cls, peers: Peers, config: GatewayConfig) -> Outboxes:
@@ -56,6 +58,7 @@ class Outboxes:
             ),
             records=Outbox("usage", peers.billing.record_usage, batched),
             events=Outbox("audit", peers.billing.record_events, batched),
+            uses=Outbox("cache_uses", peers.cache.record_uses, batched),
             answers=Outbox(
                 "answers", tell_cache, OutboxLimits(config.store_capacity, attempts=1, workers=STORE_WORKERS)
             ),
@@ -63,7 +66,7 @@ class Outboxes:
 
     def each(self) -> Sequence[Outbox[Any]]:
         """All of them, the most important first."""
-        return (self.settlements, self.records, self.events, self.answers)
+        return (self.settlements, self.records, self.events, self.answers, self.uses)
 
 
 @asynccontextmanager

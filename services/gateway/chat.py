@@ -114,7 +114,7 @@ class _Flow:
         self._remember(flight)
 
     def _replayed(self, hit: Hit) -> Iterator[Event]:
-        self._exchange.cache_status = hit.status
+        self._exchange.cache_status, self._exchange.similarity = hit.status, hit.similarity
         return replayed(self._exchange, hit.answer, self._config.currency_code)
 
     async def _exact_answer(self) -> Hit | None:
@@ -164,29 +164,27 @@ class _Flow:
             fail_open=self._policy.guard_fail_open,
         )
 
-    def _usable(self, answer: cache_pb2.CachedAnswer | None, version: str, flight: Flight) -> Hit | None:
+    def _usable(self, found: Found | None, version: str, flight: Flight) -> Hit | None:
         """The answer, if the verdict lets it be used; the cache may have been asked in vain."""
         if not self._exchange.cacheable:
             flight.land(None)
             self._exchange.cache_status = _barred(self._exchange.cache_status)
             return None
-        if answer is None or self._exchange.guard_policy_version != version:
+        if found is None or found.answer is None or self._exchange.guard_policy_version != version:
             return None
-        hit = Hit(answer, gateway_pb2.CACHE_STATUS_SEMANTIC)
+        hit = Hit(found.answer, gateway_pb2.CACHE_STATUS_SEMANTIC, found.similarity)
         flight.land(hit)
         return hit
 
-    async def _reserved_unless_found(
-        self, search: asyncio.Task[cache_pb2.CachedAnswer | None], plan: Plan
-    ) -> Spending | None:
+    async def _reserved_unless_found(self, search: asyncio.Task[Found | None], plan: Plan) -> Spending | None:
         return None if await search else await self._reserved(plan)
 
-    async def _semantic_answer(self, version: str) -> cache_pb2.CachedAnswer | None:
+    async def _semantic_answer(self, version: str) -> Found | None:
         allowed = self._policy.cache_semantic and self._question.cache.semantic
         if self._exchange.cache_status != MISS or not allowed:
             return None
         found = await self._peers.cache.look_up(lookup(self._question, self._policy, version, SEMANTIC))
-        return found.answer
+        return found if found.answer else None
 
     async def _reserved(self, plan: Plan) -> Spending:
         reservation = await self._peers.billing.reserve(plan.reservation(self._exchange.caller.request_id))

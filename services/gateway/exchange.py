@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.guard.v1 import guard_pb2
@@ -95,6 +96,10 @@ class Exchange:
     """True when prompt and answer were judged by different versions of the guard's policy."""
     unguarded: bool = False
     """True when the tenant's policy let something pass that the guard could not judge."""
+    cached: cache_pb2.CachedAnswer | None = None
+    """The answer as the cache gave it."""
+    similarity: float = 0.0
+    """Of the question to the one that was answered, of a semantic hit."""
     provider: str = ""
     deployment: str = ""
     finish_reason: FinishReason = chat_pb2.FINISH_REASON_UNSPECIFIED

@@ -19,6 +19,8 @@ class Found:
 
     answer: cache_pb2.CachedAnswer | None = None
     unavailable: bool = False
+    similarity: float = 0.0
+    """Of a semantic hit."""
     lease_id: str = ""
     """The sole right to answer, taken by this look-up."""
     leased_elsewhere: bool = False
@@ -36,6 +38,7 @@ class Hit:
 
     answer: cache_pb2.CachedAnswer
     status: CacheStatus
+    similarity: float = 0.0
 
 
 class Flight:

@@ -23,6 +23,7 @@ class WholeAnswer:
 def replayed(exchange: Exchange, hit: cache_pb2.CachedAnswer, currency_code: str) -> Iterator[Event]:
     """The events of a cached answer; it costs nothing and its usage is what the first asking used."""
     answer = hit.answer
+    exchange.cached = hit
     exchange.provider, exchange.deployment = hit.provider, hit.deployment
     exchange.usage, exchange.finish_reason = answer.usage, answer.finish_reason
     yield exchange.route(free_in=currency_code)

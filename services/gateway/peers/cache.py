@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
@@ -57,6 +58,13 @@ class CachePeer:
             except grpc.aio.AioRpcError as error:
                 log.warning("answer_not_stored", code=error.code().name, details=error.details())
 
+    async def record_uses(self, uses: Sequence[cache_pb2.CacheUse]) -> None:
+        """Tell what became of requests; a cache that is away does not learn it."""
+        try:
+            await self._stub.RecordUses(cache_pb2.RecordUsesRequest(uses=uses), timeout=self._semantic_seconds * 2)
+        except grpc.aio.AioRpcError as error:
+            log.warning("uses_not_recorded", code=error.code().name, details=error.details())
+
     async def _look_up(self, request: cache_pb2.LookupAnswerRequest, wait_seconds: float = 0.0) -> Found:
         exact = request.level == cache_pb2.CACHE_LEVEL_EXACT
         seconds = self._exact_seconds if exact else self._semantic_seconds
@@ -66,4 +74,4 @@ class CachePeer:
             log.warning("cache_unavailable", code=error.code().name, details=error.details())
             return Found(unavailable=True)
         answer = response.answer if response.HasField("answer") else None
-        return Found(answer, response.unavailable, response.lease_id, response.leased_elsewhere)
+        return Found(answer, response.unavailable, response.similarity, response.lease_id, response.leased_elsewhere)

@@ -48,6 +48,382 @@ CACHE_LEVEL_SEMANTIC: CacheLevel.ValueType  # 2
 Global___CacheLevel: _TypeAlias = CacheLevel  # noqa: Y015
 
 @_typing.final
+class RecordUsesRequest(_message.Message):
+    """What became of requests that the gateway asked the cache about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___CacheUse]:
+        """At most 1000."""
+
+    def __init__(
+        self,
+        *,
+        uses: _abc.Iterable[Global___CacheUse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordUsesRequest: _TypeAlias = RecordUsesRequest  # noqa: Y015
+
+@_typing.final
+class RecordUsesResponse(_message.Message):
+    """They are counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordUsesResponse: _TypeAlias = RecordUsesResponse  # noqa: Y015
+
+@_typing.final
+class CacheUse(_message.Message):
+    """One request and what the cache did for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    SAVED_MICROS_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    SAVED_TIME_FIELD_NUMBER: _builtins.int
+    ANSWERED_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The request."""
+    tenant_id: _builtins.str
+    """Whose it was."""
+    model: _builtins.str
+    """Public name of the model asked for."""
+    outcome: _builtins.str
+    """exact, semantic, miss or unavailable."""
+    entry_id: _builtins.str
+    """Of a hit: the entry that answered."""
+    similarity: _builtins.float
+    """Of a semantic hit: cosine similarity of the two questions."""
+    saved_micros: _builtins.int
+    """Of a hit: what asking the model would have cost, in micro-units."""
+    currency_code: _builtins.str
+    """ISO 4217; empty when that is not known."""
+    answered_request_id: _builtins.str
+    """Of a hit: the request whose answer it was."""
+    @_builtins.property
+    def saved_time(self) -> _duration_pb2.Duration:
+        """Of a hit: how long the provider took the first time, less what the hit took."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        entry_id: _builtins.str = ...,
+        similarity: _builtins.float = ...,
+        saved_micros: _builtins.int = ...,
+        currency_code: _builtins.str = ...,
+        saved_time: _duration_pb2.Duration | None = ...,
+        answered_request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["saved_time", b"saved_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_request_id", b"answered_request_id", "currency_code", b"currency_code", "entry_id", b"entry_id", "model", b"model", "outcome", b"outcome", "request_id", b"request_id", "saved_micros", b"saved_micros", "saved_time", b"saved_time", "similarity", b"similarity", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheUse: _TypeAlias = CacheUse  # noqa: Y015
+
+@_typing.final
+class ReportHitRequest(_message.Message):
+    """A verdict on an answer that came from the cache."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The request that got the answer: its `x-request-id`."""
+    verdict: _builtins.str
+    """right or wrong."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        verdict: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportHitRequest: _TypeAlias = ReportHitRequest  # noqa: Y015
+
+@_typing.final
+class ReportHitResponse(_message.Message):
+    """It is taken into account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXACT_COUNT_FIELD_NUMBER: _builtins.int
+    SEMANTIC_COUNT_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
+    exact_count: _builtins.int
+    """Exact answers removed: those of a wrong hit."""
+    semantic_count: _builtins.int
+    """Semantic answers removed."""
+    repeated: _builtins.bool
+    """True when the same request was reported before: then nothing is counted twice."""
+    def __init__(
+        self,
+        *,
+        exact_count: _builtins.int = ...,
+        semantic_count: _builtins.int = ...,
+        repeated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact_count", b"exact_count", "repeated", b"repeated", "semantic_count", b"semantic_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportHitResponse: _TypeAlias = ReportHitResponse  # noqa: Y015
+
+@_typing.final
+class GetCacheStatsRequest(_message.Message):
+    """Whose statistics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant; empty means the caller's own. Another's needs the admin role."""
+    model: _builtins.str
+    """Only this model; empty means all."""
+    days: _builtins.int
+    """The last so many days, today included, in UTC; 0 means 7, at most 30."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "model", b"model", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCacheStatsRequest: _TypeAlias = GetCacheStatsRequest  # noqa: Y015
+
+@_typing.final
+class GetCacheStatsResponse(_message.Message):
+    """Statistics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___CacheStats]:
+        """One for each model, by name."""
+
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___CacheStats] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCacheStatsResponse: _TypeAlias = GetCacheStatsResponse  # noqa: Y015
+
+@_typing.final
+class CacheStats(_message.Message):
+    """What the cache did for one model of one tenant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VetoesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    EXACT_HITS_FIELD_NUMBER: _builtins.int
+    SEMANTIC_HITS_FIELD_NUMBER: _builtins.int
+    MISSES_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    HIT_RATE_FIELD_NUMBER: _builtins.int
+    SIMILARITIES_FIELD_NUMBER: _builtins.int
+    VETOES_FIELD_NUMBER: _builtins.int
+    REPORTED_RIGHT_FIELD_NUMBER: _builtins.int
+    REPORTED_WRONG_FIELD_NUMBER: _builtins.int
+    FALSE_HIT_RATE_FIELD_NUMBER: _builtins.int
+    FALSE_HIT_RATE_AT_MOST_FIELD_NUMBER: _builtins.int
+    SAVED_FIELD_NUMBER: _builtins.int
+    SAVED_TIME_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Public name."""
+    requests: _builtins.int
+    """Requests that asked the cache."""
+    exact_hits: _builtins.int
+    """Answered by the very same question."""
+    semantic_hits: _builtins.int
+    """Answered by the same question in other words."""
+    misses: _builtins.int
+    """Not answered."""
+    unavailable: _builtins.int
+    """Not asked, because the cache was away."""
+    hit_rate: _builtins.float
+    """Hits of all requests, 0 to 1."""
+    reported_right: _builtins.int
+    """Semantic hits reported as right."""
+    reported_wrong: _builtins.int
+    """Semantic hits reported as wrong."""
+    false_hit_rate: _builtins.float
+    """Wrong among the semantic hits that were reported; absent when none was."""
+    false_hit_rate_at_most: _builtins.float
+    """With 95 % confidence the true rate is no higher, if hits are reported without regard to their being right."""
+    @_builtins.property
+    def similarities(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimilarityCount]:
+        """Semantic hits by similarity."""
+
+    @_builtins.property
+    def vetoes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Similar questions that verification refused, by check."""
+
+    @_builtins.property
+    def saved(self) -> _containers.RepeatedCompositeFieldContainer[Global___SavedMoney]:
+        """What model calls would have cost, by currency."""
+
+    @_builtins.property
+    def saved_time(self) -> _duration_pb2.Duration:
+        """What callers did not wait."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        exact_hits: _builtins.int = ...,
+        semantic_hits: _builtins.int = ...,
+        misses: _builtins.int = ...,
+        unavailable: _builtins.int = ...,
+        hit_rate: _builtins.float = ...,
+        similarities: _abc.Iterable[Global___SimilarityCount] | None = ...,
+        vetoes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        reported_right: _builtins.int = ...,
+        reported_wrong: _builtins.int = ...,
+        false_hit_rate: _builtins.float | None = ...,
+        false_hit_rate_at_most: _builtins.float | None = ...,
+        saved: _abc.Iterable[Global___SavedMoney] | None = ...,
+        saved_time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_hit_rate", b"_false_hit_rate", "_false_hit_rate_at_most", b"_false_hit_rate_at_most", "false_hit_rate", b"false_hit_rate", "false_hit_rate_at_most", b"false_hit_rate_at_most", "saved_time", b"saved_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_hit_rate", b"_false_hit_rate", "_false_hit_rate_at_most", b"_false_hit_rate_at_most", "exact_hits", b"exact_hits", "false_hit_rate", b"false_hit_rate", "false_hit_rate_at_most", b"false_hit_rate_at_most", "hit_rate", b"hit_rate", "misses", b"misses", "model", b"model", "reported_right", b"reported_right", "reported_wrong", b"reported_wrong", "requests", b"requests", "saved", b"saved", "saved_time", b"saved_time", "semantic_hits", b"semantic_hits", "similarities", b"similarities", "unavailable", b"unavailable", "vetoes", b"vetoes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__false_hit_rate: _TypeAlias = _typing.Literal["false_hit_rate"]  # noqa: Y015
+    _WhichOneofArgType__false_hit_rate: _TypeAlias = _typing.Literal["_false_hit_rate", b"_false_hit_rate"]  # noqa: Y015
+    _WhichOneofReturnType__false_hit_rate_at_most: _TypeAlias = _typing.Literal["false_hit_rate_at_most"]  # noqa: Y015
+    _WhichOneofArgType__false_hit_rate_at_most: _TypeAlias = _typing.Literal["_false_hit_rate_at_most", b"_false_hit_rate_at_most"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_hit_rate) -> _WhichOneofReturnType__false_hit_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_hit_rate_at_most) -> _WhichOneofReturnType__false_hit_rate_at_most | None: ...
+
+Global___CacheStats: _TypeAlias = CacheStats  # noqa: Y015
+
+@_typing.final
+class SimilarityCount(_message.Message):
+    """Semantic hits of one band of similarity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_LEAST_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    at_least: _builtins.float
+    """The band begins here."""
+    count: _builtins.int
+    """Hits in it."""
+    def __init__(
+        self,
+        *,
+        at_least: _builtins.float = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimilarityCount: _TypeAlias = SimilarityCount  # noqa: Y015
+
+@_typing.final
+class SavedMoney(_message.Message):
+    """Money of one currency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    MICROS_FIELD_NUMBER: _builtins.int
+    currency_code: _builtins.str
+    """ISO 4217."""
+    micros: _builtins.int
+    """Micro-units."""
+    def __init__(
+        self,
+        *,
+        currency_code: _builtins.str = ...,
+        micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "micros", b"micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SavedMoney: _TypeAlias = SavedMoney  # noqa: Y015
+
+@_typing.final
 class LookupAnswerRequest(_message.Message):
     """A question, and where to look."""
 

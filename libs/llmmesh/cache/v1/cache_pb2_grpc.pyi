@@ -39,6 +39,12 @@ class CacheServiceStub:
     """Remember an answer that passed the guard. Answers to confidential or sensitive prompts are refused."""
     ReleaseLease: _grpc.UnaryUnaryMultiCallable[_cache_pb2.ReleaseLeaseRequest, _cache_pb2.ReleaseLeaseResponse]
     """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing."""
+    RecordUses: _grpc.UnaryUnaryMultiCallable[_cache_pb2.RecordUsesRequest, _cache_pb2.RecordUsesResponse]
+    """Count what the cache did for requests, and remember which entry answered which, for reports."""
+    ReportHit: _grpc.UnaryUnaryMultiCallable[_cache_pb2.ReportHitRequest, _cache_pb2.ReportHitResponse]
+    """Say that an answer from the cache was right or wrong: a wrong one is removed at both levels."""
+    GetCacheStats: _grpc.UnaryUnaryMultiCallable[_cache_pb2.GetCacheStatsRequest, _cache_pb2.GetCacheStatsResponse]
+    """What the cache did for a tenant, by model."""
     PurgeAnswers: _grpc.UnaryUnaryMultiCallable[_cache_pb2.PurgeAnswersRequest, _cache_pb2.PurgeAnswersResponse]
     """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error."""
 
@@ -53,6 +59,12 @@ class CacheServiceAsyncStub(CacheServiceStub):
     """Remember an answer that passed the guard. Answers to confidential or sensitive prompts are refused."""
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_cache_pb2.ReleaseLeaseRequest, _cache_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
     """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing."""
+    RecordUses: _aio.UnaryUnaryMultiCallable[_cache_pb2.RecordUsesRequest, _cache_pb2.RecordUsesResponse]  # type: ignore[assignment]
+    """Count what the cache did for requests, and remember which entry answered which, for reports."""
+    ReportHit: _aio.UnaryUnaryMultiCallable[_cache_pb2.ReportHitRequest, _cache_pb2.ReportHitResponse]  # type: ignore[assignment]
+    """Say that an answer from the cache was right or wrong: a wrong one is removed at both levels."""
+    GetCacheStats: _aio.UnaryUnaryMultiCallable[_cache_pb2.GetCacheStatsRequest, _cache_pb2.GetCacheStatsResponse]  # type: ignore[assignment]
+    """What the cache did for a tenant, by model."""
     PurgeAnswers: _aio.UnaryUnaryMultiCallable[_cache_pb2.PurgeAnswersRequest, _cache_pb2.PurgeAnswersResponse]  # type: ignore[assignment]
     """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error."""
 
@@ -82,6 +94,30 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cache_pb2.ReleaseLeaseResponse, _abc.Awaitable[_cache_pb2.ReleaseLeaseResponse]]:
         """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing."""
+
+    @_abc_1.abstractmethod
+    def RecordUses(
+        self,
+        request: _cache_pb2.RecordUsesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.RecordUsesResponse, _abc.Awaitable[_cache_pb2.RecordUsesResponse]]:
+        """Count what the cache did for requests, and remember which entry answered which, for reports."""
+
+    @_abc_1.abstractmethod
+    def ReportHit(
+        self,
+        request: _cache_pb2.ReportHitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.ReportHitResponse, _abc.Awaitable[_cache_pb2.ReportHitResponse]]:
+        """Say that an answer from the cache was right or wrong: a wrong one is removed at both levels."""
+
+    @_abc_1.abstractmethod
+    def GetCacheStats(
+        self,
+        request: _cache_pb2.GetCacheStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.GetCacheStatsResponse, _abc.Awaitable[_cache_pb2.GetCacheStatsResponse]]:
+        """What the cache did for a tenant, by model."""
 
     @_abc_1.abstractmethod
     def PurgeAnswers(
