@@ -127,3 +127,36 @@ async def test_what_was_stored_for_a_person_is_counted_and_erased(tenant: Tenant
 async def test_a_developer_may_not_purge(tenant: Tenant) -> None:
     answer = await tenant.mesh.http.post("/v1/cache:purge", headers=tenant.headers, json={"subject": "ann"})
     assert answer.status_code == 403
+
+
+async def test_a_wrong_answer_is_reported_and_never_given_again(tenant: Tenant, first: ScriptedProvider) -> None:
+    text = "What colour is a fox?"
+    hit = await from_cache(tenant, text)
+    first.set(reply="Foxes are red.")
+    body = {"request_id": hit.headers["x-request-id"], "verdict": "wrong"}
+
+    async def removed() -> bool:
+        answer = await tenant.mesh.http.post("/v1/cache:reportHit", headers=tenant.headers, json=body)
+        return answer.status_code == 200 and answer.json()["exact_count"] == 1
+
+    await eventually(removed)
+    again = await tenant.mesh.http.post("/v1/cache:reportHit", headers=tenant.headers, json=body)
+    assert again.json()["repeated"] is True
+    answer = await tenant.chat(text)
+    assert answer.json()["choices"][0]["message"]["content"] == "Foxes are red."
+
+
+async def test_a_tenant_sees_what_the_cache_saved(tenant: Tenant) -> None:
+    await from_cache(tenant, "What does the cache save?")
+
+    async def counted() -> Any:
+        answer = await tenant.mesh.http.get("/v1/cache/stats", headers=tenant.headers)
+        models = answer.raise_for_status().json().get("models", [])
+        return models[0] if models and models[0]["exact_hits"] else None
+
+    stats = await eventually(counted)
+    assert stats["model"] == "scripted"
+    assert stats["misses"] >= 1
+    assert 0 < stats["hit_rate"] < 1
+    assert int(stats["saved"][0]["micros"]) > 0
+    assert stats["saved"][0]["currency_code"] == "RUB"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.guard.v1 import guard_pb2
@@ -81,7 +82,8 @@ class Books:
     def __init__(self) -> None:
         self.events: list[Any] = []
         self.records: list[Any] = []
-        self.accounts = Accounts(self._event, self._record)
+        self.uses: list[Any] = []
+        self.accounts = Accounts(self._event, self._record, self._use)
 
     def _event(self, event: Any) -> bool:
         self.events.append(event)
@@ -89,6 +91,10 @@ class Books:
 
     def _record(self, record: Any) -> bool:
         self.records.append(record)
+        return True
+
+    def _use(self, use: Any) -> bool:
+        self.uses.append(use)
         return True
 
     def after(self, error: BaseException | None = None, **known: Any) -> Any:
@@ -144,6 +150,20 @@ def test_only_cached_answers_are_put_into_the_ledger_here() -> None:
     books.after(cache_status=gateway_pb2.CACHE_STATUS_EXACT, usage=chat_pb2.TokenUsage(output_tokens=3))
     (record,) = books.records
     assert (record.cache_status, record.usage.output_tokens, record.cost_micros) == ("exact", 3, 0)
+
+
+def test_the_cache_learns_what_it_did_for_a_request_that_asked_it() -> None:
+    books = Books()
+    books.after(cache_status=gateway_pb2.CACHE_STATUS_BYPASS)
+    books.after(cache_status=gateway_pb2.CACHE_STATUS_MISS)
+    first = cache_pb2.CachedAnswer(entry_id="m:1", request_id="r0", cost_micros=5, currency_code="RUB")
+    first.provider_time.FromSeconds(60)
+    books.after(cache_status=gateway_pb2.CACHE_STATUS_SEMANTIC, cached=first, similarity=0.5)
+    miss, hit = books.uses
+    assert (miss.outcome, miss.answered_request_id) == ("miss", "")
+    assert (hit.outcome, hit.entry_id, hit.answered_request_id, hit.similarity) == ("semantic", "m:1", "r0", 0.5)
+    assert (hit.saved_micros, hit.currency_code) == (5, "RUB")
+    assert 59 <= hit.saved_time.ToMilliseconds() / 1000 <= 60
 
 
 def typed(**change: Any) -> chat_pb2.ChatPrompt:
