@@ -88,8 +88,9 @@ class _Flow:
                         async for event in events:
                             yield event
                     return
-        for event in self._replayed(hit):
-            yield event
+        async with aclosing(self._replayed(hit)) as events:
+            async for event in events:
+                yield event
 
     async def _found_or_bought_answer(self, plan: Plan, flight: Flight) -> AsyncGenerator[Event, None]:
         """While the guard judges the prompt, look for the same question in other words, and else hold the money.
@@ -104,8 +105,9 @@ class _Flow:
                 spending = None if hit else await advance.spending() or await self._reserved(plan)
         if spending is None:
             assert hit is not None
-            for event in self._replayed(hit):
-                yield event
+            async with aclosing(self._replayed(hit)) as events:
+                async for event in events:
+                    yield event
             return
         with spending:
             async with aclosing(self._generated(plan, spending)) as events:
@@ -113,9 +115,10 @@ class _Flow:
                     yield event
         self._remember(flight)
 
-    def _replayed(self, hit: Hit) -> Iterator[Event]:
+    def _replayed(self, hit: Hit) -> AsyncGenerator[Event, None]:
         self._exchange.cache_status, self._exchange.similarity = hit.status, hit.similarity
-        return replayed(self._exchange, hit.answer, self._config.currency_code)
+        pace = self._question.cache.pieces_per_second
+        return replayed(self._exchange, hit.answer, self._config.currency_code, pace)
 
     async def _exact_answer(self) -> Hit | None:
         """An answer to these very bytes; it is bound to the guard's policy, so it has passed this very guard."""

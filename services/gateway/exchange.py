@@ -52,6 +52,8 @@ class Route:
     """Time spent by the mesh until now; the router's own part counts as the provider's."""
     free_in: str = ""
     """Currency in which the answer costs nothing; empty when its cost is not known yet."""
+    whole: bool = False
+    """Whether the answer comes in one piece, with its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +149,8 @@ class Exchange:
         judged = not self.unguarded and not self.mixed_guard_policies
         return judged and self.data_class <= LAST_CACHED_CLASS
 
-    def route(self, free_in: str = "") -> Route:
-        """Say who answers, and in which currency it costs nothing."""
+    def route(self, free_in: str = "", *, whole: bool = False) -> Route:
+        """Say who answers, in which currency it costs nothing, and whether it comes in one piece."""
         return Route(
             request_id=self.caller.request_id,
             provider=self.provider,
@@ -156,6 +158,7 @@ class Exchange:
             cache_status=self.cache_status,
             overhead_seconds=self.overhead_seconds(),
             free_in=free_in,
+            whole=whole,
         )
 
     def report(self, cost_micros: int | None, currency_code: str) -> Report:

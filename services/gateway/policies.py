@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
@@ -39,8 +39,8 @@ class TenantPolicy:
     tier: chat_pb2.Tier.ValueType = chat_pb2.TIER_UNSPECIFIED
     routing_strategy: chat_pb2.RoutingStrategy.ValueType = chat_pb2.ROUTING_STRATEGY_UNSPECIFIED
     tags: tuple[str, ...] = ()
-    cache_limits: tenant_pb2.CacheLimits | None = None
-    """None means the cache's own."""
+    cache_limits: tenant_pb2.CacheLimits | None = field(default=None, compare=False)
+    """None means the cache's own. A message cannot be hashed, and no offer depends on it."""
 
     @classmethod
     def from_message(cls, policy: tenant_pb2.Policy) -> TenantPolicy:

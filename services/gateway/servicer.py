@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from google.protobuf import duration_pb2
 
@@ -81,6 +82,8 @@ def _question(
     check_json(request.prompt, _named)
     asked = control_in_message(request.cache_mode, request.cache_control)
     cache = asked.within(control_in_headers(context.invocation_metadata()))
+    if isinstance(request, gateway_pb2.GenerateChatRequest):
+        cache = replace(cache, pieces_per_second=None)
     return Question(request.prompt, cache, _named("max_output_tokens"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import msgspec
@@ -84,6 +84,8 @@ def decode_chat_request(body: bytes, *, default_model: str, cache: CacheControl)
     stream, include_usage = _streaming(members)
     _refuse(members)
     cache = _cache_control(members, cache)
+    if not stream:
+        cache = replace(cache, pieces_per_second=None)
     options, limit_field = _options(members)
     prompt = chat_pb2.ChatPrompt(model=model, messages=messages, options=options)
 

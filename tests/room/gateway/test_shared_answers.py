@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import grpc
@@ -147,3 +148,32 @@ def said(reply: Reply) -> str:
         return reply.text
     text: str = reply.json["choices"][0]["message"]["content"]
     return text
+
+
+async def test_a_hit_is_streamed_in_its_first_pieces_at_the_pace_asked_for(tenant: Tenant, front: Front) -> None:
+    front.first.set(tokens_per_second=40)
+    first = await tenant.chat("Piece by piece?", stream=True)
+    in_one = await hit(tenant, "Piece by piece?")
+    at_once = await tenant.chat("Piece by piece?", {"x-llmmesh-cache-pace": "0"}, stream=True)
+    started = time.perf_counter()
+    paced = await tenant.chat("Piece by piece?", stream=True, llmmesh={"cache": {"pieces_per_second": 50}})
+    spent = time.perf_counter() - started
+    assert pieces(first) == pieces(at_once) == pieces(paced)
+    assert len(pieces(first)) > 1
+    assert spent >= (len(pieces(first)) - 1) / 50
+    assert said(first) == said(at_once) == said(paced) == said(in_one) == FOX
+    assert len((await tenant.chat("Piece by piece?", stream=True)).bodies) == 1
+
+
+async def test_a_hit_reports_the_first_usage_with_its_prompt_as_cached(tenant: Tenant, front: Front) -> None:
+    asked = (await tenant.chat("What was used?")).json["usage"]
+    again = (await hit(tenant, "What was used?")).json["usage"]
+    assert again["prompt_tokens_details"]["cached_tokens"] == again["prompt_tokens"] == asked["prompt_tokens"]
+    assert asked["prompt_tokens_details"]["cached_tokens"] == 0
+    assert again["total_tokens"] == asked["total_tokens"]
+
+
+def pieces(reply: Reply) -> list[str]:
+    """The pieces of text of a stream."""
+    choices = [event["choices"] for event in reply.events if event != "[DONE]" and event.get("choices")]
+    return [text for choice in choices if (text := choice[0]["delta"].get("content"))]

@@ -237,10 +237,11 @@ def test_a_short_form_without_one_clear_text_is_refused(body: bytes) -> None:
 
 def test_the_body_says_how_the_cache_may_be_used() -> None:
     wishes = {"no_cache": True, "ttl_seconds": 60, "max_age_seconds": 5, "semantic": False, "pieces_per_second": 0}
-    asked = decode(llmmesh={"cache": wishes})
+    asked = decode(llmmesh={"cache": wishes}, stream=True)
     meant = CacheControl(reads=False, ttl_seconds=60, max_age_seconds=5, semantic=False, pieces_per_second=0)
     assert asked.question.cache == meant
     assert not asked.question.prompt.options.extra_json
+    assert decode(llmmesh={"cache": wishes}).question.cache.pieces_per_second is None
 
 
 @pytest.mark.parametrize(
