@@ -84,11 +84,11 @@ class AnswerCache:
         key = exact_key(tenant_id, request.prompt, request.guard_policy_version)
         try:
             entry = await self._exact.get(key)
-            if entry is None and self._may_be_leased(request):
-                return await self._leased(tenant_id, key, request)
         except Unavailable:
             return AWAY
-        return MISS if entry is None else self._found(request, entry, tenant_id, key)
+        if entry is not None:
+            return self._found(request, entry, tenant_id, key)
+        return await self._leased(tenant_id, key, request) if self._may_be_leased(request) else MISS
 
     async def find_semantic(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
         """The verified answer to the same question in other words."""
@@ -158,7 +158,10 @@ class AnswerCache:
         token, seconds = secrets.token_hex(8), request.lease.ToNanoseconds() / 1e9
         until = time.monotonic() + request.wait.ToNanoseconds() / 1e9
         while True:
-            lease = await self._exact.take_lease(key, token, seconds=seconds)
+            try:
+                lease = await self._exact.take_lease(key, token, seconds=seconds)
+            except Unavailable:  # a full Redis takes no lease: everybody answers on his own
+                return MISS
             if lease.entry is not None:
                 return self._found(request, lease.entry, tenant_id, key)
             if lease.taken:

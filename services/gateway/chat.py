@@ -19,7 +19,7 @@ from services.gateway.exchange import CacheStatus, Event, Exchange, Finished, Qu
 from services.gateway.flights import Flight, Found, Hit
 from services.gateway.planning import Plan, planned
 from services.gateway.policies import TenantPolicy
-from services.gateway.remembering import answer_to_store, lookup, store_request
+from services.gateway.remembering import answer_to_store, lookup, may_be_shared, store_request
 from services.gateway.replay import replayed
 from services.gateway.resources import CacheOrder, Resources
 from services.gateway.screening import routed_class, screen, shown_messages
@@ -139,7 +139,10 @@ class _Flow:
 
     async def _flight(self) -> Flight:
         """The answer of somebody who asks the same right now, or the right to ask a model."""
-        key = (self._exchange.caller.tenant_id, self._question.cache.semantic, self._lookup.SerializeToString())
+        if not self._config.flight_seconds or not may_be_shared(self._question, self._policy, self._found):
+            return Flight()
+        question = self._lookup.SerializeToString(deterministic=True)
+        key = (self._exchange.caller.tenant_id, self._question.cache.semantic, question)
         flight = await self._resources.flights.board(key, self._found, self._await_answer)
         if flight.hit is not None:
             self._exchange.guard_policy_version = self._lookup.guard_policy_version

@@ -26,11 +26,6 @@ class Found:
     leased_elsewhere: bool = False
     """Whether another has that right."""
 
-    @property
-    def may_be_shared(self) -> bool:
-        """Whether the answer to come is one that others may have."""
-        return bool(self.lease_id) or self.leased_elsewhere
-
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -90,13 +85,11 @@ class Flights:
         self._under_way: dict[Hashable, Flight] = {}
 
     async def board(self, key: Hashable, found: Found, await_answer: Callable[[float], Awaitable[Found]]) -> Flight:
-        """Join or lead the asking of a question that was not in the cache.
+        """Join or lead the asking of a question that was not in the cache, and whose answer others may have.
 
         What comes back has a `hit`, or its holder asks the model: as the only one, unless it has waited too long or
         was told that the answer is not for sharing. `await_answer` waits so many seconds for another process.
         """
-        if not found.may_be_shared:
-            return Flight()
         until = asyncio.get_running_loop().time() + self._longest_seconds
         while (leader := self._under_way.get(key)) is not None:
             if not await leader.landed(until):

@@ -8,7 +8,11 @@ from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from services.gateway.cache_control import duration
 from services.gateway.exchange import Exchange, Question
+from services.gateway.flights import Found
 from services.gateway.policies import TenantPolicy
+
+HIGHEST_SHARED_TEMPERATURE = 1.0
+"""Hotter samples are each caller's own; the cache's usual limit."""
 
 
 def lookup(
@@ -28,6 +32,23 @@ def lookup(
         lease=lease,
         limits=policy.cache_limits if lease else None,
     )
+
+
+def may_be_shared(question: Question, policy: TenantPolicy, found: Found) -> bool:
+    """Whether the answer to come is one that others may have: the cache says so by a lease.
+
+    While it is away we judge alone, so that even then a crowd is one model call in each gateway.
+    """
+    if found.lease_id or found.leased_elsewhere:
+        return True
+    if not found.unavailable or not question.cache.writes:
+        return False
+    prompt, limits = question.prompt, policy.cache_limits
+    highest = HIGHEST_SHARED_TEMPERATURE
+    if limits is not None and limits.HasField("highest_temperature"):
+        highest = min(highest, limits.highest_temperature)
+    has_tool_results = any(message.role == chat_pb2.ROLE_TOOL for message in prompt.messages)
+    return not has_tool_results and prompt.options.temperature <= highest
 
 
 def answer_to_store(exchange: Exchange) -> cache_pb2.CachedAnswer | None:

@@ -19,6 +19,7 @@ from tests.support.waiting import until
 
 ASKED = "How do I reset my password?"
 REWORDED = "How can I reset my password?"
+RIVAL = Identity(tenant_id="rival", key_id="k2", roles=frozenset({"developer"}))
 
 
 @pytest.fixture
@@ -102,7 +103,10 @@ async def test_an_answer_given_before_it_was_stored_is_found_by_the_request_that
 async def test_a_hit_of_another_tenant_cannot_be_reported(stub: Any, tenant: Identity) -> None:
     with acting_as(tenant):
         request_id = await hit(stub, tenant)
-    with acting_as(Identity(tenant_id="rival", key_id="k2")), pytest.raises(grpc.aio.AioRpcError) as caught:
+    with (
+        acting_as(RIVAL),
+        pytest.raises(grpc.aio.AioRpcError) as caught,
+    ):
         await report(stub, request_id)
     assert error_reason(caught.value) == "RESOURCE_NOT_FOUND"
     with acting_as(tenant):

@@ -177,3 +177,13 @@ def pieces(reply: Reply) -> list[str]:
     """The pieces of text of a stream."""
     choices = [event["choices"] for event in reply.events if event != "[DONE]" and event.get("choices")]
     return [text for choice in choices if (text := choice[0]["delta"].get("content"))]
+
+
+async def test_while_the_cache_is_away_a_crowd_is_still_one_model_call(tenant: Tenant, front: Front) -> None:
+    front.first.set(ttft_ms=300)
+    async with second_gateway(front, cache_target="127.0.0.1:1") as alone:
+        lonely = Tenant(alone, tenant.identity)
+        replies = await asyncio.gather(*(lonely.chat("Who needs a cache?") for _ in range(20)))
+        hot = await asyncio.gather(*(lonely.chat("Surprise me!", temperature=1.5) for _ in range(3)))
+    assert {said(reply) for reply in [*replies, *hot]} == {FOX}
+    assert front.first.counters.requests == 1 + len(hot)
