@@ -52,7 +52,7 @@ async def test_streams_share_one_model_call_with_each_other_and_with_whole_answe
 
 async def test_gateways_share_one_model_call(tenant: Tenant, front: Front) -> None:
     front.first.set(ttft_ms=400)
-    async with second_gateway(front) as second:
+    async with second_gateway(front, cache_timeout_seconds=5) as second:
         neighbour = Tenant(second, tenant.identity)
         asked = [(tenant if number % 2 else neighbour).chat("Two doors, one fox?") for number in range(20)]
         replies = await asyncio.gather(*asked)
