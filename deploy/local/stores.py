@@ -22,8 +22,8 @@ def redis_command(settings: LocalSettings) -> list[str]:
         str(_redis_binary()),
         *("--port", "0", "--unixsocket", str(settings.redis_socket), "--unixsocketperm", "700"),
         *("--dir", str(_redis_data(settings)), "--appendonly", "yes", "--save", ""),
-        # Only what may lapse is evicted: counters and streams stay.
-        *("--maxmemory", "256mb", "--maxmemory-policy", "volatile-lru"),
+        # Only what may lapse is evicted, what is asked for least first: counters and streams stay.
+        *("--maxmemory", "256mb", "--maxmemory-policy", "volatile-lfu"),
     ]
 
 

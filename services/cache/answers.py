@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from llmmesh.cache.v1 import cache_pb2
-from llmmesh.chat.v1 import chat_pb2
 from meshkit.log import get_logger
-from services.cache.admission import exact_refusal, semantic_refusal
-from services.cache.codec import EntryCorrupt, pack, unpack
+from services.cache.admission import Limits, exact_refusal, lifetime_seconds, prompt_refusal, semantic_refusal
+from services.cache.codec import Codec, EntryUnusable
 from services.cache.dependency import Unavailable
-from services.cache.keys import exact_key, question_of
-from services.cache.metrics import CORRUPT, STORES
-from services.cache.semantic import SemanticCache
+from services.cache.keys import entry_id_of, exact_key, key_scope, question_of
+from services.cache.metrics import STORES, UNUSABLE
+from services.cache.purging import QUESTION_CHARACTERS, ExactSelection, Forgotten, person_of, selection_of
+from services.cache.sealing import Seals
+from services.cache.semantic import Answer, SemanticCache
+from services.cache.vectorstores.port import Selection
 
 if TYPE_CHECKING:
     from services.cache.exact import ExactStore
 
 Level: TypeAlias = cache_pb2.CacheLevel.ValueType
+Alarm: TypeAlias = Callable[[str, str, str], None]
+"""Is told the tenant, model and level of an entry that was tampered with."""
 
 log = get_logger()
+
+
+LEASE_POLL_SECONDS = 0.025
+"""How often to look whether an answer that is waited for has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +43,8 @@ class Found:
     answer: cache_pb2.CachedAnswer | None = None
     similarity: float = 0.0
     unavailable: bool = False
+    lease_id: str = ""
+    leased_elsewhere: bool = False
 
     @property
     def outcome(self) -> str:
@@ -43,77 +58,176 @@ MISS = Found()
 AWAY = Found(unavailable=True)
 
 
-@dataclass(slots=True)
-class Forgotten:
-    """How many answers a purge removed, and what it could not reach."""
-
-    exact_count: int = 0
-    semantic_count: int = 0
-    away: list[str] = field(default_factory=list)
-
-
 class AnswerCache:
     """Both levels behind one door. A level that is away is a miss, and never an error, except to a purge."""
 
     def __init__(
-        self, exact: ExactStore, semantic: SemanticCache, *, ttl_seconds: float, largest_answer_bytes: int
+        self,
+        exact: ExactStore,
+        semantic: SemanticCache,
+        seals: Seals,
+        limits: Limits,
+        *,
+        alarm: Alarm,
+        clock: Callable[[], float],
     ) -> None:
         self._exact = exact
         self._semantic = semantic
-        self._ttl_seconds = ttl_seconds
-        self._largest_answer_bytes = largest_answer_bytes
+        self._seals = seals
+        self._codec = Codec(seals)
+        self._alarm = alarm
+        self._limits = limits
+        self._clock = clock
 
-    async def find_exact(self, tenant_id: str, prompt: chat_pb2.ChatPrompt, policy: str) -> Found:
-        """The answer to these very bytes."""
+    async def find_exact(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
+        """The answer to these very bytes; on a miss the lease to make it, where one is asked for."""
+        key = exact_key(tenant_id, request.prompt, request.guard_policy_version)
         try:
-            entry = await self._exact.get(exact_key(tenant_id, prompt, policy))
+            entry = await self._exact.get(key)
         except Unavailable:
             return AWAY
-        return MISS if entry is None else _found(entry, "exact")
+        if entry is not None:
+            return self._found(request, entry, tenant_id, key)
+        return await self._leased(tenant_id, key, request) if self._may_be_leased(request) else MISS
 
-    async def find_semantic(self, tenant_id: str, prompt: chat_pb2.ChatPrompt, policy: str) -> Found:
+    async def find_semantic(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
         """The verified answer to the same question in other words."""
-        question = question_of(prompt, policy)
+        question = question_of(request.prompt, request.guard_policy_version)
         if question is None or not self._semantic.takes(question):
             return MISS
         try:
             match = await self._semantic.find(tenant_id, question)
         except Unavailable:
             return AWAY
-        return MISS if match is None else _found(match.answer, "semantic", match.similarity)
+        if match is None:
+            return MISS
+        place = replace(question, text=match.question).place
+        return self._found(request, match.answer, tenant_id, place, match.similarity)
 
     async def remember(self, tenant_id: str, request: cache_pb2.StoreAnswerRequest) -> list[Level]:
-        """Remember an answer where it is allowed and possible; returns where."""
-        refusal = exact_refusal(request, largest_bytes=self._largest_answer_bytes)
+        """Remember an answer where it is allowed and possible, then give its lease back; returns where."""
+        try:
+            return await self._remember(tenant_id, request)
+        finally:
+            if request.lease_id:
+                await self.release(tenant_id, request.lease_id)
+
+    async def release(self, tenant_id: str, lease_id: str) -> None:
+        """Give a lease back; while Redis is away it ends by itself."""
+        entry_id, _, token = lease_id.rpartition("/")
+        try:
+            await self._exact.release_lease(key_scope(tenant_id) + entry_id, token)
+        except Unavailable:
+            log.info("lease_left_to_end", lease=lease_id)
+
+    async def _remember(self, tenant_id: str, request: cache_pb2.StoreAnswerRequest) -> list[Level]:
+        limits = self._limits.within(request.limits)
+        refusal = exact_refusal(request, limits)
         if refusal:
             STORES.labels("exact", refusal).inc()
             return []
-        ttl_seconds = request.ttl.ToNanoseconds() / 1e9 if request.HasField("ttl") else self._ttl_seconds
-        entry = pack(request.answer)
+        ttl_seconds = lifetime_seconds(request, limits)
+        key = exact_key(tenant_id, request.prompt, request.guard_policy_version)
+        stored = self._stored(tenant_id, key, request)
         levels: list[Level] = []
-        if await self._remember_exact(tenant_id, request, entry, ttl_seconds):
+        if await self._remember_exact(key, self._codec.pack(stored, tenant_id, key), ttl_seconds):
             levels.append(cache_pb2.CACHE_LEVEL_EXACT)
-        if await self._remember_semantic(tenant_id, request, entry, ttl_seconds):
+        if await self._remember_semantic(tenant_id, request, stored, ttl_seconds):
             levels.append(cache_pb2.CACHE_LEVEL_SEMANTIC)
         return levels
 
-    async def forget(self, tenant_id: str, model: str) -> Forgotten:
-        """Remove a tenant's answers, or those of one model, at both levels."""
-        forgotten = Forgotten()
+    def _stored(self, tenant_id: str, key: str, request: cache_pb2.StoreAnswerRequest) -> cache_pb2.StoredAnswer:
+        """The answer with where it comes from."""
+        answer = request.answer
+        answer.create_time.FromNanoseconds(int(self._clock() * 1e9))
+        answer.model = request.prompt.model
+        answer.guard_policy_version = request.guard_policy_version
+        answer.entry_id = entry_id_of(tenant_id, key)
+        question = question_of(request.prompt, request.guard_policy_version)
+        return cache_pb2.StoredAnswer(
+            answer=answer,
+            question=question.text[:QUESTION_CHARACTERS] if question else "",
+            subject=self._seals.pseudonym(tenant_id, person_of(request.prompt)),
+        )
+
+    def _may_be_leased(self, request: cache_pb2.LookupAnswerRequest) -> bool:
+        return request.HasField("lease") and not prompt_refusal(request.prompt, self._limits.within(request.limits))
+
+    async def _leased(self, tenant_id: str, key: str, request: cache_pb2.LookupAnswerRequest) -> Found:
+        """Take the lease, or wait for the answer of whoever has it; when that one fails the lease may come here."""
+        token, seconds = secrets.token_hex(8), request.lease.ToNanoseconds() / 1e9
+        until = time.monotonic() + request.wait.ToNanoseconds() / 1e9
+        while True:
+            try:
+                lease = await self._exact.take_lease(key, token, seconds=seconds)
+            except Unavailable:  # a full Redis takes no lease: everybody answers on his own
+                return MISS
+            if lease.entry is not None:
+                return self._found(request, lease.entry, tenant_id, key)
+            if lease.taken:
+                return Found(lease_id=f"{entry_id_of(tenant_id, key)}/{token}")
+            if time.monotonic() >= until:
+                return Found(leased_elsewhere=True)
+            await asyncio.sleep(LEASE_POLL_SECONDS)
+
+    def _found(
+        self,
+        request: cache_pb2.LookupAnswerRequest,
+        entry: bytes,
+        tenant_id: str,
+        place: str,
+        similarity: float = 0.0,
+    ) -> Found:
         try:
-            forgotten.exact_count = await self._exact.forget(tenant_id, model)
+            answer = self._codec.unpack(entry, tenant_id, place).answer
+        except EntryUnusable as error:
+            level = "semantic" if similarity else "exact"
+            UNUSABLE.labels(level, error.flaw).inc()
+            if error.flaw == "tampered":
+                self._alarm(tenant_id, request.prompt.model, level)
+            return MISS
+        if request.HasField("max_age"):
+            age_ns = self._clock() * 1e9 - answer.create_time.ToNanoseconds()
+            if age_ns > request.max_age.ToNanoseconds():
+                return MISS
+        return Found(answer, similarity)
+
+    async def purge(self, tenant_id: str, request: cache_pb2.PurgeAnswersRequest) -> Forgotten:
+        """Remove what a request chooses of a tenant's answers, at both levels, or count it."""
+        subject = self._seals.pseudonym(tenant_id, request.subject)
+        selection = selection_of(tenant_id, request, subject, self._clock())
+        return await self.forget(selection, dry_run=request.dry_run)
+
+    async def forget(self, selection: Selection, *, dry_run: bool = False) -> Forgotten:
+        """Remove a selection at both levels, or count it."""
+        forgotten = Forgotten()
+        exact = ExactSelection(selection, self._codec)
+        try:
+            forgotten.exact_count = await self._exact.forget(
+                exact.pattern, exact.takes if exact.needs_entries else None, dry_run=dry_run
+            )
         except Unavailable:
             forgotten.away.append("exact")
         try:
-            forgotten.semantic_count = await self._semantic.forget(tenant_id, model)
+            forgotten.semantic_count = await self._semantic.forget(selection, dry_run=dry_run)
         except Unavailable:
             forgotten.away.append("semantic")
         return forgotten
 
-    async def _remember_exact(
-        self, tenant_id: str, request: cache_pb2.StoreAnswerRequest, entry: bytes, ttl_seconds: float
-    ) -> bool:
-        key = exact_key(tenant_id, request.prompt, request.guard_policy_version)
+    async def entry_of(self, tenant_id: str, model: str, request_id: str) -> str:
+        """The entry that a request stored; empty when there is none. Reads all of the model's, so not for every day."""
+        found: list[str] = []
+
+        def note(key: str, entry: bytes) -> bool:
+            with suppress(EntryUnusable):
+                if self._codec.unpack(entry, tenant_id, key).answer.request_id == request_id:
+                    found.append(entry_id_of(tenant_id, key))
+            return False
+
+        await self._exact.forget(f"{key_scope(tenant_id, model)}*", note, dry_run=True)
+        return found[0] if found else ""
+
+    async def _remember_exact(self, key: str, entry: bytes, ttl_seconds: float) -> bool:
         try:
             await self._exact.put(key, entry, ttl_seconds=ttl_seconds)
         except Unavailable:
@@ -123,7 +237,11 @@ class AnswerCache:
         return True
 
     async def _remember_semantic(
-        self, tenant_id: str, request: cache_pb2.StoreAnswerRequest, entry: bytes, ttl_seconds: float
+        self,
+        tenant_id: str,
+        request: cache_pb2.StoreAnswerRequest,
+        stored: cache_pb2.StoredAnswer,
+        ttl_seconds: float,
     ) -> bool:
         question = question_of(request.prompt, request.guard_policy_version)
         refusal = semantic_refusal(request) or ("" if self._semantic.takes(question) else "question")
@@ -131,18 +249,15 @@ class AnswerCache:
             STORES.labels("semantic", refusal).inc()
             return False
         try:
-            await self._semantic.remember(tenant_id, request.prompt.model, question, entry, ttl_seconds=ttl_seconds)
+            answer = Answer(
+                entry=self._codec.pack(stored, tenant_id, question.place),
+                reference=stored.answer.entry_id,
+                subject=stored.subject,
+                saves=max(1.0, stored.answer.cost_micros),
+            )
+            await self._semantic.remember(tenant_id, question, answer, ttl_seconds=ttl_seconds)
         except Unavailable:
             STORES.labels("semantic", "unavailable").inc()
             return False
         STORES.labels("semantic", "stored").inc()
         return True
-
-
-def _found(entry: bytes, level: str, similarity: float = 0.0) -> Found:
-    try:
-        return Found(unpack(entry), similarity)
-    except EntryCorrupt as error:
-        CORRUPT.labels(level).inc()
-        log.warning("entry_corrupt", level=level, error=str(error))
-        return MISS

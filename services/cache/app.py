@@ -7,23 +7,32 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
+from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceStub
 from llmmesh.cache.v1.cache_pb2_grpc import add_CacheServiceServicer_to_server
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.background import in_background
 from meshkit.client import connect
 from meshkit.server import Mount, running
+from services.cache.admission import Limits
+from services.cache.alarms import Alarms
 from services.cache.answers import AnswerCache
 from services.cache.config import CacheConfig
 from services.cache.embedding import Embedder
+from services.cache.errorbound import ErrorBound
 from services.cache.exact import exact_store
+from services.cache.feedback import Feedback
+from services.cache.sealing import Seals, secret_in
 from services.cache.semantic import SemanticCache, SemanticLimits
 from services.cache.servicer import CacheServicer
+from services.cache.statistics import Tally
 from services.cache.sweep import Sweep
+from services.cache.use_records import use_records
 from services.cache.vectorstores.edge import edge_store
 from services.cache.vectorstores.port import VectorStore
 from services.cache.verification.verifier import Verifier
 
 if TYPE_CHECKING:
+    from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
 
 
@@ -38,19 +47,43 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
             )
         )
         inference = await enter(connect(config.mesh_target, InferenceServiceStub))
-        semantic = _semantic(config, cast("InferenceServiceAsyncStub", inference), await enter(_vector_store(config)))
-        await enter(in_background(Sweep(semantic, every_seconds=config.sweep_seconds).run()))
+        tally = Tally()
+        vectors = await enter(_vector_store(config))
+        semantic = _semantic(config, cast("InferenceServiceAsyncStub", inference), vectors, tally)
+        audit = await enter(connect(config.mesh_target, AuditServiceStub))
+        alarms = Alarms(cast("AuditServiceAsyncStub", audit))
+        await enter(in_background(Sweep(semantic, every_seconds=config.sweep_seconds).run(), alarms.run()))
         answers = AnswerCache(
             exact,
             semantic,
-            ttl_seconds=config.answer_ttl_seconds,
-            largest_answer_bytes=config.largest_answer_bytes,
+            Seals(_secret(config)),
+            Limits(
+                ttl_seconds=config.answer_ttl_seconds,
+                longest_ttl_seconds=config.longest_ttl_seconds,
+                largest_answer_bytes=config.largest_answer_bytes,
+                highest_temperature=config.highest_temperature,
+            ),
+            alarm=alarms.tampered,
+            clock=time.time,
         )
-        mount = Mount(add_CacheServiceServicer_to_server, CacheServicer(answers))
+        records = await enter(
+            use_records(
+                config.redis_url, timeout_seconds=config.redis_timeout_seconds, kept_seconds=config.report_seconds
+            )
+        )
+        feedback = Feedback(records, answers, tally, ErrorBound((), target=config.error_target).observe)
+        await enter(in_background(feedback.run()))
+        mount = Mount(add_CacheServiceServicer_to_server, CacheServicer(answers, feedback))
         yield await enter(running([mount], config, room="cache"))
 
 
-def _semantic(config: CacheConfig, inference: InferenceServiceAsyncStub, store: VectorStore) -> SemanticCache:
+def _secret(config: CacheConfig) -> bytes:
+    return config.sealing_key.get_secret_value().encode() or secret_in(config.qdrant_path)
+
+
+def _semantic(
+    config: CacheConfig, inference: InferenceServiceAsyncStub, store: VectorStore, tally: Tally
+) -> SemanticCache:
     embedder = Embedder(
         inference,
         model=config.embedding_model,
@@ -63,8 +96,9 @@ def _semantic(config: CacheConfig, inference: InferenceServiceAsyncStub, store: 
         similarity_threshold=config.similarity_threshold,
         candidates=config.candidates,
         longest_question_characters=config.longest_question_characters,
+        most_entries=config.most_semantic_entries,
     )
-    return SemanticCache(embedder, store, Verifier(), limits, time.time)
+    return SemanticCache(embedder, store, Verifier(), limits, time.time, tally.vetoed)
 
 
 @asynccontextmanager

@@ -1,51 +1,70 @@
-"""How an answer is written down in either store."""
+"""How an answer is written down in either store: a format byte, a seal, then the message, compressed when that pays."""
 
 from __future__ import annotations
 
 import zlib
+from typing import Literal, TypeAlias
 
 from google.protobuf.message import DecodeError
 
 from llmmesh.cache.v1 import cache_pb2
+from services.cache.sealing import SEAL_BYTES, Seals
 
-PLAIN = b"\x01"
-DEFLATED = b"\x02"
+PLAIN = b"\x03"
+DEFLATED = b"\x04"
+OUTDATED = frozenset({b"\x01", b"\x02"})
+"""Formats of earlier versions."""
 COMPRESS_FROM_BYTES = 4096
 """Shorter answers cost more to compress than they save."""
 LARGEST_INFLATED_BYTES = 32 * 1024 * 1024
 
-
-class EntryCorrupt(Exception):
-    """Stored bytes are not an answer this version can read."""
+Flaw: TypeAlias = Literal["damaged", "outdated", "tampered"]
 
 
-def pack(answer: cache_pb2.CachedAnswer) -> bytes:
-    """Write an answer down: one format byte, then the message, compressed when that pays."""
-    message = answer.SerializeToString()
-    if len(message) < COMPRESS_FROM_BYTES:
-        return PLAIN + message
-    return DEFLATED + zlib.compress(message, level=1)
+class EntryUnusable(Exception):
+    """Stored bytes are no answer to be given."""
+
+    def __init__(self, flaw: Flaw) -> None:
+        super().__init__(f"the entry is {flaw}")
+        self.flaw: Flaw = flaw
 
 
-def unpack(entry: bytes) -> cache_pb2.CachedAnswer:
-    """Read an answer back.
+class Codec:
+    """Writes and reads entries; `place` is where an entry belongs, and nowhere else can it be read."""
 
-    Raises:
-        EntryCorrupt: If the bytes are damaged, cut short or of an unknown format.
-    """
-    try:
-        return cache_pb2.CachedAnswer.FromString(_message(entry))
-    except (DecodeError, zlib.error) as error:
-        raise EntryCorrupt("the entry does not hold an answer") from error
+    def __init__(self, seals: Seals) -> None:
+        self._seals = seals
+
+    def pack(self, answer: cache_pb2.StoredAnswer, tenant_id: str, place: str) -> bytes:
+        """Write an answer down."""
+        message = answer.SerializeToString()
+        body = PLAIN + message
+        if len(message) >= COMPRESS_FROM_BYTES:
+            body = DEFLATED + zlib.compress(message, level=1)
+        return body[:1] + self._seals.seal(tenant_id, place, body) + body[1:]
+
+    def unpack(self, entry: bytes, tenant_id: str, place: str) -> cache_pb2.StoredAnswer:
+        """Read an answer back.
+
+        Raises:
+            EntryUnusable: If the bytes are damaged, of an earlier version, or not what was written there.
+        """
+        form, seal, body = entry[:1], entry[1 : 1 + SEAL_BYTES], entry[1 + SEAL_BYTES :]
+        if form in OUTDATED:
+            raise EntryUnusable("outdated")
+        if form not in (PLAIN, DEFLATED):
+            raise EntryUnusable("damaged")
+        if not self._seals.holds(seal, tenant_id, place, form + body):
+            raise EntryUnusable("tampered")
+        try:
+            return cache_pb2.StoredAnswer.FromString(body if form == PLAIN else _inflated(body))
+        except (DecodeError, zlib.error) as error:
+            raise EntryUnusable("damaged") from error
 
 
-def _message(entry: bytes) -> bytes:
-    if entry[:1] == PLAIN:
-        return entry[1:]
-    if entry[:1] != DEFLATED:
-        raise EntryCorrupt(f"unknown format {entry[:1]!r}")
+def _inflated(body: bytes) -> bytes:
     inflater = zlib.decompressobj()
-    message = inflater.decompress(entry[1:], LARGEST_INFLATED_BYTES)
+    message = inflater.decompress(body, LARGEST_INFLATED_BYTES)
     if not inflater.eof:
-        raise EntryCorrupt("the entry is cut short or inflates beyond bounds")
+        raise EntryUnusable("damaged")
     return message

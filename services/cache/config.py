@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from meshkit.settings import ServiceSettings
+
+SHORTEST_SEALING_KEY = 16
 
 
 class CacheConfig(ServiceSettings):
@@ -21,8 +23,15 @@ class CacheConfig(ServiceSettings):
     """Longest that one operation may take; after a failure Redis is asked nothing until a retry is due."""
     redis_pool_size: int = Field(default=8, ge=2)
     """Connections for writes and purges; lookups share one of them."""
+    sealing_key: SecretStr = SecretStr("")
+    """Secret that entries are sealed with, 16 characters or more, the same for all replicas; another makes every entry
+    a miss. Empty takes one made and kept in `qdrant_path`."""
     answer_ttl_seconds: float = Field(default=3600, gt=0)
     """How long an answer is kept when the request does not say."""
+    longest_ttl_seconds: float = Field(default=30 * 24 * 3600, gt=0)
+    """No answer is kept longer, whatever the request or the tenant says."""
+    highest_temperature: float = Field(default=1.0, ge=0, le=2)
+    """Answers sampled at a higher temperature are neither kept nor shared; 1 is what providers take by default."""
     largest_answer_bytes: int = Field(default=1024 * 1024, gt=0)
     """Larger answers are not kept."""
     qdrant_path: Path = Path("var/data/qdrant")
@@ -45,9 +54,22 @@ class CacheConfig(ServiceSettings):
     """Embeddings under way before more questions miss at once."""
     similarity_threshold: float = Field(default=0.92, gt=0, le=1)
     """Least cosine similarity of a semantic candidate; belongs to the embedding model."""
+    most_semantic_entries: int = Field(default=100_000, gt=0)
+    """Semantic entries kept, of all tenants together; those that save least go first. About 6 KB of memory each."""
     candidates: int = Field(default=4, gt=0)
     """Most similar questions that are verified before a semantic lookup is a miss."""
     longest_question_characters: int = Field(default=1000, gt=0)
     """Longer questions are not looked up semantically: the embedding sees their beginning only."""
+    error_target: float = Field(default=0.01, gt=0, lt=1)
+    """Largest rate of wrong semantic hits."""
+    report_seconds: int = Field(default=3600, gt=0)
+    """How long after an answer from the cache it may be reported as right or wrong; about 200 bytes of Redis each."""
     sweep_seconds: float = Field(default=60, gt=0)
     """Time between two removals of expired semantic answers; Redis removes its own."""
+
+    @field_validator("sealing_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr) -> SecretStr:
+        if 0 < len(key.get_secret_value()) < SHORTEST_SEALING_KEY:
+            raise ValueError(f"must have {SHORTEST_SEALING_KEY} characters or more: `openssl rand -hex 32` makes one")
+        return key

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from meshkit.background import in_background
 from services.cache.coalescing import Coalescer
 from services.cache.dependency import Dependency, Unavailable
-from services.cache.keys import key_scope
 from services.cache.lane import ReadLane
+from services.cache.redis_pool import redis_pool
 
 PURGE_SECONDS = 10.0
 """Longest that one step of a purge may take; a purge is not on the path of a chat."""
 SCAN_STEP = 1000
+LEASE_PREFIX = "llmmesh:lease:"
+
+_TAKE_LEASE = """
+local entry = redis.call('GET', KEYS[1])
+if entry then return entry end
+if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return 0
+"""
+"""One step, so that an answer stored between a look-up and the lease is found."""
+_RELEASE_LEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+
+
+Chosen: TypeAlias = Callable[[str, bytes], bool]
+"""Whether a purge takes an entry, by its key and bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What an attempt to take a lease came to."""
+
+    entry: bytes | None = None
+    """An answer is there already: no lease is needed."""
+    taken: bool = False
 
 
 class ExactStore:
@@ -28,6 +53,8 @@ class ExactStore:
         self._redis = Redis(connection_pool=pool)
         self._lane = ReadLane(pool)
         self._dependency = Dependency("redis", faults=(RedisError,), refusals=(ResponseError,))
+        self._take_lease = self._redis.register_script(_TAKE_LEASE)
+        self._release_lease = self._redis.register_script(_RELEASE_LEASE)
         self._timeout_seconds = timeout_seconds
         self._lookups = Coalescer(self._fetch, timeout_seconds=timeout_seconds)
 
@@ -52,18 +79,43 @@ class ExactStore:
             lambda: self._redis.set(key, entry, px=ttl_ms), timeout_seconds=self._timeout_seconds
         )
 
-    async def forget(self, tenant_id: str, model: str = "") -> int:
-        """Remove the entries of a tenant, or of one model of it; returns how many.
+    async def take_lease(self, key: str, token: str, *, seconds: float) -> Lease:
+        """Take the sole right to answer `key` unless there is an entry, or another has it; it ends by itself.
+
+        Raises:
+            Unavailable: If Redis is away.
+        """
+        keys, arguments = [key, LEASE_PREFIX + key], [token, str(max(1, round(seconds * 1000)))]
+        said = await self._dependency.ask(
+            lambda: self._take_lease(keys, arguments), timeout_seconds=self._timeout_seconds
+        )
+        return Lease(entry=said) if isinstance(said, bytes) else Lease(taken=said == 1)
+
+    async def release_lease(self, key: str, token: str) -> None:
+        """Give the right back; nothing happens when it is no longer held by `token`.
+
+        Raises:
+            Unavailable: If Redis is away; the right then ends by itself.
+        """
+        await self._dependency.ask(
+            lambda: self._release_lease([LEASE_PREFIX + key], [token]), timeout_seconds=self._timeout_seconds
+        )
+
+    async def forget(self, pattern: str, chosen: Chosen | None = None, *, dry_run: bool = False) -> int:
+        """Remove the entries whose key matches a pattern, or those `chosen`, or only count them; returns how many.
 
         Raises:
             Unavailable: If Redis is away; what was removed until then stays removed.
         """
-        removed = 0
+        count = 0
         cursor = -1
         while cursor:
-            cursor, keys = await self._scan(max(cursor, 0), f"{key_scope(tenant_id, model)}*")
-            removed += await self._unlink(keys) if keys else 0
-        return removed
+            cursor, keys = await self._scan(max(cursor, 0), pattern)
+            if keys and chosen is not None:
+                keys = await self._those(keys, chosen)
+            if keys:
+                count += len(keys) if dry_run else await self._unlink(keys)
+        return count
 
     async def serve_lookups(self) -> None:
         """Answer `get` until cancelled."""
@@ -74,6 +126,14 @@ class ExactStore:
 
     async def _fetch(self, keys: Sequence[str], timeout_seconds: float) -> Sequence[bytes | None]:
         return await self._dependency.ask(lambda: self._lane.fetch(keys), timeout_seconds=timeout_seconds)
+
+    async def _those(self, keys: list[bytes | str], chosen: Chosen) -> list[bytes | str]:
+        entries = await self._dependency.ask(lambda: self._redis.mget(keys), timeout_seconds=PURGE_SECONDS)
+        return [
+            key
+            for key, entry in zip(keys, entries, strict=True)
+            if isinstance(entry, bytes) and chosen(key.decode() if isinstance(key, bytes) else key, entry)
+        ]
 
     async def _scan(self, cursor: int, pattern: str) -> tuple[int, list[bytes | str]]:
         return await self._dependency.ask(
@@ -87,19 +147,7 @@ class ExactStore:
 @asynccontextmanager
 async def exact_store(url: str, *, pool_size: int, timeout_seconds: float) -> AsyncIterator[ExactStore]:
     """Open the store for the block; Redis need not be there yet."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=pool_size,
-        timeout=timeout_seconds,
-        socket_timeout=None,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        driver_info=None,
-        protocol=2,
-    )
-    try:
+    async with redis_pool(url, size=pool_size, timeout_seconds=timeout_seconds) as pool:
         store = ExactStore(pool, timeout_seconds=timeout_seconds)
         async with in_background(store.serve_lookups()):
             yield store
-    finally:
-        await pool.disconnect()

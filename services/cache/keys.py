@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from llmmesh.chat.v1 import chat_pb2
 
-KEY_PREFIX = "llmmesh:cache:1:"
+KEY_PREFIX = "llmmesh:cache:2:"
 """The number is the schema of keys and values: raise it, and older entries are never found again."""
 
 
@@ -21,6 +21,12 @@ class Question:
     """What the user asks in the last turn."""
     context: str
     """Fingerprint of the model, the turns before, the options, the tools and the guard's policy version."""
+    model: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where an answer to this very wording belongs at the semantic level."""
+        return f"{self.context}:{self.text}"
 
 
 def exact_key(tenant_id: str, prompt: chat_pb2.ChatPrompt, guard_policy_version: str) -> str:
@@ -36,6 +42,11 @@ def key_scope(tenant_id: str, model: str = "") -> str:
     return f"{scope}{quote(model, safe='')}:" if model else scope
 
 
+def entry_id_of(tenant_id: str, key: str) -> str:
+    """What identifies an entry within its tenant: the rest of its key, and the same at both levels."""
+    return key.removeprefix(key_scope(tenant_id))
+
+
 def question_of(prompt: chat_pb2.ChatPrompt, guard_policy_version: str) -> Question | None:
     """Split a prompt into its question and its context; None when the last turn is not a user's text."""
     last = prompt.messages[-1]
@@ -47,7 +58,7 @@ def question_of(prompt: chat_pb2.ChatPrompt, guard_policy_version: str) -> Quest
     kept = [part for part in last.content if part.WhichOneof("part") != "text"]
     del context.messages[-1].content[:]
     context.messages[-1].content.extend(kept)
-    return Question(text, _fingerprint(context, guard_policy_version, b"context"))
+    return Question(text, _fingerprint(context, guard_policy_version, b"context"), prompt.model)
 
 
 def _canonical(prompt: chat_pb2.ChatPrompt) -> chat_pb2.ChatPrompt:

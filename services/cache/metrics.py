@@ -19,5 +19,10 @@ SIMILARITY = Histogram(
     buckets=(0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0),
 )
 STORES = Counter("llm_cache_stores_total", "Answers stored, refused or lost, by outcome.", ["level", "outcome"])
-CORRUPT = Counter("llm_cache_corrupt_entries_total", "Stored entries that could not be read.", ["level"])
-SWEPT = Counter("llm_cache_swept_entries_total", "Expired semantic answers removed.")
+UNUSABLE = Counter(
+    "llm_cache_unusable_entries_total",
+    "Stored entries that were no answer, by flaw: damaged, outdated or tampered.",
+    ["level", "flaw"],
+)
+ALARMS_LOST = Counter("llm_cache_alarms_lost_total", "Tampered entries that the audit log was not told of.")
+SWEPT = Counter("llm_cache_swept_entries_total", "Semantic answers removed, by reason: expired or surplus.", ["reason"])

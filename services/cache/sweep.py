@@ -1,4 +1,4 @@
-"""Removes expired semantic answers from time to time."""
+"""Removes semantic answers from time to time: those expired, and those that save least where there are too many."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ class Sweep:
 
     async def _once(self) -> None:
         try:
-            removed = await self._semantic.forget_expired()
+            expired = await self._semantic.forget_expired()
+            surplus = await self._semantic.keep_the_best()
         except Unavailable:
             return
-        if removed:
-            SWEPT.inc(removed)
-            log.info("expired_answers_removed", count=removed)
+        for reason, removed in (("expired", expired), ("surplus", surplus)):
+            if removed:
+                SWEPT.labels(reason).inc(removed)
+                log.info("answers_removed", reason=reason, count=removed)

@@ -12,6 +12,7 @@ from google.protobuf import timestamp_pb2
 
 from llmmesh.audit.v1 import audit_pb2
 from llmmesh.billing.v1 import billing_pb2
+from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from meshkit.log import get_logger
@@ -33,6 +34,14 @@ REFUSALS = frozenset(
     }
 )
 """Reasons that are the caller's to change."""
+ASKED = frozenset(
+    {
+        gateway_pb2.CACHE_STATUS_EXACT,
+        gateway_pb2.CACHE_STATUS_SEMANTIC,
+        gateway_pb2.CACHE_STATUS_MISS,
+        gateway_pb2.CACHE_STATUS_UNAVAILABLE,
+    }
+)
 CACHED = frozenset({gateway_pb2.CACHE_STATUS_EXACT, gateway_pb2.CACHE_STATUS_SEMANTIC})
 
 log = get_logger()
@@ -45,10 +54,12 @@ class Accounts:
         self,
         events: Callable[[audit_pb2.Event], bool],
         records: Callable[[billing_pb2.UsageRecord], bool],
+        uses: Callable[[cache_pb2.CacheUse], bool],
         record_now: Callable[[Sequence[audit_pb2.Event]], Awaitable[None]],
     ) -> None:
         self._put_event = events
         self._put_record = records
+        self._put_use = uses
         self._record_now = record_now
 
     @asynccontextmanager
@@ -94,6 +105,8 @@ class Accounts:
     def _write(self, exchange: Exchange, outcome: str, now: timestamp_pb2.Timestamp) -> None:
         if outcome in ("answered", "stopped") and exchange.cache_status in CACHED:
             self._put_record(_usage_record(exchange, now))
+        if exchange.cache_status in ASKED and exchange.caller.tenant_id:
+            self._put_use(_cache_use(exchange))
         _measure(exchange, outcome)
 
 
@@ -139,6 +152,23 @@ def _usage_record(exchange: Exchange, now: timestamp_pb2.Timestamp) -> billing_p
         finish_reason=exchange.finish_reason,
         create_time=now,
     )
+
+
+def _cache_use(exchange: Exchange) -> cache_pb2.CacheUse:
+    use = cache_pb2.CacheUse(
+        request_id=exchange.caller.request_id,
+        tenant_id=exchange.caller.tenant_id,
+        model=exchange.model,
+        outcome=cache_word(exchange.cache_status),
+        similarity=exchange.similarity,
+    )
+    cached = exchange.cached
+    if cached is not None:
+        use.entry_id, use.answered_request_id = cached.entry_id, cached.request_id
+        use.saved_micros, use.currency_code = cached.cost_micros, cached.currency_code
+        saved_ms = cached.provider_time.ToMilliseconds() - round(exchange.seconds() * 1000)
+        use.saved_time.FromMilliseconds(max(0, saved_ms))
+    return use
 
 
 def _measure(exchange: Exchange, outcome: str) -> None:

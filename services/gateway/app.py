@@ -15,6 +15,7 @@ from services.gateway.chat import Chat
 from services.gateway.config import GatewayConfig
 from services.gateway.embedding import Embedding
 from services.gateway.explaining import Explaining
+from services.gateway.flights import Flights
 from services.gateway.guard_policy import GuardPolicy
 from services.gateway.openai.servicer import OpenAIServicer
 from services.gateway.peers.connections import connected
@@ -36,8 +37,9 @@ async def gateway(config: GatewayConfig) -> AsyncIterator[int]:
     )
     async with connected(config) as peers:
         outboxes = Outboxes.to(peers, config)
-        accounts = Accounts(outboxes.events.put, outboxes.records.put, peers.billing.record_events)
-        resources = Resources(peers, known, accounts, outboxes.settlements.put, outboxes.answers.put)
+        flights = Flights(config.flight_seconds)
+        accounts = Accounts(outboxes.events.put, outboxes.records.put, outboxes.uses.put, peers.billing.record_events)
+        resources = Resources(peers, known, accounts, outboxes.settlements.put, outboxes.answers.put, flights)
         async with (
             background(peers, known, outboxes, config),
             running(_mounts(resources, config), config, room="gateway", ready=known.usable) as port,

@@ -10,6 +10,7 @@ from typing import Any
 
 from llmmesh.audit.v1 import audit_pb2
 from llmmesh.billing.v1 import billing_pb2
+from llmmesh.cache.v1 import cache_pb2
 from meshkit.log import get_logger
 from services.gateway.config import GatewayConfig
 from services.gateway.outbox import Outbox, OutboxLimits
@@ -17,7 +18,7 @@ from services.gateway.peers.billing import Settlement
 from services.gateway.peers.connections import Peers
 from services.gateway.policies import follow_policies
 from services.gateway.refresh import refreshing
-from services.gateway.resources import Knowledge, StoreOrder
+from services.gateway.resources import CacheOrder, Knowledge
 
 RECORD_BATCH = 200
 SETTLEMENT_WORKERS = 4
@@ -33,7 +34,8 @@ class Outboxes:
     settlements: Outbox[Settlement]
     records: Outbox[billing_pb2.UsageRecord]
     events: Outbox[audit_pb2.Event]
-    answers: Outbox[StoreOrder]
+    answers: Outbox[CacheOrder]
+    uses: Outbox[cache_pb2.CacheUse]
 
     @classmethod
     def to(cls, peers: Peers, config: GatewayConfig) -> Outboxes:
@@ -43,9 +45,9 @@ class Outboxes:
             for settlement in batch:
                 await peers.billing.settle(settlement)
 
-        async def store(batch: Sequence[StoreOrder]) -> None:
+        async def tell_cache(batch: Sequence[CacheOrder]) -> None:
             for order in batch:
-                await peers.cache.store(order.owner, order.request)
+                await peers.cache.tell(order.owner, order.request)
 
         batched = OutboxLimits(
             config.record_capacity, batch_size=RECORD_BATCH, linger_seconds=config.record_flush_seconds
@@ -56,12 +58,15 @@ class Outboxes:
             ),
             records=Outbox("usage", peers.billing.record_usage, batched),
             events=Outbox("audit", peers.billing.record_events, batched),
-            answers=Outbox("answers", store, OutboxLimits(config.store_capacity, attempts=1, workers=STORE_WORKERS)),
+            uses=Outbox("cache_uses", peers.cache.record_uses, batched),
+            answers=Outbox(
+                "answers", tell_cache, OutboxLimits(config.store_capacity, attempts=1, workers=STORE_WORKERS)
+            ),
         )
 
     def each(self) -> Sequence[Outbox[Any]]:
         """All of them, the most important first."""
-        return (self.settlements, self.records, self.events, self.answers)
+        return (self.settlements, self.records, self.events, self.answers, self.uses)
 
 
 @asynccontextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
@@ -16,10 +16,12 @@ from services.gateway.beside import running_beside
 from services.gateway.channel import AnswerBlocked
 from services.gateway.config import GatewayConfig
 from services.gateway.exchange import CacheStatus, Event, Exchange, Finished, Question
+from services.gateway.flights import Flight, Found, Hit
 from services.gateway.planning import Plan, planned
 from services.gateway.policies import TenantPolicy
+from services.gateway.remembering import answer_to_store, lookup, may_be_shared, store_request
 from services.gateway.replay import replayed
-from services.gateway.resources import Resources, StoreOrder
+from services.gateway.resources import CacheOrder, Resources
 from services.gateway.screening import routed_class, screen, shown_messages
 from services.gateway.spending import Advance, Spending
 from services.gateway.tee import Piece, Steps, Tee, unwatched
@@ -28,6 +30,8 @@ from services.gateway.tokens import estimated_prompt_tokens, prompt_texts
 MISS = gateway_pb2.CACHE_STATUS_MISS
 BYPASS = gateway_pb2.CACHE_STATUS_BYPASS
 UNAVAILABLE = gateway_pb2.CACHE_STATUS_UNAVAILABLE
+EXACT = cache_pb2.CACHE_LEVEL_EXACT
+SEMANTIC = cache_pb2.CACHE_LEVEL_SEMANTIC
 
 
 class Chat:
@@ -65,6 +69,8 @@ class _Flow:
         self._question = question
         self._exchange = exchange
         self._policy = TenantPolicy()
+        self._lookup = cache_pb2.LookupAnswerRequest()
+        self._found = Found()
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The order of things."""
@@ -75,14 +81,18 @@ class _Flow:
         hit = await self._exact_answer()
         if hit is None:
             plan = planned(self._question, offer, self._config.default_max_output_tokens)
-            async with aclosing(self._found_or_bought_answer(plan)) as events:
-                async for event in events:
-                    yield event
-            return
-        for event in replayed(self._exchange, hit, self._config.currency_code):
-            yield event
+            with await self._flight() as flight, self._lease_given_back(flight):
+                hit = flight.hit
+                if hit is None:
+                    async with aclosing(self._found_or_bought_answer(plan, flight)) as events:
+                        async for event in events:
+                            yield event
+                    return
+        async with aclosing(self._replayed(hit)) as events:
+            async for event in events:
+                yield event
 
-    async def _found_or_bought_answer(self, plan: Plan) -> AsyncGenerator[Event, None]:
+    async def _found_or_bought_answer(self, plan: Plan, flight: Flight) -> AsyncGenerator[Event, None]:
         """While the guard judges the prompt, look for the same question in other words, and else hold the money.
 
         Nothing found is used before the verdict, nor when the data is too sensitive.
@@ -91,35 +101,65 @@ class _Flow:
         async with running_beside(self._semantic_answer(version)) as search:
             with Advance(self._reserved_unless_found(search, plan)) as advance:
                 await self._screened()
-                hit = self._usable(await search, version)
+                hit = self._usable(await search, version, flight)
                 spending = None if hit else await advance.spending() or await self._reserved(plan)
         if spending is None:
             assert hit is not None
-            for event in replayed(self._exchange, hit, self._config.currency_code):
-                yield event
+            async with aclosing(self._replayed(hit)) as events:
+                async for event in events:
+                    yield event
             return
         with spending:
             async with aclosing(self._generated(plan, spending)) as events:
                 async for event in events:
                     yield event
-        self._remember()
+        self._remember(flight)
 
-    async def _exact_answer(self) -> cache_pb2.CachedAnswer | None:
+    def _replayed(self, hit: Hit) -> AsyncGenerator[Event, None]:
+        self._exchange.cache_status, self._exchange.similarity = hit.status, hit.similarity
+        pace = self._question.cache.pieces_per_second
+        return replayed(self._exchange, hit.answer, self._config.currency_code, pace)
+
+    async def _exact_answer(self) -> Hit | None:
         """An answer to these very bytes; it is bound to the guard's policy, so it has passed this very guard."""
-        if self._question.bypass_cache or not self._policy.cache_exact:
+        if not self._question.cache.reads or not self._policy.cache_exact:
             self._exchange.cache_status = BYPASS
             return None
         version = self._known.guard_policy.version()
         if not version:
             self._exchange.cache_status = UNAVAILABLE
             return None
-        found = await self._peers.cache.look_up(self._question.prompt, version, cache_pb2.CACHE_LEVEL_EXACT)
-        if found.answer is None:
-            self._exchange.cache_status = UNAVAILABLE if found.unavailable else MISS
+        self._lookup = lookup(self._question, self._policy, version, EXACT, self._config.flight_seconds)
+        self._found = await self._peers.cache.look_up(self._lookup)
+        if self._found.answer is None:
+            self._exchange.cache_status = UNAVAILABLE if self._found.unavailable else MISS
             return None
-        self._exchange.cache_status = gateway_pb2.CACHE_STATUS_EXACT
         self._exchange.guard_policy_version = version
-        return found.answer
+        return Hit(self._found.answer, gateway_pb2.CACHE_STATUS_EXACT)
+
+    async def _flight(self) -> Flight:
+        """The answer of somebody who asks the same right now, or the right to ask a model."""
+        if not self._config.flight_seconds or not may_be_shared(self._question, self._policy, self._found):
+            return Flight()
+        question = self._lookup.SerializeToString(deterministic=True)
+        key = (self._exchange.caller.tenant_id, self._question.cache.semantic, question)
+        flight = await self._resources.flights.board(key, self._found, self._await_answer)
+        if flight.hit is not None:
+            self._exchange.guard_policy_version = self._lookup.guard_policy_version
+        return flight
+
+    async def _await_answer(self, seconds: float) -> Found:
+        return await self._peers.cache.await_answer(self._lookup, seconds)
+
+    @contextmanager
+    def _lease_given_back(self, flight: Flight) -> Iterator[None]:
+        """Unless the answer takes it along."""
+        try:
+            yield
+        finally:
+            if flight.lease_id:
+                release = cache_pb2.ReleaseLeaseRequest(lease_id=flight.lease_id)
+                self._resources.tell_cache_later(CacheOrder(self._exchange.caller, release))
 
     async def _screened(self) -> None:
         await screen(
@@ -130,26 +170,27 @@ class _Flow:
             fail_open=self._policy.guard_fail_open,
         )
 
-    def _usable(self, hit: cache_pb2.CachedAnswer | None, version: str) -> cache_pb2.CachedAnswer | None:
+    def _usable(self, found: Found | None, version: str, flight: Flight) -> Hit | None:
         """The answer, if the verdict lets it be used; the cache may have been asked in vain."""
         if not self._exchange.cacheable:
+            flight.land(None)
             self._exchange.cache_status = _barred(self._exchange.cache_status)
             return None
-        if hit is None or self._exchange.guard_policy_version != version:
+        if found is None or found.answer is None or self._exchange.guard_policy_version != version:
             return None
-        self._exchange.cache_status = gateway_pb2.CACHE_STATUS_SEMANTIC
+        hit = Hit(found.answer, gateway_pb2.CACHE_STATUS_SEMANTIC, found.similarity)
+        flight.land(hit)
         return hit
 
-    async def _reserved_unless_found(
-        self, search: asyncio.Task[cache_pb2.CachedAnswer | None], plan: Plan
-    ) -> Spending | None:
+    async def _reserved_unless_found(self, search: asyncio.Task[Found | None], plan: Plan) -> Spending | None:
         return None if await search else await self._reserved(plan)
 
-    async def _semantic_answer(self, version: str) -> cache_pb2.CachedAnswer | None:
-        if self._exchange.cache_status != MISS or not self._policy.cache_semantic:
+    async def _semantic_answer(self, version: str) -> Found | None:
+        allowed = self._policy.cache_semantic and self._question.cache.semantic
+        if self._exchange.cache_status != MISS or not allowed:
             return None
-        found = await self._peers.cache.look_up(self._question.prompt, version, cache_pb2.CACHE_LEVEL_SEMANTIC)
-        return found.answer
+        found = await self._peers.cache.look_up(lookup(self._question, self._policy, version, SEMANTIC))
+        return found if found.answer else None
 
     async def _reserved(self, plan: Plan) -> Spending:
         reservation = await self._peers.billing.reserve(plan.reservation(self._exchange.caller.request_id))
@@ -218,33 +259,15 @@ class _Flow:
         cost_micros = await spending.commit(usage, finished.finish_reason)
         return Finished(finished.finish_reason, usage, exchange.report(cost_micros, spending.currency_code))
 
-    def _remember(self) -> None:
-        """Order the answer to be stored, if it is complete and may be."""
-        exchange = self._exchange
-        complete = exchange.finish_reason == chat_pb2.FINISH_REASON_STOP and not exchange.called_tools
-        allowed = self._policy.cache_exact and not self._question.bypass_cache and exchange.cacheable
-        if not complete or not allowed:
+    def _remember(self, flight: Flight) -> None:
+        """Give the answer to those who wait for it and order it to be stored, if it may be."""
+        answer = answer_to_store(self._exchange)
+        if answer is None or not self._policy.cache_exact or not self._question.cache.writes:
             return
-        answer = chat_pb2.Answer(
-            text="".join(exchange.answer_texts),
-            reasoning="".join(exchange.reasoning_texts),
-            finish_reason=exchange.finish_reason,
-            usage=exchange.usage,
-        )
-        cached = cache_pb2.CachedAnswer(
-            answer=answer,
-            provider=exchange.provider,
-            deployment=exchange.deployment,
-            request_id=exchange.caller.request_id,
-        )
-        request = cache_pb2.StoreAnswerRequest(
-            prompt=self._question.prompt,
-            answer=cached,
-            guard_policy_version=exchange.guard_policy_version,
-            data_class=exchange.data_class,
-            semantic=self._policy.cache_semantic,
-        )
-        self._resources.store_later(StoreOrder(exchange.caller, request))
+        flight.land(Hit(answer, gateway_pb2.CACHE_STATUS_EXACT))
+        request = store_request(self._question, self._policy, self._exchange, answer, flight.lease_id)
+        flight.lease_id = ""
+        self._resources.tell_cache_later(CacheOrder(self._exchange.caller, request))
 
 
 async def _counted(steps: Steps, spending: Spending) -> AsyncGenerator[router_pb2.StreamGenerateChatResponse, None]:

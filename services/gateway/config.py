@@ -35,6 +35,8 @@ class GatewayConfig(ServiceSettings):
     """Longest wait for the exact cache; after it the request goes on without."""
     semantic_timeout_seconds: float = Field(default=1.0, gt=0)
     """Longest wait for the semantic cache; after it the request goes on without."""
+    flight_seconds: float = Field(default=30.0, ge=0)
+    """Longest wait for the answer to the same question of another caller; 0 shares none."""
     guard_timeout_seconds: float = Field(default=3.0, gt=0)
     """Longest wait for a verdict."""
     billing_timeout_seconds: float = Field(default=3.0, gt=0)

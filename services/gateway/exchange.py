@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from llmmesh.audit.v1 import audit_pb2
+from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.guard.v1 import guard_pb2
 from meshkit.identity import Identity
+from services.gateway.cache_control import AS_ALLOWED, CacheControl
 
 CacheStatus: TypeAlias = gateway_pb2.CacheStatus.ValueType
 CacheMode: TypeAlias = gateway_pb2.CacheMode.ValueType
@@ -35,8 +37,7 @@ class Question:
     """A chat request, whichever face it came through."""
 
     prompt: chat_pb2.ChatPrompt
-    bypass_cache: bool = False
-    """Neither read nor write the cache."""
+    cache: CacheControl = AS_ALLOWED
     output_limit_field: str = "prompt.options.max_output_tokens"
     """What the caller calls the limit of the answer."""
 
@@ -53,6 +54,8 @@ class Route:
     """Time spent by the mesh until now; the router's own part counts as the provider's."""
     free_in: str = ""
     """Currency in which the answer costs nothing; empty when its cost is not known yet."""
+    whole: bool = False
+    """Whether the answer comes in one piece, with its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,10 @@ class Exchange:
     """True when prompt and answer were judged by different versions of the guard's policy."""
     unguarded: bool = False
     """True when the tenant's policy let something pass that the guard could not judge."""
+    cached: cache_pb2.CachedAnswer | None = None
+    """The answer as the cache gave it."""
+    similarity: float = 0.0
+    """Of the question to the one that was answered, of a semantic hit."""
     provider: str = ""
     deployment: str = ""
     finish_reason: FinishReason = chat_pb2.FINISH_REASON_UNSPECIFIED
@@ -153,8 +160,8 @@ class Exchange:
         judged = not self.unguarded and not self.mixed_guard_policies
         return judged and self.data_class <= LAST_CACHED_CLASS
 
-    def route(self, free_in: str = "") -> Route:
-        """Say who answers, and in which currency it costs nothing."""
+    def route(self, free_in: str = "", *, whole: bool = False) -> Route:
+        """Say who answers, in which currency it costs nothing, and whether it comes in one piece."""
         return Route(
             request_id=self.caller.request_id,
             provider=self.provider,
@@ -162,6 +169,7 @@ class Exchange:
             cache_status=self.cache_status,
             overhead_seconds=self.overhead_seconds(),
             free_in=free_in,
+            whole=whole,
         )
 
     def report(self, cost_micros: int | None, currency_code: str) -> Report:

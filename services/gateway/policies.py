@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
@@ -42,6 +42,8 @@ class TenantPolicy:
     tags: tuple[str, ...] = ()
     version: str = ""
     """Changes whenever anything in it does."""
+    cache_limits: tenant_pb2.CacheLimits | None = field(default=None, compare=False)
+    """None means the cache's own. A message cannot be hashed, and no offer depends on it."""
 
     @classmethod
     def from_message(cls, policy: tenant_pb2.Policy) -> TenantPolicy:
@@ -57,6 +59,7 @@ class TenantPolicy:
             routing_strategy=policy.routing_strategy,
             tags=tuple(policy.tags),
             version=hashlib.sha256(policy.SerializeToString(deterministic=True)).hexdigest()[:16],
+            cache_limits=policy.cache_limits if policy.HasField("cache_limits") else None,
         )
 
     def preferences(self) -> router_pb2.RoutePreferences:

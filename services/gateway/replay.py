@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
@@ -20,14 +22,26 @@ class WholeAnswer:
     finished: Finished
 
 
-def replayed(exchange: Exchange, hit: cache_pb2.CachedAnswer, currency_code: str) -> Iterator[Event]:
-    """The events of a cached answer; it costs nothing and its usage is what the first asking used."""
+async def replayed(
+    exchange: Exchange, hit: cache_pb2.CachedAnswer, currency_code: str, pieces_per_second: float | None
+) -> AsyncGenerator[Event, None]:
+    """The events of a cached answer; it costs nothing and its usage is what the first asking used.
+
+    Without a pace it is one piece; with one it comes in the pieces it first came in, at once when the pace is 0.
+    """
     answer = hit.answer
+    exchange.cached = hit
     exchange.provider, exchange.deployment = hit.provider, hit.deployment
     exchange.usage, exchange.finish_reason = answer.usage, answer.finish_reason
     exchange.cached_request_id = hit.request_id
-    yield exchange.route(free_in=currency_code)
-    yield chat_pb2.Delta(text=answer.text, reasoning=answer.reasoning, tool_calls=_pieces(answer))
+    yield exchange.route(free_in=currency_code, whole=pieces_per_second is None)
+    if pieces_per_second is None:
+        yield chat_pb2.Delta(text=answer.text, reasoning=answer.reasoning, tool_calls=_pieces(answer))
+    else:
+        for number, delta in enumerate(_first_pieces(hit)):
+            if number and pieces_per_second:
+                await asyncio.sleep(1 / pieces_per_second)
+            yield delta
     yield Finished(answer.finish_reason, answer.usage, exchange.report(0, currency_code))
 
 
@@ -56,6 +70,19 @@ async def collected(events: AsyncIterator[Event]) -> WholeAnswer:
         usage=finished.usage,
     )
     return WholeAnswer(route, answer, finished)
+
+
+def _first_pieces(hit: cache_pb2.CachedAnswer) -> Iterator[chat_pb2.Delta]:
+    """The answer as it first came; what is not visible text comes whole."""
+    answer = hit.answer
+    if answer.reasoning:
+        yield chat_pb2.Delta(reasoning=answer.reasoning)
+    begin = 0
+    for end in accumulate(hit.piece_lengths):
+        yield chat_pb2.Delta(text=answer.text[begin:end])
+        begin = end
+    if begin < len(answer.text) or answer.tool_calls:
+        yield chat_pb2.Delta(text=answer.text[begin:], tool_calls=_pieces(answer))
 
 
 def _pieces(answer: chat_pb2.Answer) -> list[chat_pb2.ToolCallDelta]:

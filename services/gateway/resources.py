@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llmmesh.cache.v1 import cache_pb2
 from meshkit.identity import Identity
 from services.gateway.accounts import Accounts
 from services.gateway.catalogue import Catalogue
+from services.gateway.flights import Flights
 from services.gateway.guard_policy import GuardPolicy
 from services.gateway.peers.billing import Settlement
+from services.gateway.peers.cache import Afterwards
 from services.gateway.peers.connections import Peers
 from services.gateway.policies import PolicyTable
 
@@ -29,11 +30,11 @@ class Knowledge:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreOrder:
-    """An answer to remember, and whose it is."""
+class CacheOrder:
+    """What the cache is to be told, and on whose behalf."""
 
     owner: Identity
-    request: cache_pb2.StoreAnswerRequest
+    request: Afterwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +45,5 @@ class Resources:
     known: Knowledge
     accounts: Accounts
     settle_later: Callable[[Settlement], bool]
-    store_later: Callable[[StoreOrder], bool]
+    tell_cache_later: Callable[[CacheOrder], bool]
+    flights: Flights

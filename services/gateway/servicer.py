@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from google.protobuf import duration_pb2
 
@@ -11,11 +12,12 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.gateway.v1.gateway_pb2_grpc import GatewayServiceServicer
 from meshkit.server import Context
-from services.gateway.caller import identified, wants_fresh_answer
+from services.gateway.cache_control import control_in_headers, control_in_message
+from services.gateway.caller import identified
 from services.gateway.catalogue import Offer
 from services.gateway.chat import Chat
 from services.gateway.embedding import Embedding
-from services.gateway.exchange import CacheMode, Event, Finished, Question, Report, Route
+from services.gateway.exchange import Event, Finished, Question, Report, Route
 from services.gateway.explaining import Explaining, UnsentRequest
 from services.gateway.replay import collected
 from services.gateway.resources import Knowledge
@@ -35,7 +37,7 @@ class GatewayServicer(GatewayServiceServicer):
         self, request: gateway_pb2.GenerateChatRequest, context: Context
     ) -> gateway_pb2.GenerateChatResponse:
         """Answer in one message; a cancel stops the model."""
-        question = _question(request.prompt, request.cache_mode, context)
+        question = _question(request, context)
         async with aclosing(self._chat.answer(question, identified())) as events:
             whole = await collected(events)
         return gateway_pb2.GenerateChatResponse(answer=whole.answer, report=_report(whole.finished.report))
@@ -44,7 +46,7 @@ class GatewayServicer(GatewayServiceServicer):
         self, request: gateway_pb2.StreamGenerateChatRequest, context: Context
     ) -> AsyncGenerator[gateway_pb2.StreamGenerateChatResponse, None]:
         """Answer as the model speaks; a cancel stops it."""
-        question = _question(request.prompt, request.cache_mode, context)
+        question = _question(request, context)
         async with aclosing(self._chat.answer(question, identified())) as events:
             async for event in events:
                 yield _step(event)
@@ -73,11 +75,16 @@ class GatewayServicer(GatewayServiceServicer):
         return gateway_pb2.ListModelsResponse(models=[_model(offer) for offer in offers])
 
 
-def _question(prompt: chat_pb2.ChatPrompt, cache_mode: CacheMode, context: Context) -> Question:
-    check_prompt(prompt, _named)
-    check_json(prompt, _named)
-    bypass = cache_mode == gateway_pb2.CACHE_MODE_BYPASS or wants_fresh_answer(context.invocation_metadata())
-    return Question(prompt, bypass, _named("max_output_tokens"))
+def _question(
+    request: gateway_pb2.GenerateChatRequest | gateway_pb2.StreamGenerateChatRequest, context: Context
+) -> Question:
+    check_prompt(request.prompt, _named)
+    check_json(request.prompt, _named)
+    asked = control_in_message(request.cache_mode, request.cache_control)
+    cache = asked.within(control_in_headers(context.invocation_metadata()))
+    if isinstance(request, gateway_pb2.GenerateChatRequest):
+        cache = replace(cache, pieces_per_second=None)
+    return Question(request.prompt, cache, _named("max_output_tokens"))
 
 
 def _unsent(request: gateway_pb2.ExplainRouteRequest) -> UnsentRequest:

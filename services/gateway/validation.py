@@ -30,6 +30,7 @@ MODELLED_FIELDS = frozenset(
         "frequency_penalty",
         "function_call",
         "functions",
+        "llmmesh",
         "logprobs",
         "max_completion_tokens",
         "max_tokens",

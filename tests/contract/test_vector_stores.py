@@ -15,7 +15,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from services.cache.vectorstores.edge import edge_store
-from services.cache.vectorstores.port import Entry, Near, VectorStore
+from services.cache.vectorstores.port import Entry, Near, Selection, VectorStore
 from services.cache.vectorstores.qdrant_server import QdrantServerStore, qdrant_server_store
 
 DIMENSIONS = 8
@@ -143,17 +143,54 @@ async def test_forgetting_a_tenant_leaves_the_others(store: VectorStore) -> None
     await store.put(entry())
     await store.put(entry(model="large"))
     await store.put(entry(tenant_id="rival"))
-    assert await store.forget("acme") == 2
+    assert await store.forget(Selection("acme")) == 2
     assert await store.nearest(near()) == []
     assert len(await store.nearest(near(tenant_id="rival"))) == 1
-    assert await store.forget("acme") == 0
+    assert await store.forget(Selection("acme")) == 0
 
 
 async def test_forgetting_a_model_leaves_the_tenants_other_models(store: VectorStore) -> None:
     await store.put(entry())
     await store.put(entry(model="large", question="kept"))
-    assert await store.forget("acme", "small") == 1
+    assert await store.forget(Selection("acme", model="small")) == 1
     assert [match.question for match in await store.nearest(near())] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection("acme", question_prefix="How t"),
+        Selection("acme", subject="ann"),
+        Selection("acme", reference="small:1"),
+        Selection("acme", stored_until=NOW - 5),
+        Selection("acme", model="small", question_prefix="How", subject="ann", reference="small:1", stored_until=NOW),
+    ],
+    ids=["prefix", "subject", "reference", "age", "all"],
+)
+async def test_a_selection_is_counted_and_then_forgotten_and_nothing_else(
+    store: VectorStore, selection: Selection
+) -> None:
+    chosen = entry(subject="ann", reference="small:1", stored_at=NOW - 10)
+    await store.put(chosen)
+    kept = {"subject": "bob", "reference": "small:2", "stored_at": NOW - 1, "entry_id": str(uuid.uuid4())}
+    await store.put(replace(chosen, question="Anything else?", **kept))
+    await store.put(replace(chosen, tenant_id="rival", entry_id=str(uuid.uuid4())))
+    assert await store.forget(selection, dry_run=True) == 1
+    assert len(await store.nearest(near())) == 2
+    assert await store.forget(selection) == 1
+    assert [match.question for match in await store.nearest(near())] == ["Anything else?"]
+    assert len(await store.nearest(near(tenant_id="rival"))) == 1
+
+
+async def test_when_there_are_too_many_those_worth_least_go(store: VectorStore) -> None:
+    entries = [entry(question=str(worth), worth=float(worth)) for worth in (5, 1, 4, 2, 3)]
+    for each in entries:
+        await store.put(each)
+    assert await store.forget_cheapest(5) == 0
+    await store.reprice({entries[1].entry_id: 9.0, str(uuid.uuid4()): 7.0})
+    assert await store.forget_cheapest(3) == 2
+    left = {match.question: match.worth for match in await store.nearest(near(limit=9))}
+    assert left == {"1": 9.0, "4": 4.0, "5": 5.0}
 
 
 async def test_forgetting_the_expired_leaves_what_is_valid(store: VectorStore) -> None:
@@ -167,7 +204,7 @@ async def test_names_with_quotes_and_other_scripts_are_only_names(store: VectorS
     odd = 'тенант "1" OR *'
     await store.put(entry(tenant_id=odd, question="Сколько? \U0001f600"))
     assert [match.question for match in await store.nearest(near(tenant_id=odd))] == ["Сколько? \U0001f600"]
-    assert await store.forget(odd) == 1
+    assert await store.forget(Selection(odd)) == 1
 
 
 async def test_random_tenants_with_equal_questions_share_nothing(store: VectorStore) -> None:

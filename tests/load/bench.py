@@ -26,6 +26,7 @@ from rich.table import Table
 
 from tests.load import routing_decision
 from tests.load.awake import awake
+from tests.load.bench_cache import crowd_figure, lookup_figures
 from tests.load.bench_router import router_figures
 from tests.load.figure import Figure, at_least, at_most
 from tests.load.generator import Load, h2load
@@ -34,7 +35,7 @@ from tests.support.fix_mesh import PRICES, ROUTES, Mesh, Tenant, eventually, run
 ROUNDS = 3
 SECONDS_PER_ROUND = 6
 PAIRS = 150
-PARTS = ("", "decision", "exact", "miss", "router", "memory", "start")
+PARTS = ("", "decision", "exact", "miss", "lookup", "crowd", "router", "memory", "start")
 console = Console(width=120)
 
 
@@ -202,6 +203,12 @@ async def bench(only: str) -> list[Figure]:
                     exact_only = await mesh.tenant(cache="CACHE_POLICY_EXACT")
                     figures.append(await misses(exact_only, provider_url, "semantic level off", 12))
                     figures.append(await misses(await mesh.tenant(), provider_url, "semantic level on", 50))
+                if only in "lookup":
+                    console.log("exact look-ups …")
+                    figures += await lookup_figures(mesh.settings)
+                if only in "crowd":
+                    console.log("a crowd …")
+                    figures.append(await crowd_figure(await mesh.tenant(), provider_url))
                 if only in "router":
                     console.log("router alone …")
                     figures += await router_figures(mesh.settings["LLMMESH_ROUTER_ADDRESS"], provider_url)

@@ -36,8 +36,10 @@ async def ghz(rpc: Rpc, *, clients: int, seconds: int) -> Load:
     return Load(report["count"], report["rps"], times[50], times[95], times[99])
 
 
-async def h2load(rpc: Rpc, *, clients: int, seconds: int) -> Load:
-    """Send one constant request for `seconds` from `clients` HTTP/2 connections. It does not see gRPC statuses.
+async def h2load(rpc: Rpc, *, clients: int, seconds: int, per_client_per_second: int | None = None) -> Load:
+    """Send one constant request for `seconds` from `clients` HTTP/2 connections, as fast as they can or at a rate.
+
+    It does not see gRPC statuses.
 
     Raises:
         LoadFailed: If any reply was not HTTP 200.
@@ -45,9 +47,10 @@ async def h2load(rpc: Rpc, *, clients: int, seconds: int) -> Load:
     with tempfile.TemporaryDirectory() as folder:
         frame, log = Path(folder) / "frame", Path(folder) / "log"
         frame.write_bytes(framed(rpc.request()))
+        rate = [] if per_client_per_second is None else [f"--rps={per_client_per_second}"]
         headers = [("content-type", "application/grpc"), ("te", "trailers"), *rpc.metadata()]
         output = await _output(
-            "h2load", "-t1", f"-c{clients}", "-m1", f"-D{seconds}", f"--data={frame}", f"--log-file={log}",
+            "h2load", "-t1", f"-c{clients}", "-m1", f"-D{seconds}", *rate, f"--data={frame}", f"--log-file={log}",
             *(f"--header={name}: {value}" for name, value in headers), f"http://{rpc.host}{rpc.path}",
         )  # fmt: skip
         rows = [line.split("\t") for line in log.read_text().splitlines()]

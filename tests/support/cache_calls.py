@@ -40,6 +40,11 @@ def answer(text: str = "8849 m", **fields: Any) -> cache_pb2.CachedAnswer:
     return cache_pb2.CachedAnswer(answer=said, provider="local", deployment="local/small", request_id="r1")
 
 
+def stored(text: str = "8849 m") -> cache_pb2.StoredAnswer:
+    """An answer as it is written down."""
+    return cache_pb2.StoredAnswer(answer=answer(text), question="How tall is Everest?")
+
+
 def store(
     asked: chat_pb2.ChatPrompt, said: cache_pb2.CachedAnswer | None = None, **fields: Any
 ) -> cache_pb2.StoreAnswerRequest:
@@ -50,6 +55,14 @@ def store(
         "semantic": True,
     }
     return cache_pb2.StoreAnswerRequest(prompt=asked, answer=said or answer(), **{**defaults, **fields})
+
+
+def leasing(asked: chat_pb2.ChatPrompt, *, lease: float = 60, wait: float = 0) -> cache_pb2.LookupAnswerRequest:
+    """Look a prompt up at the exact level and ask for the lease, in seconds."""
+    request = lookup(asked)
+    request.lease.FromMilliseconds(int(lease * 1000))
+    request.wait.FromMilliseconds(int(wait * 1000))
+    return request
 
 
 def lookup(

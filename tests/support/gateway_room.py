@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,7 @@ class Front:
     guard: ScriptedGuard
     first: ScriptedProvider
     second: ScriptedProvider
+    targets: dict[str, str]
 
     async def tenant(self, *, rubles: float = 1000, **policy: Any) -> Tenant:
         """A new tenant and a developer's key of it."""
@@ -234,11 +235,26 @@ async def front_room(billing: BillingRoom, redis_url: str, folder: Path, **setti
             "billing": billing.port,
         }
         targets = {f"{room}_target": f"127.0.0.1:{port}" for room, port in ports.items()}
-        port = await enter(gateway(GatewayConfig(**{**QUIET, **targets, **settings})))
+        port, openai, typed = await enter(_gateway({**targets, **settings}))
+        yield Front(port, openai, typed, billing, guard, first, second, targets)
+
+
+@asynccontextmanager
+async def second_gateway(front: Front, **settings: Any) -> AsyncIterator[Front]:
+    """Another gateway in front of the same rooms."""
+    async with _gateway({**front.targets, **settings}) as (port, openai, typed):
+        yield replace(front, port=port, openai=openai, typed=typed)
+
+
+@asynccontextmanager
+async def _gateway(settings: dict[str, Any]) -> AsyncIterator[tuple[int, Any, Any]]:
+    """Run a gateway; yields its port and a stub for each face."""
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(gateway(GatewayConfig(**{**QUIET, **settings})))
         await _serving(port)
-        openai = await enter(connect(f"127.0.0.1:{port}", OpenAIServiceStub))
-        typed = await enter(connect(f"127.0.0.1:{port}", GatewayServiceStub))
-        yield Front(port, openai, typed, billing, guard, first, second)
+        openai = await stack.enter_async_context(connect(f"127.0.0.1:{port}", OpenAIServiceStub))
+        typed = await stack.enter_async_context(connect(f"127.0.0.1:{port}", GatewayServiceStub))
+        yield port, openai, typed
 
 
 def typed_prompt(text: str) -> gateway_pb2.GenerateChatRequest:

@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -76,6 +76,7 @@ tenants = Table(
     Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
     Column("compliance_packs", ARRAY(Text), nullable=False, server_default="{}"),
     Column("violation_days", Integer, nullable=False, server_default="0"),
+    Column("cache_limits", JSONB, nullable=False, server_default="{}"),
 )
 
 keys = Table(

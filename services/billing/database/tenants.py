@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import RowMapping, func, insert, select, tuple_, update
@@ -10,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 from services.billing.database.engine import Database
 from services.billing.database.schema import budgets, keys, tenants
 from services.billing.pagination import Position
-from services.billing.tenants.tenant import Key, NewTenant, Policy, Tenant
+from services.billing.tenants.tenant import CacheLimits, Key, NewTenant, Policy, Tenant
 
 
 class TenantStore:
@@ -137,6 +138,7 @@ def _columns(policy: Policy) -> dict[str, object]:
         "allowed_deployments": list(policy.allowed_deployments),
         "residency": policy.residency,
         "cache": policy.cache,
+        "cache_limits": asdict(policy.cache_limits),
         "guard_fail_open": policy.guard_fail_open,
         "tier": policy.tier,
         "routing_strategy": policy.routing_strategy,
@@ -152,6 +154,7 @@ def _tenant(row: RowMapping) -> Tenant:
         allowed_deployments=tuple(row["allowed_deployments"]),
         residency=row["residency"],
         cache=row["cache"],
+        cache_limits=CacheLimits(**row["cache_limits"]),
         guard_fail_open=row["guard_fail_open"],
         tier=row["tier"],
         routing_strategy=row["routing_strategy"],

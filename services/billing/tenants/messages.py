@@ -11,6 +11,7 @@ from meshkit.errors import FieldInvalid
 from services.billing.compliance.packs import pack_names
 from services.billing.fields import check_between, check_listed, check_number_of, check_text
 from services.billing.messages import enum_value, enum_word, timestamp
+from services.billing.tenants.cache_limits import cache_limits_message, cache_limits_of
 from services.billing.tenants.policies import PolicyChange
 from services.billing.tenants.tenant import Key, Policy, Tenant
 
@@ -26,6 +27,7 @@ def policy_of(message: tenant_pb2.Policy) -> Policy:
         allowed_deployments=_names("policy.allowed_deployments", message.allowed_deployments),
         residency=enum_word("policy.residency", chat_pb2.DataResidency, message.residency),
         cache=enum_word("policy.cache", tenant_pb2.CachePolicy, message.cache),
+        cache_limits=cache_limits_of(message.cache_limits),
         guard_fail_open=message.guard_fail_open,
         tier=enum_word("policy.tier", chat_pb2.Tier, message.tier),
         routing_strategy=enum_word("policy.routing_strategy", chat_pb2.RoutingStrategy, message.routing_strategy),
@@ -50,6 +52,7 @@ def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
         allowed_deployments=tenant.policy.allowed_deployments,
         residency=enum_value(chat_pb2.DataResidency, tenant.policy.residency),
         cache=enum_value(tenant_pb2.CachePolicy, tenant.policy.cache),
+        cache_limits=cache_limits_message(tenant.policy.cache_limits),
         guard_fail_open=tenant.policy.guard_fail_open,
         tier=enum_value(chat_pb2.Tier, tenant.policy.tier),
         routing_strategy=enum_value(chat_pb2.RoutingStrategy, tenant.policy.routing_strategy),

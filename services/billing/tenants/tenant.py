@@ -9,6 +9,17 @@ from meshkit.errors import ResourceNotFound
 
 
 @dataclass(frozen=True, slots=True)
+class CacheLimits:
+    """What the cache keeps for a tenant; zeros and None are the cache's own limits."""
+
+    default_ttl_seconds: float = 0.0
+    min_ttl_seconds: float = 0.0
+    max_ttl_seconds: float = 0.0
+    largest_answer_bytes: int = 0
+    highest_temperature: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What a tenant may do; the defaults allow everything."""
 
@@ -16,6 +27,7 @@ class Policy:
     allowed_deployments: tuple[str, ...] = ()
     residency: str = "unspecified"
     cache: str = "unspecified"
+    cache_limits: CacheLimits = CacheLimits()
     guard_fail_open: bool = False
     compliance_packs: tuple[str, ...] = ()
     violation_days: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from services.cache.dependency import Dependency
 from services.cache.vectorstores.matching import matches
 from services.cache.vectorstores.owner_process import OwnerProcess
 from services.cache.vectorstores.payload import payload_of
-from services.cache.vectorstores.port import Entry, Match, Near
+from services.cache.vectorstores.port import Entry, Match, Near, Selection
 
 PURGE_SECONDS = 30.0
 
@@ -28,16 +28,24 @@ class EdgeStore:
     async def nearest(self, near: Near) -> list[Match]:
         """The most similar entries of the partition, best first."""
         found = await self._ask("nearest", near)
-        return matches((similarity, payload) for similarity, payload in found)
+        return matches((entry_id, similarity, payload) for entry_id, similarity, payload in found)
 
     async def put(self, entry: Entry) -> None:
         """Store an entry; once this returns it is in the owner's write-ahead log."""
         stored = {"entry_id": entry.entry_id, "vector": entry.vector, "payload": payload_of(entry)}
         await self._ask("put", stored)
 
-    async def forget(self, tenant_id: str, model: str = "") -> int:
-        """Remove a tenant's entries, or those of one model; returns how many."""
-        return int(await self._ask("forget", {"tenant_id": tenant_id, "model": model}, PURGE_SECONDS))
+    async def forget(self, selection: Selection, *, dry_run: bool = False) -> int:
+        """Remove the entries of a selection, or with `dry_run` only count them; returns how many."""
+        return int(await self._ask("count" if dry_run else "forget", selection, PURGE_SECONDS))
+
+    async def reprice(self, worths: Mapping[str, float]) -> None:
+        """Set what entries are worth, by id; those that are gone stay gone."""
+        await self._ask("reprice", {"worths": worths}, PURGE_SECONDS)
+
+    async def forget_cheapest(self, most: int) -> int:
+        """Remove the entries worth least until at most `most` are left in all; returns how many."""
+        return int(await self._ask("forget_cheapest", {"most": most}, PURGE_SECONDS))
 
     async def forget_expired(self, now: float) -> int:
         """Remove entries expired by `now`; returns how many."""

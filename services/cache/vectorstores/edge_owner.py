@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from services.cache.vectorstores.edge_shard import Shard, ShardHeld, shard
-from services.cache.vectorstores.port import Near
+from services.cache.vectorstores.port import Near, Selection
 from services.cache.vectorstores.upkeep import Upkeep
 from services.cache.vectorstores.wire import LENGTH_BYTES, Message, frame, frame_length, message_in
 
@@ -33,7 +33,10 @@ class Owner:
         self._operations: dict[str, Callable[..., Any]] = {
             "nearest": lambda **near: store.nearest(Near(**near)),
             "put": store.put,
-            "forget": store.forget,
+            "count": lambda **selection: store.count(Selection(**selection)),
+            "forget": lambda **selection: store.forget(Selection(**selection)),
+            "reprice": store.reprice,
+            "forget_cheapest": store.forget_cheapest,
             "forget_expired": store.forget_expired,
         }
         self._send({"ready": True, "entries": store.count()})

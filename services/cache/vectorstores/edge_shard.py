@@ -20,20 +20,23 @@ from qdrant_edge import (
     EdgeVectorParams,
     FieldCondition,
     Filter,
+    MatchPrefix,
     MatchValue,
+    OrderBy,
     PayloadSchemaType,
     Point,
     Query,
     QueryRequest,
     RangeFloat,
+    ScrollRequest,
     UpdateOperation,
 )
 
-from services.cache.vectorstores.payload import ANSWERING, EXPIRY, KEYWORDS
-from services.cache.vectorstores.port import Near
+from services.cache.vectorstores.payload import ANSWERING, EXPIRY, KEYWORDS, NUMBERS, STORED, WORTH, equal_fields
+from services.cache.vectorstores.port import Near, Selection
 
-Found: TypeAlias = tuple[float, dict[str, Any] | None]
-"""Similarity and payload."""
+Found: TypeAlias = tuple[str, float, dict[str, Any] | None]
+"""Id, similarity and payload."""
 
 NO_GRAPH_KILOBYTES = 1_000_000_000
 """Size of a segment before a graph is built: never. A filtered scan costs about 0.3 us an entry of the partition,
@@ -51,7 +54,7 @@ class Shard:
         self._engine = engine
 
     def nearest(self, near: Near) -> list[Found]:
-        """Similarity and payload of the most similar entries of the partition, best first."""
+        """Id, similarity and payload of the most similar entries of the partition, best first."""
         request = QueryRequest(
             limit=near.limit,
             query=Query.Nearest(list(near.vector)),
@@ -59,27 +62,39 @@ class Shard:
             score_threshold=near.at_least,
             with_payload=list(ANSWERING),
         )
-        return [(point.score, point.payload) for point in self._engine.query(request)]
+        return [(str(point.id), point.score, point.payload) for point in self._engine.query(request)]
 
     def put(self, entry_id: str, vector: Sequence[float], payload: Mapping[str, Any]) -> None:
         """Store an entry in the write-ahead log and the segment."""
         point = Point(UUID(entry_id), list(vector), dict(payload))
         self._engine.update(UpdateOperation.upsert_points([point]))
 
-    def forget(self, tenant_id: str, model: str) -> int:
-        """Remove a tenant's entries, or those of one model; returns how many."""
-        conditions = [_equals("tenant", tenant_id)]
-        if model:
-            conditions.append(_equals("model", model))
-        return self._remove(Filter(must=list(conditions)))
+    def forget(self, selection: Selection) -> int:
+        """Remove the entries of a selection; returns how many."""
+        return self._remove(_selected(selection))
+
+    def reprice(self, worths: Mapping[str, float]) -> None:
+        """Set what entries are worth; a removed one has no payload to set."""
+        for entry_id, worth in worths.items():
+            if self._engine.retrieve([UUID(entry_id)], with_payload=False, with_vector=False):
+                self._engine.update(UpdateOperation.set_payload([UUID(entry_id)], {WORTH: worth}))
+
+    def forget_cheapest(self, most: int) -> int:
+        """Remove the entries worth least until at most `most` are left; returns how many."""
+        excess = self.count() - most
+        if excess <= 0:
+            return 0
+        cheapest, _ = self._engine.scroll(ScrollRequest(limit=excess, order_by=OrderBy(WORTH)))
+        self._engine.update(UpdateOperation.delete_points([point.id for point in cheapest]))
+        return len(cheapest)
 
     def forget_expired(self, now: float) -> int:
         """Remove entries expired by `now`; returns how many."""
         return self._remove(Filter(must=[FieldCondition(EXPIRY, range=RangeFloat(lte=now))]))
 
-    def count(self) -> int:
-        """Entries held, the expired included."""
-        return self._engine.count(CountRequest())
+    def count(self, selection: Selection | None = None) -> int:
+        """Entries held, or those of a selection, the expired included."""
+        return self._engine.count(CountRequest(filter=_selected(selection) if selection else None))
 
     def flush(self) -> None:
         """Write everything to disk, so that the next start replays no log."""
@@ -136,17 +151,31 @@ def _engine(path: Path, dimensions: int) -> EdgeShard:
         optimizers=EdgeOptimizersConfig(indexing_threshold=NO_GRAPH_KILOBYTES),
     )
     if path.exists():
-        return EdgeShard.load(str(path), config)
+        return _indexed(EdgeShard.load(str(path), config))
     # Made beside and moved into place: a kill half-way leaves no half a shard to load.
     fresh = path.with_name("shard.new")
     shutil.rmtree(fresh, ignore_errors=True)
     engine = EdgeShard.create(str(fresh), config)
-    for field in KEYWORDS:
-        engine.update(UpdateOperation.create_field_index(field, PayloadSchemaType.Keyword))
-    engine.update(UpdateOperation.create_field_index(EXPIRY, PayloadSchemaType.Float))
     engine.close()
     fresh.rename(path)
-    return EdgeShard.load(str(path), config)
+    return _indexed(EdgeShard.load(str(path), config))
+
+
+def _indexed(engine: EdgeShard) -> EdgeShard:
+    """With every index there is; what an earlier version made stays."""
+    for kind, fields in ((PayloadSchemaType.Keyword, KEYWORDS), (PayloadSchemaType.Float, NUMBERS)):
+        for field in fields:
+            engine.update(UpdateOperation.create_field_index(field, kind))
+    return engine
+
+
+def _selected(selection: Selection) -> Filter:
+    conditions = [_equals(field, wanted) for field, wanted in equal_fields(selection)]
+    if selection.question_prefix:
+        conditions.append(FieldCondition("question", match=MatchPrefix(selection.question_prefix)))
+    if selection.stored_until is not None:
+        conditions.append(FieldCondition(STORED, range=RangeFloat(lte=selection.stored_until)))
+    return Filter(must=list(conditions))
 
 
 def _partition(near: Near) -> Filter:

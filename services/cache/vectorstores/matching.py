@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import binascii
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from services.cache.metrics import CORRUPT
+from services.cache.metrics import UNUSABLE
+from services.cache.vectorstores.payload import WORTH
 from services.cache.vectorstores.port import Match
 
 
-def matches(points: Iterable[tuple[float, Mapping[str, Any] | None]]) -> list[Match]:
-    """Read similarities and payloads; a damaged point is left out and counted."""
+def matches(points: Iterable[tuple[str, float, Mapping[str, Any] | None]]) -> list[Match]:
+    """Read ids, similarities and payloads; a damaged point is left out and counted."""
     found: list[Match] = []
-    for similarity, payload in points:
+    for entry_id, similarity, payload in points:
         try:
             stored = payload or {}
-            found.append(Match(similarity, str(stored["question"]), b64decode(stored["answer"], validate=True)))
-        except (KeyError, TypeError, binascii.Error):
-            CORRUPT.labels("semantic").inc()
+            answer = b64decode(stored["answer"], validate=True)
+            worth, saves = float(stored.get(WORTH, 0.0)), float(stored.get("saves", 0.0))
+            found.append(Match(similarity, str(stored["question"]), answer, entry_id, worth, saves))
+        except (KeyError, TypeError, ValueError):
+            UNUSABLE.labels("semantic", "damaged").inc()
     return found

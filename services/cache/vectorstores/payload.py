@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Iterator
 
-from services.cache.vectorstores.port import Entry
+from services.cache.vectorstores.port import Entry, Selection
 
-KEYWORDS = ("tenant", "context", "model")
-"""Fields that filters ask for."""
+KEYWORDS = ("tenant", "context", "model", "reference", "subject")
+"""Fields that filters ask for; the first divides all entries into tenants'."""
 EXPIRY = "expires_at"
-ANSWERING = ("question", "answer")
+STORED = "stored_at"
+WORTH = "worth"
+NUMBERS = (EXPIRY, STORED, WORTH)
+"""Fields that are compared and sorted by."""
+ANSWERING = ("question", "answer", WORTH, "saves")
 """Fields that a match is made of."""
 
 
@@ -19,7 +24,20 @@ def payload_of(entry: Entry) -> dict[str, str | float]:
         "tenant": entry.tenant_id,
         "context": entry.context,
         "model": entry.model,
+        "reference": entry.reference,
+        "subject": entry.subject,
         EXPIRY: entry.expires_at,
+        STORED: entry.stored_at,
+        WORTH: entry.worth,
+        "saves": entry.saves,
         "question": entry.question,
         "answer": b64encode(entry.answer).decode(),
     }
+
+
+def equal_fields(selection: Selection) -> Iterator[tuple[str, str]]:
+    """The fields that chosen entries have in common, and what they hold."""
+    yield "tenant", selection.tenant_id
+    for field in ("model", "subject", "reference"):
+        if wanted := getattr(selection, field):
+            yield field, wanted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,29 @@ class Entry:
     answer: bytes
     expires_at: float
     """Unix seconds."""
+    stored_at: float = 0.0
+    """Unix seconds."""
+    reference: str = ""
+    """What the entry is called at both levels."""
+    subject: str = ""
+    """Pseudonym of the person it was stored for."""
+    worth: float = 0.0
+    """What it has saved or may save; the least worth is forgotten first."""
+    saves: float = 0.0
+    """What one use of it saves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Entries of one tenant: those for which all that is given here holds."""
+
+    tenant_id: str
+    model: str = ""
+    question_prefix: str = ""
+    subject: str = ""
+    reference: str = ""
+    stored_until: float | None = None
+    """Unix seconds; the entries stored then or before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +68,10 @@ class Match:
     similarity: float
     question: str
     answer: bytes
+    entry_id: str = ""
+    worth: float = 0.0
+    saves: float = 0.0
+    """What one use of it saves."""
 
 
 class VectorStore(Protocol):
@@ -56,8 +83,14 @@ class VectorStore(Protocol):
     async def put(self, entry: Entry) -> None:
         """Store an entry; once this returns it survives a kill of the process."""
 
-    async def forget(self, tenant_id: str, model: str = "") -> int:
-        """Remove a tenant's entries, or those of one model; returns how many."""
+    async def forget(self, selection: Selection, *, dry_run: bool = False) -> int:
+        """Remove the entries of a selection, or with `dry_run` only count them; returns how many."""
+
+    async def reprice(self, worths: Mapping[str, float]) -> None:
+        """Set what entries are worth, by id; those that are gone stay gone."""
+
+    async def forget_cheapest(self, most: int) -> int:
+        """Remove the entries worth least until at most `most` are left in all; returns how many."""
 
     async def forget_expired(self, now: float) -> int:
         """Remove entries expired by `now` (Unix seconds); returns how many."""

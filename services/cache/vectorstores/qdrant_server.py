@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -13,8 +13,17 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from services.cache.dependency import Dependency, Unusable
 from services.cache.vectorstores.matching import matches
-from services.cache.vectorstores.payload import ANSWERING, EXPIRY, KEYWORDS, payload_of
-from services.cache.vectorstores.port import Entry, Match, Near
+from services.cache.vectorstores.payload import (
+    ANSWERING,
+    EXPIRY,
+    KEYWORDS,
+    NUMBERS,
+    STORED,
+    WORTH,
+    equal_fields,
+    payload_of,
+)
+from services.cache.vectorstores.port import Entry, Match, Near, Selection
 
 T = TypeVar("T")
 
@@ -47,19 +56,45 @@ class QdrantServerStore:
                 timeout=self._whole_seconds,
             )
         )
-        return matches((point.score, point.payload) for point in found.points)
+        return matches((str(point.id), point.score, point.payload) for point in found.points)
 
     async def put(self, entry: Entry) -> None:
         """Store an entry; returns when the server has written it."""
         point = models.PointStruct(id=entry.entry_id, vector=list(entry.vector), payload=payload_of(entry))
         await self._ask(lambda: self._client.upsert(self._collection, [point], wait=True))
 
-    async def forget(self, tenant_id: str, model: str = "") -> int:
-        """Remove a tenant's entries, or those of one model; returns how many."""
-        conditions: list[Any] = [_equals("tenant", tenant_id)]
-        if model:
-            conditions.append(_equals("model", model))
-        return await self._remove(models.Filter(must=conditions))
+    async def forget(self, selection: Selection, *, dry_run: bool = False) -> int:
+        """Remove the entries of a selection, or with `dry_run` only count them; returns how many."""
+        condition = _selected(selection)
+        return await self._count(condition) if dry_run else await self._remove(condition)
+
+    async def reprice(self, worths: Mapping[str, float]) -> None:
+        """Set what entries are worth, by id; those that are gone stay gone."""
+        changes = [
+            models.SetPayloadOperation(
+                set_payload=models.SetPayload(
+                    payload={WORTH: worth}, filter=models.Filter(must=[models.HasIdCondition(has_id=[entry_id])])
+                )
+            )
+            for entry_id, worth in worths.items()
+        ]
+        await self._ask(lambda: self._client.batch_update_points(self._collection, changes, wait=True), PURGE_SECONDS)
+
+    async def forget_cheapest(self, most: int) -> int:
+        """Remove the entries worth least until at most `most` are left in all; returns how many."""
+        excess = await self._count(None) - most
+        if excess <= 0:
+            return 0
+        cheapest, _ = await self._ask(
+            lambda: self._client.scroll(
+                self._collection, limit=excess, order_by=models.OrderBy(key=WORTH), with_payload=False
+            ),
+            PURGE_SECONDS,
+        )
+        await self._ask(
+            lambda: self._client.delete(self._collection, [point.id for point in cheapest], wait=True), PURGE_SECONDS
+        )
+        return len(cheapest)
 
     async def forget_expired(self, now: float) -> int:
         """Remove entries expired by `now`; returns how many."""
@@ -69,15 +104,18 @@ class QdrantServerStore:
     def _whole_seconds(self) -> int:
         return math.ceil(self._timeout_seconds)
 
-    async def _remove(self, condition: models.Filter) -> int:
+    async def _count(self, condition: models.Filter | None) -> int:
         counted = await self._ask(
             lambda: self._client.count(self._collection, count_filter=condition, exact=True), PURGE_SECONDS
         )
-        if not counted.count:
-            return 0
-        selector = models.FilterSelector(filter=condition)
-        await self._ask(lambda: self._client.delete(self._collection, selector, wait=True), PURGE_SECONDS)
         return counted.count
+
+    async def _remove(self, condition: models.Filter) -> int:
+        count = await self._count(condition)
+        if count:
+            selector = models.FilterSelector(filter=condition)
+            await self._ask(lambda: self._client.delete(self._collection, selector, wait=True), PURGE_SECONDS)
+        return count
 
     async def _ask(self, operation: Callable[[], Awaitable[T]], timeout_seconds: float | None = None) -> T:
         if not self._prepared:
@@ -89,16 +127,21 @@ class QdrantServerStore:
         """Make the collection and its indexes, unless they are there."""
         if await self._client.collection_exists(self._collection):
             await self._check_dimensions()
-            return
-        await self._client.create_collection(
-            self._collection,
-            vectors_config=models.VectorParams(size=self._dimensions, distance=models.Distance.COSINE),
-        )
+        else:
+            await self._client.create_collection(
+                self._collection,
+                vectors_config=models.VectorParams(size=self._dimensions, distance=models.Distance.COSINE),
+            )
+        await self._index()
+
+    async def _index(self) -> None:
+        """Make every index there is; what is there already stays."""
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         await self._client.create_payload_index(self._collection, KEYWORDS[0], field_schema=tenant)
         for field in KEYWORDS[1:]:
             await self._client.create_payload_index(self._collection, field, models.PayloadSchemaType.KEYWORD)
-        await self._client.create_payload_index(self._collection, EXPIRY, models.PayloadSchemaType.FLOAT)
+        for field in NUMBERS:
+            await self._client.create_payload_index(self._collection, field, models.PayloadSchemaType.FLOAT)
 
     async def _check_dimensions(self) -> None:
         held = (await self._client.get_collection(self._collection)).config.params.vectors
@@ -112,6 +155,16 @@ class QdrantServerStore:
 def _partition(near: Near) -> models.Filter:
     unexpired = _expiry(models.Range(gt=near.now))
     return models.Filter(must=[_equals("tenant", near.tenant_id), _equals("context", near.context), unexpired])
+
+
+def _selected(selection: Selection) -> models.Filter:
+    conditions: list[Any] = [_equals(field, wanted) for field, wanted in equal_fields(selection)]
+    if selection.question_prefix:
+        prefix = models.MatchPrefix(prefix=selection.question_prefix)
+        conditions.append(models.FieldCondition(key="question", match=prefix))
+    if selection.stored_until is not None:
+        conditions.append(models.FieldCondition(key=STORED, range=models.Range(lte=selection.stored_until)))
+    return models.Filter(must=conditions)
 
 
 def _equals(field: str, value: str) -> models.FieldCondition:

@@ -15,7 +15,7 @@ FLUSH_AFTER_SECONDS = 30.0
 COMPACT_WHEN_QUIET = 1_000
 COMPACT_ALWAYS = 20_000
 """Changes before compacting. Without it what was removed stays in memory."""
-CHANGING = frozenset({"put", "forget", "forget_expired"})
+CHANGING = frozenset({"put", "forget", "forget_expired", "forget_cheapest", "reprice"})
 
 
 class Upkeep:

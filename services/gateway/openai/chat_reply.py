@@ -42,7 +42,7 @@ class ChatReply:
             {
                 **self._head("chat.completion"),
                 "choices": [choice],
-                "usage": usage_object(finished.usage),
+                "usage": usage_object(finished.usage, finished.report),
                 "llmmesh": report_object(finished.report, finished.usage),
             }
         )
@@ -64,7 +64,7 @@ class ChatReply:
         report = {"llmmesh": report_object(finished.report, finished.usage)}
         if not self._include_usage:
             return self._chunk({}, _finish_word(finished), report) + DONE
-        usage = {"choices": [], "usage": usage_object(finished.usage)}
+        usage = {"choices": [], "usage": usage_object(finished.usage, finished.report)}
         return self._chunk({}, _finish_word(finished)) + event(self._head_of_chunk() | usage | report) + DONE
 
     def _chunk(self, delta: dict[str, Any], finish: str | None = None, more: dict[str, Any] | None = None) -> bytes:

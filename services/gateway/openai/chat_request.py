@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import msgspec
 
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
+from services.gateway.cache_control import CacheControl, checked_pace, checked_ttl
 from services.gateway.exchange import Question
 from services.gateway.openai.members import Members
 from services.gateway.openai.messages import chat_messages, messages_decoder
@@ -24,6 +25,23 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool = False
 
 
+class CacheWishes(msgspec.Struct, forbid_unknown_fields=True):
+    """How the cache may be used for this request."""
+
+    no_cache: bool = False
+    no_store: bool = False
+    max_age_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    ttl_seconds: float | None = None
+    semantic: bool = True
+    pieces_per_second: float | None = None
+
+
+class Extension(msgspec.Struct, forbid_unknown_fields=True):
+    """What is ours among OpenAI's fields."""
+
+    cache: CacheWishes | None = None
+
+
 _string = msgspec.json.Decoder(str)
 _boolean = msgspec.json.Decoder(bool)
 _number = msgspec.json.Decoder(float)
@@ -32,6 +50,7 @@ _count = msgspec.json.Decoder(Count)
 _int64 = msgspec.json.Decoder(Int64)
 _stop = msgspec.json.Decoder(str | list[str])
 _strings = msgspec.json.Decoder(list[str])
+_extension = msgspec.json.Decoder(Extension)
 _stream_options = msgspec.json.Decoder(StreamOptions)
 
 REFUSED = {
@@ -54,16 +73,19 @@ class ChatRequest:
     """Whether it came in the short form and is answered in it."""
 
 
-def decode_chat_request(body: bytes, *, default_model: str, bypass_cache: bool) -> ChatRequest:
+def decode_chat_request(body: bytes, *, default_model: str, cache: CacheControl) -> ChatRequest:
     """Decode and check a request. Raises FieldInvalid naming the field at fault.
 
-    `default_model` is for the short form only; OpenAI's own form must name its model.
+    `default_model` is for the short form only; OpenAI's own form must name its model. `cache` is what the headers say.
     """
     members = Members(body)
     short = "prompt" in members
     model, messages = _short_form(members, default_model) if short else _full_form(members)
     stream, include_usage = _streaming(members)
     _refuse(members)
+    cache = _cache_control(members, cache)
+    if not stream:
+        cache = replace(cache, pieces_per_second=None)
     options, limit_field = _options(members)
     prompt = chat_pb2.ChatPrompt(model=model, messages=messages, options=options)
 
@@ -71,7 +93,7 @@ def decode_chat_request(body: bytes, *, default_model: str, bypass_cache: bool) 
         return limit_field if field == "max_output_tokens" else field
 
     check_prompt(prompt, named)
-    return ChatRequest(Question(prompt, bypass_cache, limit_field), stream, include_usage, short)
+    return ChatRequest(Question(prompt, cache, limit_field), stream, include_usage, short)
 
 
 def _full_form(members: Members) -> tuple[str, list[chat_pb2.ChatMessage]]:
@@ -108,6 +130,22 @@ def _refuse(members: Members) -> None:
         raise FieldInvalid("logprobs", "log probabilities are not supported: leave it out")
     if members.take("modalities", _strings) not in (None, ["text"]):
         raise FieldInvalid("modalities", 'must be ["text"]')
+
+
+def _cache_control(members: Members, in_headers: CacheControl) -> CacheControl:
+    extension = members.take("llmmesh", _extension)
+    if extension is None or extension.cache is None:
+        return in_headers
+    wishes = extension.cache
+    in_body = CacheControl(
+        reads=not wishes.no_cache,
+        writes=not wishes.no_store,
+        semantic=wishes.semantic,
+        max_age_seconds=wishes.max_age_seconds,
+        ttl_seconds=checked_ttl("llmmesh.cache.ttl_seconds", wishes.ttl_seconds),
+        pieces_per_second=checked_pace("llmmesh.cache.pieces_per_second", wishes.pieces_per_second),
+    )
+    return in_body.within(in_headers)
 
 
 def _options(members: Members) -> tuple[chat_pb2.GenerationOptions, str]:

@@ -49,20 +49,20 @@ async def streamed(events: AsyncIterator[Event], reply: Reply, context: Context)
 
 
 async def _written(events: AsyncIterator[Event], reply: Reply, context: Context) -> AsyncGenerator[bytes, None]:
-    """The bytes of a stream; the first piece brings the opening with it, a cached answer is one piece."""
-    pending, cached = reply.opening(), False
+    """The bytes of a stream; the first piece brings the opening with it, an answer in one piece also its end."""
+    pending, whole = reply.opening(), False
     route: Route | None = None
     finished: Finished | None = None
     async for event in events:
         if isinstance(event, Route):
-            route, cached = event, bool(event.free_in)
+            route, whole = event, event.whole
             continue
         if route is not None:
             await context.send_initial_metadata(opening_headers(route))
             route = None
         if isinstance(event, chat_pb2.Delta):
             pending += reply.delta(event)
-            if pending and not cached:
+            if pending and not whole:
                 yield pending
                 pending = b""
         else:

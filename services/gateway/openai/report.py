@@ -8,21 +8,27 @@ from typing import Any
 import msgspec
 
 from llmmesh.chat.v1 import chat_pb2
+from llmmesh.gateway.v1 import gateway_pb2
 from services.gateway.exchange import Report, cache_word
 
+CACHED = frozenset({gateway_pb2.CACHE_STATUS_EXACT, gateway_pb2.CACHE_STATUS_SEMANTIC})
 encoder = msgspec.json.Encoder(decimal_format="number")
 """Writes money as exact decimal numbers."""
 
 
-def usage_object(usage: chat_pb2.TokenUsage) -> dict[str, Any]:
-    """OpenAI's `usage`: cached tokens count inside the prompt's, reasoning tokens inside the completion's."""
+def usage_object(usage: chat_pb2.TokenUsage, report: Report) -> dict[str, Any]:
+    """OpenAI's `usage`: cached tokens count inside the prompt's, reasoning tokens inside the completion's.
+
+    Of a cached answer it is what the first asking used, with the whole prompt as cached.
+    """
     prompt_tokens = usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens
+    from_cache = report.cache_status in CACHED
     completion_tokens = usage.output_tokens + usage.reasoning_tokens
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens},
+        "prompt_tokens_details": {"cached_tokens": prompt_tokens if from_cache else usage.cached_input_tokens},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 

@@ -11,7 +11,8 @@ from llmmesh.gateway.v1 import openai_pb2
 from llmmesh.gateway.v1.openai_pb2_grpc import OpenAIServiceServicer
 from meshkit.identity import Identity
 from meshkit.server import Context
-from services.gateway.caller import identified, wants_fresh_answer
+from services.gateway.cache_control import control_in_headers
+from services.gateway.caller import identified
 from services.gateway.chat import Chat
 from services.gateway.embedding import Embedding
 from services.gateway.headers import closing_headers
@@ -41,7 +42,7 @@ class OpenAIServicer(OpenAIServiceServicer):
         asked = decode_chat_request(
             request.body.data,
             default_model=self._default_model,
-            bypass_cache=wants_fresh_answer(context.invocation_metadata()),
+            cache=control_in_headers(context.invocation_metadata()),
         )
         caller = identified()
         deliver = streamed if asked.stream else whole

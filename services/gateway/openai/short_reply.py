@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from llmmesh.chat.v1 import chat_pb2
-from llmmesh.gateway.v1 import gateway_pb2
 from services.gateway.exchange import Finished
 from services.gateway.openai.chat_reply import DONE, FINISH_WORDS, event
-from services.gateway.openai.report import cost_number, encoder, usage_object
+from services.gateway.openai.report import CACHED, cost_number, encoder, usage_object
 from services.gateway.replay import WholeAnswer
-
-CACHED = (gateway_pb2.CACHE_STATUS_EXACT, gateway_pb2.CACHE_STATUS_SEMANTIC)
 
 
 class ShortReply:
@@ -43,7 +40,7 @@ class ShortReply:
             "cached": report.cache_status in CACHED,
             "model": self._model,
             "finish_reason": FINISH_WORDS.get(finished.finish_reason, "stop"),
-            "usage": usage_object(finished.usage),
+            "usage": usage_object(finished.usage, finished.report),
             "cost": cost_number(report),
             "currency": report.currency_code,
             "request_id": report.request_id,

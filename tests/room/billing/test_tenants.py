@@ -66,11 +66,13 @@ async def test_a_tenant_is_made_with_its_budget_and_read_back(room: Room, name: 
         allowed_deployments=["local/small"],
         residency=chat_pb2.DATA_RESIDENCY_RUSSIA,
         cache=tenant_pb2.CACHE_POLICY_EXACT,
+        cache_limits=tenant_pb2.CacheLimits(largest_answer_bytes=9000, highest_temperature=0),
         guard_fail_open=True,
         tier=chat_pb2.TIER_PRO,
         routing_strategy=chat_pb2.ROUTING_STRATEGY_LATENCY,
         tags=["pilot"],
     )
+    policy.cache_limits.max_ttl.FromSeconds(90)
     request = tenant_pb2.CreateTenantRequest(
         tenant_id=name, display_name="Акме", policy=policy, budget_limit_micros=5 * RUBLE, currency_code="USD"
     )
@@ -110,6 +112,14 @@ async def test_a_taken_id_is_refused(room: Room, name: str) -> None:
         ("policy.routing_strategy", {"policy": {"routing_strategy": 99}}),
         ("policy.tags", {"policy": {"tags": [""]}}),
         ("policy.allowed_models", {"policy": {"allowed_models": [""]}}),
+        ("policy.cache_limits.max_ttl", {"policy": {"cache_limits": {"max_ttl": timedelta(0)}}}),
+        ("policy.cache_limits.default_ttl", {"policy": {"cache_limits": {"default_ttl": timedelta(days=31)}}}),
+        (
+            "policy.cache_limits.min_ttl",
+            {"policy": {"cache_limits": {"min_ttl": timedelta(hours=2), "max_ttl": timedelta(hours=1)}}},
+        ),
+        ("policy.cache_limits.largest_answer_bytes", {"policy": {"cache_limits": {"largest_answer_bytes": -1}}}),
+        ("policy.cache_limits.highest_temperature", {"policy": {"cache_limits": {"highest_temperature": 3}}}),
     ],
 )
 async def test_a_bad_field_of_a_tenant_is_named(room: Room, field: str, fields: dict[str, object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import Any
 
 import grpc
@@ -15,10 +16,11 @@ from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import error_reason
 from meshkit.identity import NOBODY, Identity, acting_as
 from services.cache.exact import exact_store
-from tests.support.cache_calls import EXACT, SEMANTIC, answer, lookup, message, prompt, store
+from tests.support.cache_calls import EXACT, SEMANTIC, answer, leasing, lookup, message, prompt, store
 
 ACME = Identity(tenant_id="acme", key_id="k1", roles=frozenset({"operator"}), request_id="r1")
 RIVAL = Identity(tenant_id="rival", key_id="k2", roles=frozenset({"operator"}))
+
 ADMIN = Identity(tenant_id="house", key_id="k3", roles=frozenset({"admin"}))
 
 
@@ -42,8 +44,19 @@ async def test_a_stored_answer_comes_back_whole(stub: Any) -> None:
         stored = await stub.StoreAnswer(store(prompt(), said, semantic=False))
         found = await stub.LookupAnswer(lookup(prompt()))
     assert list(stored.levels) == [EXACT]
-    assert found.answer == said
+    assert found.answer.answer == said.answer
     assert not found.unavailable
+
+
+async def test_an_answer_says_where_it_comes_from(stub: Any) -> None:
+    before = time.time()
+    with acting_as(ACME):
+        await stub.StoreAnswer(store(prompt(), semantic=False))
+        found = (await stub.LookupAnswer(lookup(prompt()))).answer
+    assert (found.request_id, found.provider, found.deployment) == ("r1", "local", "local/small")
+    assert (found.model, found.guard_policy_version) == ("small", "p1")
+    assert before <= found.create_time.ToNanoseconds() / 1e9 <= time.time()
+    assert found.entry_id.startswith("small:")
 
 
 async def test_a_question_never_asked_is_a_miss(stub: Any) -> None:
@@ -58,7 +71,7 @@ async def test_a_long_answer_comes_back_whole(stub: Any) -> None:
     with acting_as(ACME):
         await stub.StoreAnswer(store(prompt(), said, semantic=False))
         found = await stub.LookupAnswer(lookup(prompt()))
-    assert found.answer == said
+    assert found.answer.answer == said.answer
 
 
 async def test_the_end_users_name_changes_nothing(stub: Any) -> None:
@@ -252,6 +265,8 @@ async def test_a_call_without_a_tenant_is_refused(stub: Any) -> None:
         (lookup(prompt(model="")), "prompt.model"),
         (lookup(prompt(messages=[])), "prompt.messages"),
         (lookup(prompt(), level=cache_pb2.CACHE_LEVEL_UNSPECIFIED), "level"),
+        (leasing(prompt(), lease=0), "lease"),
+        (leasing(prompt(), wait=601), "wait"),
     ],
 )
 async def test_a_bad_lookup_names_its_field(stub: Any, request_: Any, field: str) -> None:

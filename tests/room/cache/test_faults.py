@@ -19,7 +19,7 @@ from meshkit.identity import Identity, acting_as
 from services.cache.dependency import Unavailable
 from services.cache.vectorstores.edge import EdgeStore, edge_store
 from services.cache.vectorstores.port import Entry, Near
-from tests.support.cache_calls import EXACT, SEMANTIC, lookup, prompt, store
+from tests.support.cache_calls import EXACT, SEMANTIC, leasing, lookup, prompt, store
 from tests.support.fix_redis import RedisProcess
 from tests.support.scripted_embeddings import ScriptedEmbeddings
 from tests.support.waiting import until
@@ -92,6 +92,8 @@ async def test_a_full_redis_takes_no_answers_but_gives_those_it_has(
             for _ in range(5):
                 assert not await _stores(stub, EXACT)
                 assert await _finds(stub)
+                missed = await stub.LookupAnswer(leasing(prompt("never asked")))
+                assert (missed.unavailable, missed.lease_id) == (False, "")
             await redis.config_set("maxmemory", 0)
             assert await _stores(stub, EXACT)
 

@@ -1,21 +1,37 @@
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 
 import pytest
 
-from services.cache.codec import COMPRESS_FROM_BYTES, DEFLATED, PLAIN, EntryCorrupt, pack, unpack
-from tests.support.cache_calls import answer
+from services.cache.codec import COMPRESS_FROM_BYTES, DEFLATED, PLAIN, Codec, EntryUnusable
+from services.cache.sealing import SEAL_BYTES, Seals, secret_in
+from tests.support.cache_calls import stored as answer
+
+SEALS = Seals(b"a secret of the cache's own")
+CODEC = Codec(SEALS)
+
+
+def sealed(form: bytes, body: bytes) -> bytes:
+    """An entry whose seal is right, whatever its body."""
+    return form + SEALS.seal("acme", "k", form + body) + body
+
+
+def flaw(entry: bytes, tenant_id: str = "acme", place: str = "k", codec: Codec = CODEC) -> str:
+    with pytest.raises(EntryUnusable) as caught:
+        codec.unpack(entry, tenant_id, place)
+    return caught.value.flaw
 
 
 @pytest.mark.parametrize("text", ["", "short", "длинный ответ " * 5000])
 def test_an_answer_survives_packing(text: str) -> None:
-    assert unpack(pack(answer(text))) == answer(text)
+    assert CODEC.unpack(CODEC.pack(answer(text), "acme", "k"), "acme", "k") == answer(text)
 
 
 def test_only_long_answers_are_compressed() -> None:
-    assert pack(answer("short"))[:1] == PLAIN
-    packed = pack(answer("word " * COMPRESS_FROM_BYTES))
+    assert CODEC.pack(answer("short"), "acme", "k")[:1] == PLAIN
+    packed = CODEC.pack(answer("word " * COMPRESS_FROM_BYTES), "acme", "k")
     assert packed[:1] == DEFLATED
     assert len(packed) < COMPRESS_FROM_BYTES
 
@@ -25,13 +41,53 @@ def test_only_long_answers_are_compressed() -> None:
     [
         b"",
         b"\x07future format",
-        PLAIN + b"\xff\xff\xff",
-        DEFLATED + b"not deflate",
-        pack(answer("word " * 5000))[:-5],
-        DEFLATED + zlib.compress(b"\0" * 40 * 1024 * 1024),
+        sealed(PLAIN, b"\xff\xff\xff"),
+        sealed(DEFLATED, b"not deflate"),
+        sealed(DEFLATED, zlib.compress(b"\0" * 40 * 1024 * 1024)),
     ],
-    ids=["empty", "unknown format", "no message", "no deflate stream", "cut short", "bomb"],
+    ids=["empty", "unknown format", "no message", "no deflate stream", "bomb"],
 )
-def test_anything_else_is_corrupt(entry: bytes) -> None:
-    with pytest.raises(EntryCorrupt):
-        unpack(entry)
+def test_what_is_no_answer_is_damaged(entry: bytes) -> None:
+    assert flaw(entry) == "damaged"
+
+
+@pytest.mark.parametrize("form", [b"\x01", b"\x02"])
+def test_an_entry_of_an_earlier_version_is_outdated(form: bytes) -> None:
+    assert flaw(form + answer().SerializeToString()) == "outdated"
+
+
+def test_every_changed_bit_is_noticed() -> None:
+    entry = CODEC.pack(answer(), "acme", "k")
+    for position in range(8, len(entry) * 8):
+        changed = bytearray(entry)
+        changed[position // 8] ^= 1 << position % 8
+        assert flaw(bytes(changed)) == "tampered"
+
+
+def test_an_entry_cut_short_is_noticed() -> None:
+    entry = CODEC.pack(answer(), "acme", "k")
+    assert {flaw(entry[:length]) for length in range(1, len(entry))} == {"tampered"}
+
+
+def test_an_entry_is_good_for_its_own_place_tenant_and_secret_alone() -> None:
+    entry = CODEC.pack(answer(), "acme", "k")
+    assert flaw(entry, place="k2") == "tampered"
+    assert flaw(entry, tenant_id="rival") == "tampered"
+    assert flaw(entry, codec=Codec(Seals(b"the secret of another cache"))) == "tampered"
+
+
+def test_a_place_and_an_entry_cannot_trade_bytes() -> None:
+    assert SEALS.seal("acme", "ab", b"c") != SEALS.seal("acme", "a", b"bc")
+    assert len(SEALS.seal("acme", "ab", b"c")) == SEAL_BYTES
+
+
+def test_a_person_has_another_pseudonym_in_each_tenant() -> None:
+    assert SEALS.pseudonym("acme", "ann") == SEALS.pseudonym("acme", "ann") != SEALS.pseudonym("rival", "ann")
+    assert SEALS.pseudonym("acme", "") == ""
+
+
+def test_the_secret_of_a_folder_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    secret = secret_in(tmp_path / "new")
+    assert secret_in(tmp_path / "new") == secret
+    (file,) = (tmp_path / "new").iterdir()
+    assert file.stat().st_mode & 0o077 == 0

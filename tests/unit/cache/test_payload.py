@@ -10,12 +10,12 @@ ENTRY = Entry("id", [1.0], "acme", "small", "c1", "How?", b"\x00\xff", 5.0)
 
 
 def test_what_is_stored_is_what_is_found() -> None:
-    assert matches([(0.9, payload_of(ENTRY))]) == [Match(0.9, "How?", b"\x00\xff")]
+    assert matches([("id", 0.9, payload_of(ENTRY))]) == [Match(0.9, "How?", b"\x00\xff", "id")]
 
 
 def test_damaged_points_are_left_out_and_counted() -> None:
-    labels = {"level": "semantic"}
-    before = REGISTRY.get_sample_value("llm_cache_corrupt_entries_total", labels) or 0
+    labels = {"level": "semantic", "flaw": "damaged"}
+    before = REGISTRY.get_sample_value("llm_cache_unusable_entries_total", labels) or 0
     damaged = [None, {}, {"question": "q"}, {"question": "q", "answer": "%%%"}, {"question": "q", "answer": 5}]
-    assert matches([(1.0, payload) for payload in damaged]) == []
-    assert REGISTRY.get_sample_value("llm_cache_corrupt_entries_total", labels) == before + len(damaged)
+    assert matches([("id", 1.0, payload) for payload in damaged]) == []
+    assert REGISTRY.get_sample_value("llm_cache_unusable_entries_total", labels) == before + len(damaged)

@@ -9,6 +9,7 @@ import pytest
 
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
+from services.gateway.cache_control import AS_ALLOWED, CacheControl
 from services.gateway.openai.chat_request import ChatRequest, decode_chat_request
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -17,7 +18,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 def decode(body: bytes | None = None, **change: Any) -> ChatRequest:
     if body is None:
         body = orjson.dumps({"model": "m", "messages": HELLO, **change})
-    return decode_chat_request(body, default_model="small", bypass_cache=False)
+    return decode_chat_request(body, default_model="small", cache=AS_ALLOWED)
 
 
 def refused(body: bytes | None = None, **change: Any) -> str:
@@ -232,3 +233,28 @@ def test_the_short_form_takes_a_model_and_options() -> None:
 @pytest.mark.parametrize("body", [b'{"prompt":5}', b'{"prompt":""}', b'{"prompt":"x","messages":[]}'])
 def test_a_short_form_without_one_clear_text_is_refused(body: bytes) -> None:
     assert refused(body) == "prompt"
+
+
+def test_the_body_says_how_the_cache_may_be_used() -> None:
+    wishes = {"no_cache": True, "ttl_seconds": 60, "max_age_seconds": 5, "semantic": False, "pieces_per_second": 0}
+    asked = decode(llmmesh={"cache": wishes}, stream=True)
+    meant = CacheControl(reads=False, ttl_seconds=60, max_age_seconds=5, semantic=False, pieces_per_second=0)
+    assert asked.question.cache == meant
+    assert not asked.question.prompt.options.extra_json
+    assert decode(llmmesh={"cache": wishes}).question.cache.pieces_per_second is None
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("llmmesh.cache.ttl_seconds", {"cache": {"ttl_seconds": 0}}),
+        ("llmmesh.cache.ttl_seconds", {"cache": {"ttl_seconds": "1h"}}),
+        ("llmmesh.cache.max_age_seconds", {"cache": {"max_age_seconds": -1}}),
+        ("llmmesh.cache.no_store", {"cache": {"no_store": "yes"}}),
+        ("llmmesh.cache", {"cache": {"nocache": True}}),
+        ("llmmesh", {"cash": {}}),
+        ("llmmesh", True),
+    ],
+)
+def test_a_mistaken_wish_about_the_cache_is_named(field: str, said: Any) -> None:
+    assert refused(llmmesh=said) == field

@@ -197,7 +197,9 @@ async def test_a_failure_of_our_own_keeps_its_text_inside() -> None:
 
 
 async def test_a_cached_answer_is_one_body_and_costs_nothing() -> None:
-    wire = await stream(Route("r1", "local", "d", EXACT, 0.001, free_in="RUB"), said("The fox."), finished())
+    wire = await stream(
+        Route("r1", "local", "d", EXACT, 0.001, free_in="RUB", whole=True), said("The fox."), finished()
+    )
     assert len(wire.bodies) == 1
     assert len(wire.events) == 4
     assert wire.headers["x-llmmesh-cost"] == "0 RUB"

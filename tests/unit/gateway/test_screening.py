@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.guard.v1 import guard_pb2
@@ -21,7 +22,6 @@ from meshkit.errors import (
 )
 from meshkit.identity import Identity
 from services.gateway.accounts import Accounts
-from services.gateway.caller import wants_fresh_answer
 from services.gateway.exchange import Exchange
 from services.gateway.screening import admitted, routed_class, shown_messages
 from services.gateway.validation import check_json, check_prompt
@@ -91,8 +91,9 @@ class Books:
         self.events: list[Any] = []
         self.records: list[Any] = []
         self.written: list[Any] = []
+        self.uses: list[Any] = []
         self.billing_away = False
-        self.accounts = Accounts(self._event, self._record, self._now)
+        self.accounts = Accounts(self._event, self._record, self._use, self._now)
 
     def _event(self, event: Any) -> bool:
         self.events.append(event)
@@ -105,6 +106,10 @@ class Books:
 
     def _record(self, record: Any) -> bool:
         self.records.append(record)
+        return True
+
+    def _use(self, use: Any) -> bool:
+        self.uses.append(use)
         return True
 
     async def after(self, error: BaseException | None = None, **known: Any) -> Any:
@@ -189,20 +194,18 @@ async def test_only_cached_answers_are_put_into_the_ledger_here() -> None:
     assert (record.cache_status, record.usage.output_tokens, record.cost_micros) == ("exact", 3, 0)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "fresh"),
-    [
-        ("x-llmmesh-cache", "bypass", True),
-        ("x-llmmesh-cache", "yes", False),
-        ("cache-control", "no-cache", True),
-        ("cache-control", "max-age=0, No-Store", True),
-        ("cache-control", "max-age=60", False),
-        ("pragma", "no-cache", False),
-    ],
-)
-async def test_a_caller_may_ask_for_a_fresh_answer(name: str, value: str, fresh: bool) -> None:
-    assert wants_fresh_answer([("user-agent", "x"), (name, value)]) is fresh
-    assert not wants_fresh_answer(None)
+async def test_the_cache_learns_what_it_did_for_a_request_that_asked_it() -> None:
+    books = Books()
+    await books.after(cache_status=gateway_pb2.CACHE_STATUS_BYPASS)
+    await books.after(cache_status=gateway_pb2.CACHE_STATUS_MISS)
+    first = cache_pb2.CachedAnswer(entry_id="m:1", request_id="r0", cost_micros=5, currency_code="RUB")
+    first.provider_time.FromSeconds(60)
+    await books.after(cache_status=gateway_pb2.CACHE_STATUS_SEMANTIC, cached=first, similarity=0.5)
+    miss, hit = books.uses
+    assert (miss.outcome, miss.answered_request_id) == ("miss", "")
+    assert (hit.outcome, hit.entry_id, hit.answered_request_id, hit.similarity) == ("semantic", "m:1", "r0", 0.5)
+    assert (hit.saved_micros, hit.currency_code) == (5, "RUB")
+    assert 59 <= hit.saved_time.ToMilliseconds() / 1000 <= 60
 
 
 def typed(**change: Any) -> chat_pb2.ChatPrompt:

@@ -24,35 +24,71 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from llmmesh.access.v1 import access_pb2 as llmmesh_dot_access_dot_v1_dot_access__pb2
 from llmmesh.chat.v1 import chat_pb2 as llmmesh_dot_chat_dot_v1_dot_chat__pb2
+from llmmesh.tenant.v1 import tenant_pb2 as llmmesh_dot_tenant_dot_v1_dot_tenant__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cllmmesh/cache/v1/cache.proto\x12\x10llmmesh.cache.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\"\x8d\x01\n\x13LookupAnswerRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\x1c\n\x14guard_policy_version\x18\x02 \x01(\t\x12+\n\x05level\x18\x03 \x01(\x0e\x32\x1c.llmmesh.cache.v1.CacheLevel\"o\n\x14LookupAnswerResponse\x12.\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1e.llmmesh.cache.v1.CachedAnswer\x12\x12\n\nsimilarity\x18\x02 \x01(\x02\x12\x13\n\x0bunavailable\x18\x03 \x01(\x08\"q\n\x0c\x43\x61\x63hedAnswer\x12\'\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x17.llmmesh.chat.v1.Answer\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xf9\x01\n\x12StoreAnswerRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12.\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x1e.llmmesh.cache.v1.CachedAnswer\x12\x1c\n\x14guard_policy_version\x18\x03 \x01(\t\x12.\n\ndata_class\x18\x04 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08semantic\x18\x06 \x01(\x08\"C\n\x13StoreAnswerResponse\x12,\n\x06levels\x18\x01 \x03(\x0e\x32\x1c.llmmesh.cache.v1.CacheLevel\"7\n\x13PurgeAnswersRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"C\n\x14PurgeAnswersResponse\x12\x13\n\x0b\x65xact_count\x18\x01 \x01(\x05\x12\x16\n\x0esemantic_count\x18\x02 \x01(\x05*Z\n\nCacheLevel\x12\x1b\n\x17\x43\x41\x43HE_LEVEL_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41\x43HE_LEVEL_EXACT\x10\x01\x12\x18\n\x14\x43\x41\x43HE_LEVEL_SEMANTIC\x10\x02\x32\xcd\x02\n\x0c\x43\x61\x63heService\x12]\n\x0cLookupAnswer\x12%.llmmesh.cache.v1.LookupAnswerRequest\x1a&.llmmesh.cache.v1.LookupAnswerResponse\x12Z\n\x0bStoreAnswer\x12$.llmmesh.cache.v1.StoreAnswerRequest\x1a%.llmmesh.cache.v1.StoreAnswerResponse\x12\x81\x01\n\x0cPurgeAnswers\x12%.llmmesh.cache.v1.PurgeAnswersRequest\x1a&.llmmesh.cache.v1.PurgeAnswersResponse\"\"\x8a\xe7\x18\x04\x12\x02\x01\x02\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/cache:purge:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cllmmesh/cache/v1/cache.proto\x12\x10llmmesh.cache.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\x1a\x1ellmmesh/tenant/v1/tenant.proto\"=\n\x11RecordUsesRequest\x12(\n\x04uses\x18\x01 \x03(\x0b\x32\x1a.llmmesh.cache.v1.CacheUse\"\x14\n\x12RecordUsesResponse\"\xf0\x01\n\x08\x43\x61\x63heUse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x05 \x01(\t\x12\x12\n\nsimilarity\x18\x06 \x01(\x02\x12\x14\n\x0csaved_micros\x18\x07 \x01(\x03\x12\x15\n\rcurrency_code\x18\x08 \x01(\t\x12-\n\nsaved_time\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13\x61nswered_request_id\x18\n \x01(\t\"7\n\x10ReportHitRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07verdict\x18\x02 \x01(\t\"R\n\x11ReportHitResponse\x12\x13\n\x0b\x65xact_count\x18\x01 \x01(\x05\x12\x16\n\x0esemantic_count\x18\x02 \x01(\x05\x12\x10\n\x08repeated\x18\x03 \x01(\x08\"F\n\x14GetCacheStatsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ys\x18\x03 \x01(\x05\"E\n\x15GetCacheStatsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.llmmesh.cache.v1.CacheStats\"\xad\x04\n\nCacheStats\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\x05\x12\x12\n\nexact_hits\x18\x03 \x01(\x05\x12\x15\n\rsemantic_hits\x18\x04 \x01(\x05\x12\x0e\n\x06misses\x18\x05 \x01(\x05\x12\x13\n\x0bunavailable\x18\x06 \x01(\x05\x12\x10\n\x08hit_rate\x18\x07 \x01(\x01\x12\x37\n\x0csimilarities\x18\x08 \x03(\x0b\x32!.llmmesh.cache.v1.SimilarityCount\x12\x38\n\x06vetoes\x18\t \x03(\x0b\x32(.llmmesh.cache.v1.CacheStats.VetoesEntry\x12\x16\n\x0ereported_right\x18\n \x01(\x05\x12\x16\n\x0ereported_wrong\x18\x0b \x01(\x05\x12\x1b\n\x0e\x66\x61lse_hit_rate\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12#\n\x16\x66\x61lse_hit_rate_at_most\x18\r \x01(\x01H\x01\x88\x01\x01\x12+\n\x05saved\x18\x0e \x03(\x0b\x32\x1c.llmmesh.cache.v1.SavedMoney\x12-\n\nsaved_time\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bVetoesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x42\x11\n\x0f_false_hit_rateB\x19\n\x17_false_hit_rate_at_most\"2\n\x0fSimilarityCount\x12\x10\n\x08\x61t_least\x18\x01 \x01(\x01\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"3\n\nSavedMoney\x12\x15\n\rcurrency_code\x18\x01 \x01(\t\x12\x0e\n\x06micros\x18\x02 \x01(\x03\"\xbc\x02\n\x13LookupAnswerRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\x1c\n\x14guard_policy_version\x18\x02 \x01(\t\x12+\n\x05level\x18\x03 \x01(\x0e\x32\x1c.llmmesh.cache.v1.CacheLevel\x12*\n\x07max_age\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05lease\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x06limits\x18\x07 \x01(\x0b\x32\x1e.llmmesh.tenant.v1.CacheLimits\"\x9b\x01\n\x14LookupAnswerResponse\x12.\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1e.llmmesh.cache.v1.CachedAnswer\x12\x12\n\nsimilarity\x18\x02 \x01(\x02\x12\x13\n\x0bunavailable\x18\x03 \x01(\x08\x12\x10\n\x08lease_id\x18\x04 \x01(\t\x12\x18\n\x10leased_elsewhere\x18\x05 \x01(\x08\"\xd6\x02\n\x0c\x43\x61\x63hedAnswer\x12\'\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x17.llmmesh.chat.v1.Answer\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x06 \x01(\t\x12\x1c\n\x14guard_policy_version\x18\x07 \x01(\t\x12\x10\n\x08\x65ntry_id\x18\x08 \x01(\t\x12\x13\n\x0b\x63ost_micros\x18\t \x01(\x03\x12\x15\n\rcurrency_code\x18\n \x01(\t\x12\x30\n\rprovider_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rpiece_lengths\x18\x0c \x03(\r\"a\n\x0cStoredAnswer\x12.\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1e.llmmesh.cache.v1.CachedAnswer\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\"\xbb\x02\n\x12StoreAnswerRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12.\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x1e.llmmesh.cache.v1.CachedAnswer\x12\x1c\n\x14guard_policy_version\x18\x03 \x01(\t\x12.\n\ndata_class\x18\x04 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08semantic\x18\x06 \x01(\x08\x12\x10\n\x08lease_id\x18\x07 \x01(\t\x12.\n\x06limits\x18\x08 \x01(\x0b\x32\x1e.llmmesh.tenant.v1.CacheLimits\"C\n\x13StoreAnswerResponse\x12,\n\x06levels\x18\x01 \x03(\x0e\x32\x1c.llmmesh.cache.v1.CacheLevel\"\'\n\x13ReleaseLeaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\"\x16\n\x14ReleaseLeaseResponse\"\xb0\x01\n\x13PurgeAnswersRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x17\n\x0fquestion_prefix\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12*\n\x07min_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x65ntry_id\x18\x06 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\"C\n\x14PurgeAnswersResponse\x12\x13\n\x0b\x65xact_count\x18\x01 \x01(\x05\x12\x16\n\x0esemantic_count\x18\x02 \x01(\x05*Z\n\nCacheLevel\x12\x1b\n\x17\x43\x41\x43HE_LEVEL_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41\x43HE_LEVEL_EXACT\x10\x01\x12\x18\n\x14\x43\x41\x43HE_LEVEL_SEMANTIC\x10\x02\x32\x8c\x06\n\x0c\x43\x61\x63heService\x12]\n\x0cLookupAnswer\x12%.llmmesh.cache.v1.LookupAnswerRequest\x1a&.llmmesh.cache.v1.LookupAnswerResponse\x12Z\n\x0bStoreAnswer\x12$.llmmesh.cache.v1.StoreAnswerRequest\x1a%.llmmesh.cache.v1.StoreAnswerResponse\x12]\n\x0cReleaseLease\x12%.llmmesh.cache.v1.ReleaseLeaseRequest\x1a&.llmmesh.cache.v1.ReleaseLeaseResponse\x12W\n\nRecordUses\x12#.llmmesh.cache.v1.RecordUsesRequest\x1a$.llmmesh.cache.v1.RecordUsesResponse\x12~\n\tReportHit\x12\".llmmesh.cache.v1.ReportHitRequest\x1a#.llmmesh.cache.v1.ReportHitResponse\"(\x8a\xe7\x18\x06\x12\x04\x05\x06\x02\x01\x82\xd3\xe4\x93\x02\x18\"\x13/v1/cache:reportHit:\x01*\x12\x84\x01\n\rGetCacheStats\x12&.llmmesh.cache.v1.GetCacheStatsRequest\x1a\'.llmmesh.cache.v1.GetCacheStatsResponse\"\"\x8a\xe7\x18\x07\x12\x05\x01\x02\x03\x04\x05\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/cache/stats\x12\x81\x01\n\x0cPurgeAnswers\x12%.llmmesh.cache.v1.PurgeAnswersRequest\x1a&.llmmesh.cache.v1.PurgeAnswersResponse\"\"\x8a\xe7\x18\x04\x12\x02\x01\x02\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/cache:purge:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llmmesh.cache.v1.cache_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CACHESTATS_VETOESENTRY']._loaded_options = None
+  _globals['_CACHESTATS_VETOESENTRY']._serialized_options = b'8\001'
+  _globals['_CACHESERVICE'].methods_by_name['ReportHit']._loaded_options = None
+  _globals['_CACHESERVICE'].methods_by_name['ReportHit']._serialized_options = b'\212\347\030\006\022\004\005\006\002\001\202\323\344\223\002\030\"\023/v1/cache:reportHit:\001*'
+  _globals['_CACHESERVICE'].methods_by_name['GetCacheStats']._loaded_options = None
+  _globals['_CACHESERVICE'].methods_by_name['GetCacheStats']._serialized_options = b'\212\347\030\007\022\005\001\002\003\004\005\202\323\344\223\002\021\022\017/v1/cache/stats'
   _globals['_CACHESERVICE'].methods_by_name['PurgeAnswers']._loaded_options = None
   _globals['_CACHESERVICE'].methods_by_name['PurgeAnswers']._serialized_options = b'\212\347\030\004\022\002\001\002\202\323\344\223\002\024\"\017/v1/cache:purge:\001*'
-  _globals['_CACHELEVEL']._serialized_start=991
-  _globals['_CACHELEVEL']._serialized_end=1081
-  _globals['_LOOKUPANSWERREQUEST']._serialized_start=173
-  _globals['_LOOKUPANSWERREQUEST']._serialized_end=314
-  _globals['_LOOKUPANSWERRESPONSE']._serialized_start=316
-  _globals['_LOOKUPANSWERRESPONSE']._serialized_end=427
-  _globals['_CACHEDANSWER']._serialized_start=429
-  _globals['_CACHEDANSWER']._serialized_end=542
-  _globals['_STOREANSWERREQUEST']._serialized_start=545
-  _globals['_STOREANSWERREQUEST']._serialized_end=794
-  _globals['_STOREANSWERRESPONSE']._serialized_start=796
-  _globals['_STOREANSWERRESPONSE']._serialized_end=863
-  _globals['_PURGEANSWERSREQUEST']._serialized_start=865
-  _globals['_PURGEANSWERSREQUEST']._serialized_end=920
-  _globals['_PURGEANSWERSRESPONSE']._serialized_start=922
-  _globals['_PURGEANSWERSRESPONSE']._serialized_end=989
-  _globals['_CACHESERVICE']._serialized_start=1084
-  _globals['_CACHESERVICE']._serialized_end=1417
+  _globals['_CACHELEVEL']._serialized_start=3135
+  _globals['_CACHELEVEL']._serialized_end=3225
+  _globals['_RECORDUSESREQUEST']._serialized_start=237
+  _globals['_RECORDUSESREQUEST']._serialized_end=298
+  _globals['_RECORDUSESRESPONSE']._serialized_start=300
+  _globals['_RECORDUSESRESPONSE']._serialized_end=320
+  _globals['_CACHEUSE']._serialized_start=323
+  _globals['_CACHEUSE']._serialized_end=563
+  _globals['_REPORTHITREQUEST']._serialized_start=565
+  _globals['_REPORTHITREQUEST']._serialized_end=620
+  _globals['_REPORTHITRESPONSE']._serialized_start=622
+  _globals['_REPORTHITRESPONSE']._serialized_end=704
+  _globals['_GETCACHESTATSREQUEST']._serialized_start=706
+  _globals['_GETCACHESTATSREQUEST']._serialized_end=776
+  _globals['_GETCACHESTATSRESPONSE']._serialized_start=778
+  _globals['_GETCACHESTATSRESPONSE']._serialized_end=847
+  _globals['_CACHESTATS']._serialized_start=850
+  _globals['_CACHESTATS']._serialized_end=1407
+  _globals['_CACHESTATS_VETOESENTRY']._serialized_start=1316
+  _globals['_CACHESTATS_VETOESENTRY']._serialized_end=1361
+  _globals['_SIMILARITYCOUNT']._serialized_start=1409
+  _globals['_SIMILARITYCOUNT']._serialized_end=1459
+  _globals['_SAVEDMONEY']._serialized_start=1461
+  _globals['_SAVEDMONEY']._serialized_end=1512
+  _globals['_LOOKUPANSWERREQUEST']._serialized_start=1515
+  _globals['_LOOKUPANSWERREQUEST']._serialized_end=1831
+  _globals['_LOOKUPANSWERRESPONSE']._serialized_start=1834
+  _globals['_LOOKUPANSWERRESPONSE']._serialized_end=1989
+  _globals['_CACHEDANSWER']._serialized_start=1992
+  _globals['_CACHEDANSWER']._serialized_end=2334
+  _globals['_STOREDANSWER']._serialized_start=2336
+  _globals['_STOREDANSWER']._serialized_end=2433
+  _globals['_STOREANSWERREQUEST']._serialized_start=2436
+  _globals['_STOREANSWERREQUEST']._serialized_end=2751
+  _globals['_STOREANSWERRESPONSE']._serialized_start=2753
+  _globals['_STOREANSWERRESPONSE']._serialized_end=2820
+  _globals['_RELEASELEASEREQUEST']._serialized_start=2822
+  _globals['_RELEASELEASEREQUEST']._serialized_end=2861
+  _globals['_RELEASELEASERESPONSE']._serialized_start=2863
+  _globals['_RELEASELEASERESPONSE']._serialized_end=2885
+  _globals['_PURGEANSWERSREQUEST']._serialized_start=2888
+  _globals['_PURGEANSWERSREQUEST']._serialized_end=3064
+  _globals['_PURGEANSWERSRESPONSE']._serialized_start=3066
+  _globals['_PURGEANSWERSRESPONSE']._serialized_end=3133
+  _globals['_CACHESERVICE']._serialized_start=3228
+  _globals['_CACHESERVICE']._serialized_end=4008
 # @@protoc_insertion_point(module_scope)

@@ -7,9 +7,11 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from llmmesh.chat.v1 import chat_pb2 as _chat_pb2
+from llmmesh.tenant.v1 import tenant_pb2 as _tenant_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -46,6 +48,382 @@ CACHE_LEVEL_SEMANTIC: CacheLevel.ValueType  # 2
 Global___CacheLevel: _TypeAlias = CacheLevel  # noqa: Y015
 
 @_typing.final
+class RecordUsesRequest(_message.Message):
+    """What became of requests that the gateway asked the cache about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___CacheUse]:
+        """At most 1000."""
+
+    def __init__(
+        self,
+        *,
+        uses: _abc.Iterable[Global___CacheUse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordUsesRequest: _TypeAlias = RecordUsesRequest  # noqa: Y015
+
+@_typing.final
+class RecordUsesResponse(_message.Message):
+    """They are counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordUsesResponse: _TypeAlias = RecordUsesResponse  # noqa: Y015
+
+@_typing.final
+class CacheUse(_message.Message):
+    """One request and what the cache did for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    SAVED_MICROS_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    SAVED_TIME_FIELD_NUMBER: _builtins.int
+    ANSWERED_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The request."""
+    tenant_id: _builtins.str
+    """Whose it was."""
+    model: _builtins.str
+    """Public name of the model asked for."""
+    outcome: _builtins.str
+    """exact, semantic, miss or unavailable."""
+    entry_id: _builtins.str
+    """Of a hit: the entry that answered."""
+    similarity: _builtins.float
+    """Of a semantic hit: cosine similarity of the two questions."""
+    saved_micros: _builtins.int
+    """Of a hit: what asking the model would have cost, in micro-units."""
+    currency_code: _builtins.str
+    """ISO 4217; empty when that is not known."""
+    answered_request_id: _builtins.str
+    """Of a hit: the request whose answer it was."""
+    @_builtins.property
+    def saved_time(self) -> _duration_pb2.Duration:
+        """Of a hit: how long the provider took the first time, less what the hit took."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        entry_id: _builtins.str = ...,
+        similarity: _builtins.float = ...,
+        saved_micros: _builtins.int = ...,
+        currency_code: _builtins.str = ...,
+        saved_time: _duration_pb2.Duration | None = ...,
+        answered_request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["saved_time", b"saved_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_request_id", b"answered_request_id", "currency_code", b"currency_code", "entry_id", b"entry_id", "model", b"model", "outcome", b"outcome", "request_id", b"request_id", "saved_micros", b"saved_micros", "saved_time", b"saved_time", "similarity", b"similarity", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheUse: _TypeAlias = CacheUse  # noqa: Y015
+
+@_typing.final
+class ReportHitRequest(_message.Message):
+    """A verdict on an answer that came from the cache."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The request that got the answer: its `x-request-id`."""
+    verdict: _builtins.str
+    """right or wrong."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        verdict: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportHitRequest: _TypeAlias = ReportHitRequest  # noqa: Y015
+
+@_typing.final
+class ReportHitResponse(_message.Message):
+    """It is taken into account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXACT_COUNT_FIELD_NUMBER: _builtins.int
+    SEMANTIC_COUNT_FIELD_NUMBER: _builtins.int
+    REPEATED_FIELD_NUMBER: _builtins.int
+    exact_count: _builtins.int
+    """Exact answers removed: those of a wrong hit."""
+    semantic_count: _builtins.int
+    """Semantic answers removed."""
+    repeated: _builtins.bool
+    """True when the same request was reported before: then nothing is counted twice."""
+    def __init__(
+        self,
+        *,
+        exact_count: _builtins.int = ...,
+        semantic_count: _builtins.int = ...,
+        repeated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact_count", b"exact_count", "repeated", b"repeated", "semantic_count", b"semantic_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportHitResponse: _TypeAlias = ReportHitResponse  # noqa: Y015
+
+@_typing.final
+class GetCacheStatsRequest(_message.Message):
+    """Whose statistics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant; empty means the caller's own. Another's needs the admin role."""
+    model: _builtins.str
+    """Only this model; empty means all."""
+    days: _builtins.int
+    """The last so many days, today included, in UTC; 0 means 7, at most 30."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "model", b"model", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCacheStatsRequest: _TypeAlias = GetCacheStatsRequest  # noqa: Y015
+
+@_typing.final
+class GetCacheStatsResponse(_message.Message):
+    """Statistics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___CacheStats]:
+        """One for each model, by name."""
+
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___CacheStats] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCacheStatsResponse: _TypeAlias = GetCacheStatsResponse  # noqa: Y015
+
+@_typing.final
+class CacheStats(_message.Message):
+    """What the cache did for one model of one tenant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VetoesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    EXACT_HITS_FIELD_NUMBER: _builtins.int
+    SEMANTIC_HITS_FIELD_NUMBER: _builtins.int
+    MISSES_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    HIT_RATE_FIELD_NUMBER: _builtins.int
+    SIMILARITIES_FIELD_NUMBER: _builtins.int
+    VETOES_FIELD_NUMBER: _builtins.int
+    REPORTED_RIGHT_FIELD_NUMBER: _builtins.int
+    REPORTED_WRONG_FIELD_NUMBER: _builtins.int
+    FALSE_HIT_RATE_FIELD_NUMBER: _builtins.int
+    FALSE_HIT_RATE_AT_MOST_FIELD_NUMBER: _builtins.int
+    SAVED_FIELD_NUMBER: _builtins.int
+    SAVED_TIME_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Public name."""
+    requests: _builtins.int
+    """Requests that asked the cache."""
+    exact_hits: _builtins.int
+    """Answered by the very same question."""
+    semantic_hits: _builtins.int
+    """Answered by the same question in other words."""
+    misses: _builtins.int
+    """Not answered."""
+    unavailable: _builtins.int
+    """Not asked, because the cache was away."""
+    hit_rate: _builtins.float
+    """Hits of all requests, 0 to 1."""
+    reported_right: _builtins.int
+    """Semantic hits reported as right."""
+    reported_wrong: _builtins.int
+    """Semantic hits reported as wrong."""
+    false_hit_rate: _builtins.float
+    """Wrong among the semantic hits that were reported; absent when none was."""
+    false_hit_rate_at_most: _builtins.float
+    """With 95 % confidence the true rate is no higher, if hits are reported without regard to their being right."""
+    @_builtins.property
+    def similarities(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimilarityCount]:
+        """Semantic hits by similarity."""
+
+    @_builtins.property
+    def vetoes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Similar questions that verification refused, by check."""
+
+    @_builtins.property
+    def saved(self) -> _containers.RepeatedCompositeFieldContainer[Global___SavedMoney]:
+        """What model calls would have cost, by currency."""
+
+    @_builtins.property
+    def saved_time(self) -> _duration_pb2.Duration:
+        """What callers did not wait."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        exact_hits: _builtins.int = ...,
+        semantic_hits: _builtins.int = ...,
+        misses: _builtins.int = ...,
+        unavailable: _builtins.int = ...,
+        hit_rate: _builtins.float = ...,
+        similarities: _abc.Iterable[Global___SimilarityCount] | None = ...,
+        vetoes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        reported_right: _builtins.int = ...,
+        reported_wrong: _builtins.int = ...,
+        false_hit_rate: _builtins.float | None = ...,
+        false_hit_rate_at_most: _builtins.float | None = ...,
+        saved: _abc.Iterable[Global___SavedMoney] | None = ...,
+        saved_time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_hit_rate", b"_false_hit_rate", "_false_hit_rate_at_most", b"_false_hit_rate_at_most", "false_hit_rate", b"false_hit_rate", "false_hit_rate_at_most", b"false_hit_rate_at_most", "saved_time", b"saved_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_hit_rate", b"_false_hit_rate", "_false_hit_rate_at_most", b"_false_hit_rate_at_most", "exact_hits", b"exact_hits", "false_hit_rate", b"false_hit_rate", "false_hit_rate_at_most", b"false_hit_rate_at_most", "hit_rate", b"hit_rate", "misses", b"misses", "model", b"model", "reported_right", b"reported_right", "reported_wrong", b"reported_wrong", "requests", b"requests", "saved", b"saved", "saved_time", b"saved_time", "semantic_hits", b"semantic_hits", "similarities", b"similarities", "unavailable", b"unavailable", "vetoes", b"vetoes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__false_hit_rate: _TypeAlias = _typing.Literal["false_hit_rate"]  # noqa: Y015
+    _WhichOneofArgType__false_hit_rate: _TypeAlias = _typing.Literal["_false_hit_rate", b"_false_hit_rate"]  # noqa: Y015
+    _WhichOneofReturnType__false_hit_rate_at_most: _TypeAlias = _typing.Literal["false_hit_rate_at_most"]  # noqa: Y015
+    _WhichOneofArgType__false_hit_rate_at_most: _TypeAlias = _typing.Literal["_false_hit_rate_at_most", b"_false_hit_rate_at_most"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_hit_rate) -> _WhichOneofReturnType__false_hit_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_hit_rate_at_most) -> _WhichOneofReturnType__false_hit_rate_at_most | None: ...
+
+Global___CacheStats: _TypeAlias = CacheStats  # noqa: Y015
+
+@_typing.final
+class SimilarityCount(_message.Message):
+    """Semantic hits of one band of similarity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_LEAST_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    at_least: _builtins.float
+    """The band begins here."""
+    count: _builtins.int
+    """Hits in it."""
+    def __init__(
+        self,
+        *,
+        at_least: _builtins.float = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimilarityCount: _TypeAlias = SimilarityCount  # noqa: Y015
+
+@_typing.final
+class SavedMoney(_message.Message):
+    """Money of one currency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    MICROS_FIELD_NUMBER: _builtins.int
+    currency_code: _builtins.str
+    """ISO 4217."""
+    micros: _builtins.int
+    """Micro-units."""
+    def __init__(
+        self,
+        *,
+        currency_code: _builtins.str = ...,
+        micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "micros", b"micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SavedMoney: _TypeAlias = SavedMoney  # noqa: Y015
+
+@_typing.final
 class LookupAnswerRequest(_message.Message):
     """A question, and where to look."""
 
@@ -54,6 +432,10 @@ class LookupAnswerRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     GUARD_POLICY_VERSION_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     guard_policy_version: _builtins.str
     """Only answers that passed this version of the guard's policy are found."""
     level: Global___CacheLevel.ValueType
@@ -62,16 +444,36 @@ class LookupAnswerRequest(_message.Message):
     def prompt(self) -> _chat_pb2.ChatPrompt:
         """The question."""
 
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """Only answers no older than this are found; absent means of any age."""
+
+    @_builtins.property
+    def lease(self) -> _duration_pb2.Duration:
+        """On a miss at the exact level, take the sole right to answer for so long, unless another has it; absent takes none."""
+
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait for the answer of another who has that right; absent does not wait."""
+
+    @_builtins.property
+    def limits(self) -> _tenant_pb2.CacheLimits:
+        """The tenant's own limits: what may not be stored is never leased."""
+
     def __init__(
         self,
         *,
         prompt: _chat_pb2.ChatPrompt | None = ...,
         guard_policy_version: _builtins.str = ...,
         level: Global___CacheLevel.ValueType = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+        lease: _duration_pb2.Duration | None = ...,
+        wait: _duration_pb2.Duration | None = ...,
+        limits: _tenant_pb2.CacheLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "limits", b"limits", "max_age", b"max_age", "prompt", b"prompt", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["guard_policy_version", b"guard_policy_version", "level", b"level", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guard_policy_version", b"guard_policy_version", "lease", b"lease", "level", b"level", "limits", b"limits", "max_age", b"max_age", "prompt", b"prompt", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -86,10 +488,16 @@ class LookupAnswerResponse(_message.Message):
     ANSWER_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
     UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    LEASED_ELSEWHERE_FIELD_NUMBER: _builtins.int
     similarity: _builtins.float
     """Cosine similarity of the stored question, for a semantic hit."""
     unavailable: _builtins.bool
     """True when the level's store could not be asked."""
+    lease_id: _builtins.str
+    """The lease taken; empty when there is none."""
+    leased_elsewhere: _builtins.bool
+    """True when another has the lease: an answer is on its way."""
     @_builtins.property
     def answer(self) -> Global___CachedAnswer:
         """Absent on a miss."""
@@ -100,10 +508,12 @@ class LookupAnswerResponse(_message.Message):
         answer: Global___CachedAnswer | None = ...,
         similarity: _builtins.float = ...,
         unavailable: _builtins.bool = ...,
+        lease_id: _builtins.str = ...,
+        leased_elsewhere: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "similarity", b"similarity", "unavailable", b"unavailable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "lease_id", b"lease_id", "leased_elsewhere", b"leased_elsewhere", "similarity", b"similarity", "unavailable", b"unavailable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -119,15 +529,45 @@ class CachedAnswer(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    GUARD_POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    PROVIDER_TIME_FIELD_NUMBER: _builtins.int
+    PIECE_LENGTHS_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Provider that said it."""
     deployment: _builtins.str
     """Deployment that said it."""
     request_id: _builtins.str
     """Request that stored it."""
+    model: _builtins.str
+    """Public name of the model asked for; set by the service."""
+    guard_policy_version: _builtins.str
+    """The guard's policy version it passed; set by the service."""
+    entry_id: _builtins.str
+    """Identifies it within its tenant, at both levels; set by the service."""
+    cost_micros: _builtins.int
+    """What it cost in micro-units of `currency_code`."""
+    currency_code: _builtins.str
+    """ISO 4217; empty when the cost is not known."""
     @_builtins.property
     def answer(self) -> _chat_pb2.Answer:
         """What the model said."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was stored; set by the service."""
+
+    @_builtins.property
+    def provider_time(self) -> _duration_pb2.Duration:
+        """How long the provider took."""
+
+    @_builtins.property
+    def piece_lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Characters of each piece of the text as it was streamed."""
 
     def __init__(
         self,
@@ -136,14 +576,54 @@ class CachedAnswer(_message.Message):
         provider: _builtins.str = ...,
         deployment: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        model: _builtins.str = ...,
+        guard_policy_version: _builtins.str = ...,
+        entry_id: _builtins.str = ...,
+        cost_micros: _builtins.int = ...,
+        currency_code: _builtins.str = ...,
+        provider_time: _duration_pb2.Duration | None = ...,
+        piece_lengths: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "create_time", b"create_time", "provider_time", b"provider_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "deployment", b"deployment", "provider", b"provider", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "deployment", b"deployment", "entry_id", b"entry_id", "guard_policy_version", b"guard_policy_version", "model", b"model", "piece_lengths", b"piece_lengths", "provider", b"provider", "provider_time", b"provider_time", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CachedAnswer: _TypeAlias = CachedAnswer  # noqa: Y015
+
+@_typing.final
+class StoredAnswer(_message.Message):
+    """An answer as it is written down; only the cache reads it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    """The beginning of the question, for purges."""
+    subject: _builtins.str
+    """Pseudonym of the person it was stored for; empty when the request named none."""
+    @_builtins.property
+    def answer(self) -> Global___CachedAnswer:
+        """The answer."""
+
+    def __init__(
+        self,
+        *,
+        answer: Global___CachedAnswer | None = ...,
+        question: _builtins.str = ...,
+        subject: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "question", b"question", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredAnswer: _TypeAlias = StoredAnswer  # noqa: Y015
 
 @_typing.final
 class StoreAnswerRequest(_message.Message):
@@ -157,12 +637,16 @@ class StoreAnswerRequest(_message.Message):
     DATA_CLASS_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     SEMANTIC_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     guard_policy_version: _builtins.str
     """The guard's policy version it passed."""
     data_class: _chat_pb2.DataClass.ValueType
     """Class of the data in prompt and answer."""
     semantic: _builtins.bool
     """True to remember it for the semantic level too."""
+    lease_id: _builtins.str
+    """A lease to give back once the answer is stored, or refused."""
     @_builtins.property
     def prompt(self) -> _chat_pb2.ChatPrompt:
         """The question."""
@@ -175,6 +659,10 @@ class StoreAnswerRequest(_message.Message):
     def ttl(self) -> _duration_pb2.Duration:
         """How long to keep it; absent means the service's default."""
 
+    @_builtins.property
+    def limits(self) -> _tenant_pb2.CacheLimits:
+        """The tenant's own limits, within the service's."""
+
     def __init__(
         self,
         *,
@@ -184,10 +672,12 @@ class StoreAnswerRequest(_message.Message):
         data_class: _chat_pb2.DataClass.ValueType = ...,
         ttl: _duration_pb2.Duration | None = ...,
         semantic: _builtins.bool = ...,
+        lease_id: _builtins.str = ...,
+        limits: _tenant_pb2.CacheLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "prompt", b"prompt", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "limits", b"limits", "prompt", b"prompt", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "data_class", b"data_class", "guard_policy_version", b"guard_policy_version", "prompt", b"prompt", "semantic", b"semantic", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "data_class", b"data_class", "guard_policy_version", b"guard_policy_version", "lease_id", b"lease_id", "limits", b"limits", "prompt", b"prompt", "semantic", b"semantic", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +708,45 @@ class StoreAnswerResponse(_message.Message):
 Global___StoreAnswerResponse: _TypeAlias = StoreAnswerResponse  # noqa: Y015
 
 @_typing.final
+class ReleaseLeaseRequest(_message.Message):
+    """Which lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    lease_id: _builtins.str
+    """From LookupAnswerResponse."""
+    def __init__(
+        self,
+        *,
+        lease_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseLeaseRequest: _TypeAlias = ReleaseLeaseRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseLeaseResponse(_message.Message):
+    """It is given back, or had run out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseLeaseResponse: _TypeAlias = ReleaseLeaseResponse  # noqa: Y015
+
+@_typing.final
 class PurgeAnswersRequest(_message.Message):
     """What to forget."""
 
@@ -225,19 +754,41 @@ class PurgeAnswersRequest(_message.Message):
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    QUESTION_PREFIX_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    MIN_AGE_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Tenant whose answers to forget; empty means the caller's own. Another's needs the admin role."""
     model: _builtins.str
     """Only answers of this model; empty means all."""
+    question_prefix: _builtins.str
+    """Only answers to questions (the last turn) that begin with this text."""
+    subject: _builtins.str
+    """Only answers stored for this person: the `user`, `safety_identifier` or `metadata.subject` of the request."""
+    entry_id: _builtins.str
+    """Only this entry."""
+    dry_run: _builtins.bool
+    """Count what would be forgotten, and forget nothing."""
+    @_builtins.property
+    def min_age(self) -> _duration_pb2.Duration:
+        """Only answers at least this old."""
+
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         model: _builtins.str = ...,
+        question_prefix: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        min_age: _duration_pb2.Duration | None = ...,
+        entry_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_age", b"min_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "entry_id", b"entry_id", "min_age", b"min_age", "model", b"model", "question_prefix", b"question_prefix", "subject", b"subject", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -245,16 +796,16 @@ Global___PurgeAnswersRequest: _TypeAlias = PurgeAnswersRequest  # noqa: Y015
 
 @_typing.final
 class PurgeAnswersResponse(_message.Message):
-    """What was forgotten."""
+    """What was forgotten, or would be."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EXACT_COUNT_FIELD_NUMBER: _builtins.int
     SEMANTIC_COUNT_FIELD_NUMBER: _builtins.int
     exact_count: _builtins.int
-    """Exact answers removed."""
+    """Exact answers."""
     semantic_count: _builtins.int
-    """Semantic answers removed."""
+    """Semantic answers."""
     def __init__(
         self,
         *,

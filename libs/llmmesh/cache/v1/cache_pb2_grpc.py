@@ -45,6 +45,26 @@ class CacheServiceStub:
                 request_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.StoreAnswerRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.StoreAnswerResponse.FromString,
                 _registered_method=True)
+        self.ReleaseLease = channel.unary_unary(
+                '/llmmesh.cache.v1.CacheService/ReleaseLease',
+                request_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseResponse.FromString,
+                _registered_method=True)
+        self.RecordUses = channel.unary_unary(
+                '/llmmesh.cache.v1.CacheService/RecordUses',
+                request_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.RecordUsesRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.RecordUsesResponse.FromString,
+                _registered_method=True)
+        self.ReportHit = channel.unary_unary(
+                '/llmmesh.cache.v1.CacheService/ReportHit',
+                request_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReportHitRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReportHitResponse.FromString,
+                _registered_method=True)
+        self.GetCacheStats = channel.unary_unary(
+                '/llmmesh.cache.v1.CacheService/GetCacheStats',
+                request_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetCacheStatsRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetCacheStatsResponse.FromString,
+                _registered_method=True)
         self.PurgeAnswers = channel.unary_unary(
                 '/llmmesh.cache.v1.CacheService/PurgeAnswers',
                 request_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.PurgeAnswersRequest.SerializeToString,
@@ -70,8 +90,36 @@ class CacheServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseLease(self, request, context):
+        """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordUses(self, request, context):
+        """Count what the cache did for requests, and remember which entry answered which, for reports.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportHit(self, request, context):
+        """Say that an answer from the cache was right or wrong: a wrong one is removed at both levels.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCacheStats(self, request, context):
+        """What the cache did for a tenant, by model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PurgeAnswers(self, request, context):
-        """Forget answers of a tenant.
+        """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,6 +137,26 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.StoreAnswer,
                     request_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.StoreAnswerRequest.FromString,
                     response_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.StoreAnswerResponse.SerializeToString,
+            ),
+            'ReleaseLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseLease,
+                    request_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseRequest.FromString,
+                    response_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseResponse.SerializeToString,
+            ),
+            'RecordUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordUses,
+                    request_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.RecordUsesRequest.FromString,
+                    response_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.RecordUsesResponse.SerializeToString,
+            ),
+            'ReportHit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportHit,
+                    request_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReportHitRequest.FromString,
+                    response_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReportHitResponse.SerializeToString,
+            ),
+            'GetCacheStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCacheStats,
+                    request_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetCacheStatsRequest.FromString,
+                    response_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetCacheStatsResponse.SerializeToString,
             ),
             'PurgeAnswers': grpc.unary_unary_rpc_method_handler(
                     servicer.PurgeAnswers,
@@ -151,6 +219,114 @@ class CacheService:
             '/llmmesh.cache.v1.CacheService/StoreAnswer',
             llmmesh_dot_cache_dot_v1_dot_cache__pb2.StoreAnswerRequest.SerializeToString,
             llmmesh_dot_cache_dot_v1_dot_cache__pb2.StoreAnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.cache.v1.CacheService/ReleaseLease',
+            llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseRequest.SerializeToString,
+            llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReleaseLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.cache.v1.CacheService/RecordUses',
+            llmmesh_dot_cache_dot_v1_dot_cache__pb2.RecordUsesRequest.SerializeToString,
+            llmmesh_dot_cache_dot_v1_dot_cache__pb2.RecordUsesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportHit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.cache.v1.CacheService/ReportHit',
+            llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReportHitRequest.SerializeToString,
+            llmmesh_dot_cache_dot_v1_dot_cache__pb2.ReportHitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCacheStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.cache.v1.CacheService/GetCacheStats',
+            llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetCacheStatsRequest.SerializeToString,
+            llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetCacheStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,8 +37,16 @@ class CacheServiceStub:
     """Look an answer up at one level. A store that is away is a miss with `unavailable` set, never an error."""
     StoreAnswer: _grpc.UnaryUnaryMultiCallable[_cache_pb2.StoreAnswerRequest, _cache_pb2.StoreAnswerResponse]
     """Remember an answer that passed the guard. Answers to confidential or sensitive prompts are refused."""
+    ReleaseLease: _grpc.UnaryUnaryMultiCallable[_cache_pb2.ReleaseLeaseRequest, _cache_pb2.ReleaseLeaseResponse]
+    """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing."""
+    RecordUses: _grpc.UnaryUnaryMultiCallable[_cache_pb2.RecordUsesRequest, _cache_pb2.RecordUsesResponse]
+    """Count what the cache did for requests, and remember which entry answered which, for reports."""
+    ReportHit: _grpc.UnaryUnaryMultiCallable[_cache_pb2.ReportHitRequest, _cache_pb2.ReportHitResponse]
+    """Say that an answer from the cache was right or wrong: a wrong one is removed at both levels."""
+    GetCacheStats: _grpc.UnaryUnaryMultiCallable[_cache_pb2.GetCacheStatsRequest, _cache_pb2.GetCacheStatsResponse]
+    """What the cache did for a tenant, by model."""
     PurgeAnswers: _grpc.UnaryUnaryMultiCallable[_cache_pb2.PurgeAnswersRequest, _cache_pb2.PurgeAnswersResponse]
-    """Forget answers of a tenant."""
+    """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error."""
 
 @_typing.type_check_only
 class CacheServiceAsyncStub(CacheServiceStub):
@@ -49,8 +57,16 @@ class CacheServiceAsyncStub(CacheServiceStub):
     """Look an answer up at one level. A store that is away is a miss with `unavailable` set, never an error."""
     StoreAnswer: _aio.UnaryUnaryMultiCallable[_cache_pb2.StoreAnswerRequest, _cache_pb2.StoreAnswerResponse]  # type: ignore[assignment]
     """Remember an answer that passed the guard. Answers to confidential or sensitive prompts are refused."""
+    ReleaseLease: _aio.UnaryUnaryMultiCallable[_cache_pb2.ReleaseLeaseRequest, _cache_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
+    """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing."""
+    RecordUses: _aio.UnaryUnaryMultiCallable[_cache_pb2.RecordUsesRequest, _cache_pb2.RecordUsesResponse]  # type: ignore[assignment]
+    """Count what the cache did for requests, and remember which entry answered which, for reports."""
+    ReportHit: _aio.UnaryUnaryMultiCallable[_cache_pb2.ReportHitRequest, _cache_pb2.ReportHitResponse]  # type: ignore[assignment]
+    """Say that an answer from the cache was right or wrong: a wrong one is removed at both levels."""
+    GetCacheStats: _aio.UnaryUnaryMultiCallable[_cache_pb2.GetCacheStatsRequest, _cache_pb2.GetCacheStatsResponse]  # type: ignore[assignment]
+    """What the cache did for a tenant, by model."""
     PurgeAnswers: _aio.UnaryUnaryMultiCallable[_cache_pb2.PurgeAnswersRequest, _cache_pb2.PurgeAnswersResponse]  # type: ignore[assignment]
-    """Forget answers of a tenant."""
+    """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error."""
 
 class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
     """Exact answers in Redis, answers to the same question in other words in Qdrant. The tenant is the caller's identity."""
@@ -72,11 +88,43 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         """Remember an answer that passed the guard. Answers to confidential or sensitive prompts are refused."""
 
     @_abc_1.abstractmethod
+    def ReleaseLease(
+        self,
+        request: _cache_pb2.ReleaseLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.ReleaseLeaseResponse, _abc.Awaitable[_cache_pb2.ReleaseLeaseResponse]]:
+        """Give a lease back without an answer, so that whoever waits for one need not wait longer. A repeat does nothing."""
+
+    @_abc_1.abstractmethod
+    def RecordUses(
+        self,
+        request: _cache_pb2.RecordUsesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.RecordUsesResponse, _abc.Awaitable[_cache_pb2.RecordUsesResponse]]:
+        """Count what the cache did for requests, and remember which entry answered which, for reports."""
+
+    @_abc_1.abstractmethod
+    def ReportHit(
+        self,
+        request: _cache_pb2.ReportHitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.ReportHitResponse, _abc.Awaitable[_cache_pb2.ReportHitResponse]]:
+        """Say that an answer from the cache was right or wrong: a wrong one is removed at both levels."""
+
+    @_abc_1.abstractmethod
+    def GetCacheStats(
+        self,
+        request: _cache_pb2.GetCacheStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.GetCacheStatsResponse, _abc.Awaitable[_cache_pb2.GetCacheStatsResponse]]:
+        """What the cache did for a tenant, by model."""
+
+    @_abc_1.abstractmethod
     def PurgeAnswers(
         self,
         request: _cache_pb2.PurgeAnswersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cache_pb2.PurgeAnswersResponse, _abc.Awaitable[_cache_pb2.PurgeAnswersResponse]]:
-        """Forget answers of a tenant."""
+        """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error."""
 
 def add_CacheServiceServicer_to_server(servicer: CacheServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -29,7 +29,7 @@ from llmmesh.chat.v1 import chat_pb2 as llmmesh_dot_chat_dot_v1_dot_chat__pb2
 from llmmesh.router.v1 import router_pb2 as llmmesh_dot_router_dot_v1_dot_router__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n llmmesh/gateway/v1/gateway.proto\x12\x12llmmesh.gateway.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\x1a\x1ellmmesh/router/v1/router.proto\"u\n\x13GenerateChatRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\x31\n\ncache_mode\x18\x02 \x01(\x0e\x32\x1d.llmmesh.gateway.v1.CacheMode\"q\n\x14GenerateChatResponse\x12\'\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x17.llmmesh.chat.v1.Answer\x12\x30\n\x06report\x18\x02 \x01(\x0b\x32 .llmmesh.gateway.v1.AnswerReport\"{\n\x19StreamGenerateChatRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\x31\n\ncache_mode\x18\x02 \x01(\x0e\x32\x1d.llmmesh.gateway.v1.CacheMode\"\xac\x01\n\x1aStreamGenerateChatResponse\x12*\n\x05route\x18\x01 \x01(\x0b\x32\x19.llmmesh.gateway.v1.RouteH\x00\x12\'\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.llmmesh.chat.v1.DeltaH\x00\x12\x30\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1c.llmmesh.gateway.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"d\n\x05Route\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x35\n\x0c\x63\x61\x63he_status\x18\x03 \x01(\x0e\x32\x1f.llmmesh.gateway.v1.CacheStatus\"\x9e\x01\n\x08\x46inished\x12\x34\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1d.llmmesh.chat.v1.FinishReason\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\x12\x30\n\x06report\x18\x03 \x01(\x0b\x32 .llmmesh.gateway.v1.AnswerReport\"\xd8\x01\n\x0c\x41nswerReport\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\x35\n\x0c\x63\x61\x63he_status\x18\x04 \x01(\x0e\x32\x1f.llmmesh.gateway.v1.CacheStatus\x12\x13\n\x0b\x63ost_micros\x18\x05 \x01(\x03\x12\x15\n\rcurrency_code\x18\x06 \x01(\t\x12+\n\x08overhead\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x94\x01\n\x13\x45xplainRouteRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\r\n\x05texts\x18\x02 \x03(\t\x12.\n\ndata_class\x18\x03 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x11\n\ttenant_id\x18\x04 \x01(\t\"P\n\x14\x45xplainRouteResponse\x12\x38\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32#.llmmesh.router.v1.RouteExplanation\"0\n\x10\x45mbedTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"r\n\x11\x45mbedTextResponse\x12\x31\n\nembeddings\x18\x01 \x03(\x0b\x32\x1d.llmmesh.gateway.v1.Embedding\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.llmmesh.gateway.v1.Model\"P\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tproviders\x18\x02 \x03(\t\x12\x0e\n\x06\x65mbeds\x18\x03 \x01(\x08\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\x05*>\n\tCacheMode\x12\x1a\n\x16\x43\x41\x43HE_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41\x43HE_MODE_BYPASS\x10\x01*\xac\x01\n\x0b\x43\x61\x63heStatus\x12\x1c\n\x18\x43\x41\x43HE_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41\x43HE_STATUS_EXACT\x10\x01\x12\x19\n\x15\x43\x41\x43HE_STATUS_SEMANTIC\x10\x02\x12\x15\n\x11\x43\x41\x43HE_STATUS_MISS\x10\x03\x12\x17\n\x13\x43\x41\x43HE_STATUS_BYPASS\x10\x04\x12\x1c\n\x18\x43\x41\x43HE_STATUS_UNAVAILABLE\x10\x05\x32\xdb\x04\n\x0eGatewayService\x12l\n\x0cGenerateChat\x12\'.llmmesh.gateway.v1.GenerateChatRequest\x1a(.llmmesh.gateway.v1.GenerateChatResponse\"\t\x8a\xe7\x18\x05\x12\x03\x05\x06\x01\x12\x80\x01\n\x12StreamGenerateChat\x12-.llmmesh.gateway.v1.StreamGenerateChatRequest\x1a..llmmesh.gateway.v1.StreamGenerateChatResponse\"\t\x8a\xe7\x18\x05\x12\x03\x05\x06\x01\x30\x01\x12\x63\n\tEmbedText\x12$.llmmesh.gateway.v1.EmbedTextRequest\x1a%.llmmesh.gateway.v1.EmbedTextResponse\"\t\x8a\xe7\x18\x05\x12\x03\x05\x06\x01\x12\x8a\x01\n\x0c\x45xplainRoute\x12\'.llmmesh.gateway.v1.ExplainRouteRequest\x1a(.llmmesh.gateway.v1.ExplainRouteResponse\"\'\x8a\xe7\x18\x06\x12\x04\x05\x06\x02\x01\x82\xd3\xe4\x93\x02\x17\"\x12/v1/routes:explain:\x01*\x12\x66\n\nListModels\x12%.llmmesh.gateway.v1.ListModelsRequest\x1a&.llmmesh.gateway.v1.ListModelsResponse\"\t\x8a\xe7\x18\x05\x12\x03\x05\x06\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n llmmesh/gateway/v1/gateway.proto\x12\x12llmmesh.gateway.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\x1a\x1ellmmesh/router/v1/router.proto\"\xae\x01\n\x13GenerateChatRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\x31\n\ncache_mode\x18\x02 \x01(\x0e\x32\x1d.llmmesh.gateway.v1.CacheMode\x12\x37\n\rcache_control\x18\x03 \x01(\x0b\x32 .llmmesh.gateway.v1.CacheControl\"q\n\x14GenerateChatResponse\x12\'\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x17.llmmesh.chat.v1.Answer\x12\x30\n\x06report\x18\x02 \x01(\x0b\x32 .llmmesh.gateway.v1.AnswerReport\"\xb4\x01\n\x19StreamGenerateChatRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\x31\n\ncache_mode\x18\x02 \x01(\x0e\x32\x1d.llmmesh.gateway.v1.CacheMode\x12\x37\n\rcache_control\x18\x03 \x01(\x0b\x32 .llmmesh.gateway.v1.CacheControl\"\xac\x01\n\x1aStreamGenerateChatResponse\x12*\n\x05route\x18\x01 \x01(\x0b\x32\x19.llmmesh.gateway.v1.RouteH\x00\x12\'\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.llmmesh.chat.v1.DeltaH\x00\x12\x30\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1c.llmmesh.gateway.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"d\n\x05Route\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x35\n\x0c\x63\x61\x63he_status\x18\x03 \x01(\x0e\x32\x1f.llmmesh.gateway.v1.CacheStatus\"\x9e\x01\n\x08\x46inished\x12\x34\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1d.llmmesh.chat.v1.FinishReason\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\x12\x30\n\x06report\x18\x03 \x01(\x0b\x32 .llmmesh.gateway.v1.AnswerReport\"\xd8\x01\n\x0c\x41nswerReport\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\x35\n\x0c\x63\x61\x63he_status\x18\x04 \x01(\x0e\x32\x1f.llmmesh.gateway.v1.CacheStatus\x12\x13\n\x0b\x63ost_micros\x18\x05 \x01(\x03\x12\x15\n\rcurrency_code\x18\x06 \x01(\t\x12+\n\x08overhead\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x94\x01\n\x13\x45xplainRouteRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\r\n\x05texts\x18\x02 \x03(\t\x12.\n\ndata_class\x18\x03 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x11\n\ttenant_id\x18\x04 \x01(\t\"P\n\x14\x45xplainRouteResponse\x12\x38\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32#.llmmesh.router.v1.RouteExplanation\"0\n\x10\x45mbedTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"r\n\x11\x45mbedTextResponse\x12\x31\n\nembeddings\x18\x01 \x03(\x0b\x32\x1d.llmmesh.gateway.v1.Embedding\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.llmmesh.gateway.v1.Model\"P\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tproviders\x18\x02 \x03(\t\x12\x0e\n\x06\x65mbeds\x18\x03 \x01(\x08\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\x05\"\xd0\x01\n\x0c\x43\x61\x63heControl\x12\x10\n\x08no_cache\x18\x01 \x01(\x08\x12\x10\n\x08no_store\x18\x02 \x01(\x08\x12*\n\x07max_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nexact_only\x18\x05 \x01(\x08\x12\x1e\n\x11pieces_per_second\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x14\n\x12_pieces_per_second*>\n\tCacheMode\x12\x1a\n\x16\x43\x41\x43HE_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41\x43HE_MODE_BYPASS\x10\x01*\xac\x01\n\x0b\x43\x61\x63heStatus\x12\x1c\n\x18\x43\x41\x43HE_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41\x43HE_STATUS_EXACT\x10\x01\x12\x19\n\x15\x43\x41\x43HE_STATUS_SEMANTIC\x10\x02\x12\x15\n\x11\x43\x41\x43HE_STATUS_MISS\x10\x03\x12\x17\n\x13\x43\x41\x43HE_STATUS_BYPASS\x10\x04\x12\x1c\n\x18\x43\x41\x43HE_STATUS_UNAVAILABLE\x10\x05\x32\xdb\x04\n\x0eGatewayService\x12l\n\x0cGenerateChat\x12\'.llmmesh.gateway.v1.GenerateChatRequest\x1a(.llmmesh.gateway.v1.GenerateChatResponse\"\t\x8a\xe7\x18\x05\x12\x03\x05\x06\x01\x12\x80\x01\n\x12StreamGenerateChat\x12-.llmmesh.gateway.v1.StreamGenerateChatRequest\x1a..llmmesh.gateway.v1.StreamGenerateChatResponse\"\t\x8a\xe7\x18\x05\x12\x03\x05\x06\x01\x30\x01\x12\x63\n\tEmbedText\x12$.llmmesh.gateway.v1.EmbedTextRequest\x1a%.llmmesh.gateway.v1.EmbedTextResponse\"\t\x8a\xe7\x18\x05\x12\x03\x05\x06\x01\x12\x8a\x01\n\x0c\x45xplainRoute\x12\'.llmmesh.gateway.v1.ExplainRouteRequest\x1a(.llmmesh.gateway.v1.ExplainRouteResponse\"\'\x8a\xe7\x18\x06\x12\x04\x05\x06\x02\x01\x82\xd3\xe4\x93\x02\x17\"\x12/v1/routes:explain:\x01*\x12\x66\n\nListModels\x12%.llmmesh.gateway.v1.ListModelsRequest\x1a&.llmmesh.gateway.v1.ListModelsResponse\"\t\x8a\xe7\x18\x05\x12\x03\x05\x06\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,40 +46,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GATEWAYSERVICE'].methods_by_name['ExplainRoute']._serialized_options = b'\212\347\030\006\022\004\005\006\002\001\202\323\344\223\002\027\"\022/v1/routes:explain:\001*'
   _globals['_GATEWAYSERVICE'].methods_by_name['ListModels']._loaded_options = None
   _globals['_GATEWAYSERVICE'].methods_by_name['ListModels']._serialized_options = b'\212\347\030\005\022\003\005\006\001'
-  _globals['_CACHEMODE']._serialized_start=1822
-  _globals['_CACHEMODE']._serialized_end=1884
-  _globals['_CACHESTATUS']._serialized_start=1887
-  _globals['_CACHESTATUS']._serialized_end=2059
-  _globals['_GENERATECHATREQUEST']._serialized_start=210
-  _globals['_GENERATECHATREQUEST']._serialized_end=327
-  _globals['_GENERATECHATRESPONSE']._serialized_start=329
-  _globals['_GENERATECHATRESPONSE']._serialized_end=442
-  _globals['_STREAMGENERATECHATREQUEST']._serialized_start=444
-  _globals['_STREAMGENERATECHATREQUEST']._serialized_end=567
-  _globals['_STREAMGENERATECHATRESPONSE']._serialized_start=570
-  _globals['_STREAMGENERATECHATRESPONSE']._serialized_end=742
-  _globals['_ROUTE']._serialized_start=744
-  _globals['_ROUTE']._serialized_end=844
-  _globals['_FINISHED']._serialized_start=847
-  _globals['_FINISHED']._serialized_end=1005
-  _globals['_ANSWERREPORT']._serialized_start=1008
-  _globals['_ANSWERREPORT']._serialized_end=1224
-  _globals['_EXPLAINROUTEREQUEST']._serialized_start=1227
-  _globals['_EXPLAINROUTEREQUEST']._serialized_end=1375
-  _globals['_EXPLAINROUTERESPONSE']._serialized_start=1377
-  _globals['_EXPLAINROUTERESPONSE']._serialized_end=1457
-  _globals['_EMBEDTEXTREQUEST']._serialized_start=1459
-  _globals['_EMBEDTEXTREQUEST']._serialized_end=1507
-  _globals['_EMBEDTEXTRESPONSE']._serialized_start=1509
-  _globals['_EMBEDTEXTRESPONSE']._serialized_end=1623
-  _globals['_EMBEDDING']._serialized_start=1625
-  _globals['_EMBEDDING']._serialized_end=1652
-  _globals['_LISTMODELSREQUEST']._serialized_start=1654
-  _globals['_LISTMODELSREQUEST']._serialized_end=1673
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1675
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1738
-  _globals['_MODEL']._serialized_start=1740
-  _globals['_MODEL']._serialized_end=1820
-  _globals['_GATEWAYSERVICE']._serialized_start=2062
-  _globals['_GATEWAYSERVICE']._serialized_end=2665
+  _globals['_CACHEMODE']._serialized_start=2149
+  _globals['_CACHEMODE']._serialized_end=2211
+  _globals['_CACHESTATUS']._serialized_start=2214
+  _globals['_CACHESTATUS']._serialized_end=2386
+  _globals['_GENERATECHATREQUEST']._serialized_start=211
+  _globals['_GENERATECHATREQUEST']._serialized_end=385
+  _globals['_GENERATECHATRESPONSE']._serialized_start=387
+  _globals['_GENERATECHATRESPONSE']._serialized_end=500
+  _globals['_STREAMGENERATECHATREQUEST']._serialized_start=503
+  _globals['_STREAMGENERATECHATREQUEST']._serialized_end=683
+  _globals['_STREAMGENERATECHATRESPONSE']._serialized_start=686
+  _globals['_STREAMGENERATECHATRESPONSE']._serialized_end=858
+  _globals['_ROUTE']._serialized_start=860
+  _globals['_ROUTE']._serialized_end=960
+  _globals['_FINISHED']._serialized_start=963
+  _globals['_FINISHED']._serialized_end=1121
+  _globals['_ANSWERREPORT']._serialized_start=1124
+  _globals['_ANSWERREPORT']._serialized_end=1340
+  _globals['_EXPLAINROUTEREQUEST']._serialized_start=1343
+  _globals['_EXPLAINROUTEREQUEST']._serialized_end=1491
+  _globals['_EXPLAINROUTERESPONSE']._serialized_start=1493
+  _globals['_EXPLAINROUTERESPONSE']._serialized_end=1573
+  _globals['_EMBEDTEXTREQUEST']._serialized_start=1575
+  _globals['_EMBEDTEXTREQUEST']._serialized_end=1623
+  _globals['_EMBEDTEXTRESPONSE']._serialized_start=1625
+  _globals['_EMBEDTEXTRESPONSE']._serialized_end=1739
+  _globals['_EMBEDDING']._serialized_start=1741
+  _globals['_EMBEDDING']._serialized_end=1768
+  _globals['_LISTMODELSREQUEST']._serialized_start=1770
+  _globals['_LISTMODELSREQUEST']._serialized_end=1789
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1791
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1854
+  _globals['_MODEL']._serialized_start=1856
+  _globals['_MODEL']._serialized_end=1936
+  _globals['_CACHECONTROL']._serialized_start=1939
+  _globals['_CACHECONTROL']._serialized_end=2147
+  _globals['_GATEWAYSERVICE']._serialized_start=2389
+  _globals['_GATEWAYSERVICE']._serialized_end=2992
 # @@protoc_insertion_point(module_scope)

@@ -34,7 +34,7 @@ class _CacheModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CacheMode.V
     """Neither read nor write."""
 
 class CacheMode(_CacheMode, metaclass=_CacheModeEnumTypeWrapper):
-    """How the cache may be used for one request."""
+    """Whether the cache may be used for one request."""
 
 CACHE_MODE_UNSPECIFIED: CacheMode.ValueType  # 0
 """As the tenant's policy says."""
@@ -86,21 +86,27 @@ class GenerateChatRequest(_message.Message):
 
     PROMPT_FIELD_NUMBER: _builtins.int
     CACHE_MODE_FIELD_NUMBER: _builtins.int
+    CACHE_CONTROL_FIELD_NUMBER: _builtins.int
     cache_mode: Global___CacheMode.ValueType
-    """How the cache may be used."""
+    """Whether the cache may be used."""
     @_builtins.property
     def prompt(self) -> _chat_pb2.ChatPrompt:
         """The question."""
+
+    @_builtins.property
+    def cache_control(self) -> Global___CacheControl:
+        """How the cache may be used; the stricter of this and the request's headers counts."""
 
     def __init__(
         self,
         *,
         prompt: _chat_pb2.ChatPrompt | None = ...,
         cache_mode: Global___CacheMode.ValueType = ...,
+        cache_control: Global___CacheControl | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_mode", b"cache_mode", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "cache_mode", b"cache_mode", "prompt", b"prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -144,21 +150,27 @@ class StreamGenerateChatRequest(_message.Message):
 
     PROMPT_FIELD_NUMBER: _builtins.int
     CACHE_MODE_FIELD_NUMBER: _builtins.int
+    CACHE_CONTROL_FIELD_NUMBER: _builtins.int
     cache_mode: Global___CacheMode.ValueType
-    """How the cache may be used."""
+    """Whether the cache may be used."""
     @_builtins.property
     def prompt(self) -> _chat_pb2.ChatPrompt:
         """The question."""
+
+    @_builtins.property
+    def cache_control(self) -> Global___CacheControl:
+        """How the cache may be used; the stricter of this and the request's headers counts."""
 
     def __init__(
         self,
         *,
         prompt: _chat_pb2.ChatPrompt | None = ...,
         cache_mode: Global___CacheMode.ValueType = ...,
+        cache_control: Global___CacheControl | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_mode", b"cache_mode", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "cache_mode", b"cache_mode", "prompt", b"prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -534,3 +546,51 @@ class Model(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class CacheControl(_message.Message):
+    """How the cache may be used for one request, within what the tenant's policy allows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NO_CACHE_FIELD_NUMBER: _builtins.int
+    NO_STORE_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    EXACT_ONLY_FIELD_NUMBER: _builtins.int
+    PIECES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    no_cache: _builtins.bool
+    """Do not answer from the cache; the answer is stored and replaces an older one."""
+    no_store: _builtins.bool
+    """Do not store the answer."""
+    exact_only: _builtins.bool
+    """Only the very same question counts as asked before."""
+    pieces_per_second: _builtins.float
+    """Stream a cached answer in the pieces it first came in, so many a second; 0 sends them at once. Absent sends one."""
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """Answer from the cache only with what is no older than this."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long to keep the answer, within the tenant's limits."""
+
+    def __init__(
+        self,
+        *,
+        no_cache: _builtins.bool = ...,
+        no_store: _builtins.bool = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        exact_only: _builtins.bool = ...,
+        pieces_per_second: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pieces_per_second", b"_pieces_per_second", "max_age", b"max_age", "pieces_per_second", b"pieces_per_second", "ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pieces_per_second", b"_pieces_per_second", "exact_only", b"exact_only", "max_age", b"max_age", "no_cache", b"no_cache", "no_store", b"no_store", "pieces_per_second", b"pieces_per_second", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pieces_per_second: _TypeAlias = _typing.Literal["pieces_per_second"]  # noqa: Y015
+    _WhichOneofArgType__pieces_per_second: _TypeAlias = _typing.Literal["_pieces_per_second", b"_pieces_per_second"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pieces_per_second) -> _WhichOneofReturnType__pieces_per_second | None: ...
+
+Global___CacheControl: _TypeAlias = CacheControl  # noqa: Y015

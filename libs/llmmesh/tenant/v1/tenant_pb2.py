@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from llmmesh.access.v1 import access_pb2 as llmmesh_dot_access_dot_v1_dot_access__pb2
 from llmmesh.chat.v1 import chat_pb2 as llmmesh_dot_chat_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ellmmesh/tenant/v1/tenant.proto\x12\x11llmmesh.tenant.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\"\x9d\x01\n\x13\x43reateTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12)\n\x06policy\x18\x03 \x01(\x0b\x32\x19.llmmesh.tenant.v1.Policy\x12\x1b\n\x13\x62udget_limit_micros\x18\x04 \x01(\x03\x12\x15\n\rcurrency_code\x18\x05 \x01(\t\"A\n\x14\x43reateTenantResponse\x12)\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.llmmesh.tenant.v1.Tenant\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\">\n\x11GetTenantResponse\x12)\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.llmmesh.tenant.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x13ListTenantsResponse\x12*\n\x07tenants\x18\x01 \x03(\x0b\x32\x19.llmmesh.tenant.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x13UpdateTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x19\n\x0c\x64isplay_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12)\n\x06policy\x18\x03 \x01(\x0b\x32\x19.llmmesh.tenant.v1.PolicyB\x0f\n\r_display_name\"A\n\x14UpdateTenantResponse\x12)\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.llmmesh.tenant.v1.Tenant\"\x86\x01\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12)\n\x06policy\x18\x03 \x01(\x0b\x32\x19.llmmesh.tenant.v1.Policy\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd9\x02\n\x06Policy\x12\x16\n\x0e\x61llowed_models\x18\x01 \x03(\t\x12\x1b\n\x13\x61llowed_deployments\x18\x02 \x03(\t\x12\x31\n\tresidency\x18\x03 \x01(\x0e\x32\x1e.llmmesh.chat.v1.DataResidency\x12-\n\x05\x63\x61\x63he\x18\x04 \x01(\x0e\x32\x1e.llmmesh.tenant.v1.CachePolicy\x12\x17\n\x0fguard_fail_open\x18\x05 \x01(\x08\x12#\n\x04tier\x18\x06 \x01(\x0e\x32\x15.llmmesh.chat.v1.Tier\x12:\n\x10routing_strategy\x18\x07 \x01(\x0e\x32 .llmmesh.chat.v1.RoutingStrategy\x12\x0c\n\x04tags\x18\x08 \x03(\t\x12\x18\n\x10\x63ompliance_packs\x18\t \x03(\t\x12\x16\n\x0eviolation_days\x18\n \x01(\x05\"\x94\x01\n\x10\x43reateKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12&\n\x05roles\x18\x03 \x03(\x0e\x32\x17.llmmesh.access.v1.Role\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x11\x43reateKeyResponse\x12#\n\x03key\x18\x01 \x01(\x0b\x32\x16.llmmesh.tenant.v1.Key\x12\r\n\x05token\x18\x02 \x01(\t\"K\n\x0fListKeysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Q\n\x10ListKeysResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.llmmesh.tenant.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x10RevokeKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"8\n\x11RevokeKeyResponse\x12#\n\x03key\x18\x01 \x01(\x0b\x32\x16.llmmesh.tenant.v1.Key\"\xf5\x01\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12&\n\x05roles\x18\x04 \x03(\x0e\x32\x17.llmmesh.access.v1.Role\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x10\n\x0eGetJwksRequest\"\x16\n\x14WatchPoliciesRequest\"\\\n\x15WatchPoliciesResponse\x12*\n\x07tenants\x18\x01 \x03(\x0b\x32\x19.llmmesh.tenant.v1.Tenant\x12\x17\n\x0frevoked_key_ids\x18\x02 \x03(\t*t\n\x0b\x43\x61\x63hePolicy\x12\x1c\n\x18\x43\x41\x43HE_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41\x43HE_POLICY_SEMANTIC\x10\x01\x12\x16\n\x12\x43\x41\x43HE_POLICY_EXACT\x10\x02\x12\x14\n\x10\x43\x41\x43HE_POLICY_OFF\x10\x03\x32\x91\t\n\rTenantService\x12~\n\x0c\x43reateTenant\x12&.llmmesh.tenant.v1.CreateTenantRequest\x1a\'.llmmesh.tenant.v1.CreateTenantResponse\"\x1d\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02\x10\"\x0b/v1/tenants:\x01*\x12\x80\x01\n\tGetTenant\x12#.llmmesh.tenant.v1.GetTenantRequest\x1a$.llmmesh.tenant.v1.GetTenantResponse\"(\x8a\xe7\x18\x05\x12\x03\x01\x03\x04\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/tenants/{tenant_id}\x12z\n\x0bListTenants\x12%.llmmesh.tenant.v1.ListTenantsRequest\x1a&.llmmesh.tenant.v1.ListTenantsResponse\"\x1c\x8a\xe7\x18\x05\x12\x03\x01\x03\x04\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/tenants\x12\x8a\x01\n\x0cUpdateTenant\x12&.llmmesh.tenant.v1.UpdateTenantRequest\x1a\'.llmmesh.tenant.v1.UpdateTenantResponse\")\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02\x1c\x32\x17/v1/tenants/{tenant_id}:\x01*\x12\x86\x01\n\tCreateKey\x12#.llmmesh.tenant.v1.CreateKeyRequest\x1a$.llmmesh.tenant.v1.CreateKeyResponse\".\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/tenants/{tenant_id}/keys:\x01*\x12\x81\x01\n\x08ListKeys\x12\".llmmesh.tenant.v1.ListKeysRequest\x1a#.llmmesh.tenant.v1.ListKeysResponse\",\x8a\xe7\x18\x04\x12\x02\x01\x04\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/tenants/{tenant_id}/keys\x12\x96\x01\n\tRevokeKey\x12#.llmmesh.tenant.v1.RevokeKeyRequest\x1a$.llmmesh.tenant.v1.RevokeKeyResponse\">\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02\x31\",/v1/tenants/{tenant_id}/keys/{key_id}:revoke:\x01*\x12h\n\x07GetJwks\x12!.llmmesh.tenant.v1.GetJwksRequest\x1a\x14.google.api.HttpBody\"$\x8a\xe7\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12\x64\n\rWatchPolicies\x12\'.llmmesh.tenant.v1.WatchPoliciesRequest\x1a(.llmmesh.tenant.v1.WatchPoliciesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ellmmesh/tenant/v1/tenant.proto\x12\x11llmmesh.tenant.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\"\x9d\x01\n\x13\x43reateTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12)\n\x06policy\x18\x03 \x01(\x0b\x32\x19.llmmesh.tenant.v1.Policy\x12\x1b\n\x13\x62udget_limit_micros\x18\x04 \x01(\x03\x12\x15\n\rcurrency_code\x18\x05 \x01(\t\"A\n\x14\x43reateTenantResponse\x12)\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.llmmesh.tenant.v1.Tenant\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\">\n\x11GetTenantResponse\x12)\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.llmmesh.tenant.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x13ListTenantsResponse\x12*\n\x07tenants\x18\x01 \x03(\x0b\x32\x19.llmmesh.tenant.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x13UpdateTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x19\n\x0c\x64isplay_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12)\n\x06policy\x18\x03 \x01(\x0b\x32\x19.llmmesh.tenant.v1.PolicyB\x0f\n\r_display_name\"A\n\x14UpdateTenantResponse\x12)\n\x06tenant\x18\x01 \x01(\x0b\x32\x19.llmmesh.tenant.v1.Tenant\"\x86\x01\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12)\n\x06policy\x18\x03 \x01(\x0b\x32\x19.llmmesh.tenant.v1.Policy\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8f\x03\n\x06Policy\x12\x16\n\x0e\x61llowed_models\x18\x01 \x03(\t\x12\x1b\n\x13\x61llowed_deployments\x18\x02 \x03(\t\x12\x31\n\tresidency\x18\x03 \x01(\x0e\x32\x1e.llmmesh.chat.v1.DataResidency\x12-\n\x05\x63\x61\x63he\x18\x04 \x01(\x0e\x32\x1e.llmmesh.tenant.v1.CachePolicy\x12\x17\n\x0fguard_fail_open\x18\x05 \x01(\x08\x12#\n\x04tier\x18\x06 \x01(\x0e\x32\x15.llmmesh.chat.v1.Tier\x12:\n\x10routing_strategy\x18\x07 \x01(\x0e\x32 .llmmesh.chat.v1.RoutingStrategy\x12\x0c\n\x04tags\x18\x08 \x03(\t\x12\x18\n\x10\x63ompliance_packs\x18\t \x03(\t\x12\x16\n\x0eviolation_days\x18\n \x01(\x05\x12\x34\n\x0c\x63\x61\x63he_limits\x18\x14 \x01(\x0b\x32\x1e.llmmesh.tenant.v1.CacheLimits\"\xed\x01\n\x0b\x43\x61\x63heLimits\x12.\n\x0b\x64\x65\x66\x61ult_ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07min_ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07max_ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x14largest_answer_bytes\x18\x04 \x01(\x05\x12 \n\x13highest_temperature\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x16\n\x14_highest_temperature\"\x94\x01\n\x10\x43reateKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12&\n\x05roles\x18\x03 \x03(\x0e\x32\x17.llmmesh.access.v1.Role\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x11\x43reateKeyResponse\x12#\n\x03key\x18\x01 \x01(\x0b\x32\x16.llmmesh.tenant.v1.Key\x12\r\n\x05token\x18\x02 \x01(\t\"K\n\x0fListKeysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Q\n\x10ListKeysResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.llmmesh.tenant.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x10RevokeKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"8\n\x11RevokeKeyResponse\x12#\n\x03key\x18\x01 \x01(\x0b\x32\x16.llmmesh.tenant.v1.Key\"\xf5\x01\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12&\n\x05roles\x18\x04 \x03(\x0e\x32\x17.llmmesh.access.v1.Role\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x10\n\x0eGetJwksRequest\"\x16\n\x14WatchPoliciesRequest\"\\\n\x15WatchPoliciesResponse\x12*\n\x07tenants\x18\x01 \x03(\x0b\x32\x19.llmmesh.tenant.v1.Tenant\x12\x17\n\x0frevoked_key_ids\x18\x02 \x03(\t*t\n\x0b\x43\x61\x63hePolicy\x12\x1c\n\x18\x43\x41\x43HE_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41\x43HE_POLICY_SEMANTIC\x10\x01\x12\x16\n\x12\x43\x41\x43HE_POLICY_EXACT\x10\x02\x12\x14\n\x10\x43\x41\x43HE_POLICY_OFF\x10\x03\x32\x91\t\n\rTenantService\x12~\n\x0c\x43reateTenant\x12&.llmmesh.tenant.v1.CreateTenantRequest\x1a\'.llmmesh.tenant.v1.CreateTenantResponse\"\x1d\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02\x10\"\x0b/v1/tenants:\x01*\x12\x80\x01\n\tGetTenant\x12#.llmmesh.tenant.v1.GetTenantRequest\x1a$.llmmesh.tenant.v1.GetTenantResponse\"(\x8a\xe7\x18\x05\x12\x03\x01\x03\x04\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/tenants/{tenant_id}\x12z\n\x0bListTenants\x12%.llmmesh.tenant.v1.ListTenantsRequest\x1a&.llmmesh.tenant.v1.ListTenantsResponse\"\x1c\x8a\xe7\x18\x05\x12\x03\x01\x03\x04\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/tenants\x12\x8a\x01\n\x0cUpdateTenant\x12&.llmmesh.tenant.v1.UpdateTenantRequest\x1a\'.llmmesh.tenant.v1.UpdateTenantResponse\")\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02\x1c\x32\x17/v1/tenants/{tenant_id}:\x01*\x12\x86\x01\n\tCreateKey\x12#.llmmesh.tenant.v1.CreateKeyRequest\x1a$.llmmesh.tenant.v1.CreateKeyResponse\".\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/tenants/{tenant_id}/keys:\x01*\x12\x81\x01\n\x08ListKeys\x12\".llmmesh.tenant.v1.ListKeysRequest\x1a#.llmmesh.tenant.v1.ListKeysResponse\",\x8a\xe7\x18\x04\x12\x02\x01\x04\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/tenants/{tenant_id}/keys\x12\x96\x01\n\tRevokeKey\x12#.llmmesh.tenant.v1.RevokeKeyRequest\x1a$.llmmesh.tenant.v1.RevokeKeyResponse\">\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02\x31\",/v1/tenants/{tenant_id}/keys/{key_id}:revoke:\x01*\x12h\n\x07GetJwks\x12!.llmmesh.tenant.v1.GetJwksRequest\x1a\x14.google.api.HttpBody\"$\x8a\xe7\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12\x64\n\rWatchPolicies\x12\'.llmmesh.tenant.v1.WatchPoliciesRequest\x1a(.llmmesh.tenant.v1.WatchPoliciesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,48 +53,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENANTSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\212\347\030\003\022\001\001\202\323\344\223\0021\",/v1/tenants/{tenant_id}/keys/{key_id}:revoke:\001*'
   _globals['_TENANTSERVICE'].methods_by_name['GetJwks']._loaded_options = None
   _globals['_TENANTSERVICE'].methods_by_name['GetJwks']._serialized_options = b'\212\347\030\002\010\001\202\323\344\223\002\030\022\026/.well-known/jwks.json'
-  _globals['_CACHEPOLICY']._serialized_start=2248
-  _globals['_CACHEPOLICY']._serialized_end=2364
-  _globals['_CREATETENANTREQUEST']._serialized_start=204
-  _globals['_CREATETENANTREQUEST']._serialized_end=361
-  _globals['_CREATETENANTRESPONSE']._serialized_start=363
-  _globals['_CREATETENANTRESPONSE']._serialized_end=428
-  _globals['_GETTENANTREQUEST']._serialized_start=430
-  _globals['_GETTENANTREQUEST']._serialized_end=467
-  _globals['_GETTENANTRESPONSE']._serialized_start=469
-  _globals['_GETTENANTRESPONSE']._serialized_end=531
-  _globals['_LISTTENANTSREQUEST']._serialized_start=533
-  _globals['_LISTTENANTSREQUEST']._serialized_end=592
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=594
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=684
-  _globals['_UPDATETENANTREQUEST']._serialized_start=686
-  _globals['_UPDATETENANTREQUEST']._serialized_end=813
-  _globals['_UPDATETENANTRESPONSE']._serialized_start=815
-  _globals['_UPDATETENANTRESPONSE']._serialized_end=880
-  _globals['_TENANT']._serialized_start=883
-  _globals['_TENANT']._serialized_end=1017
-  _globals['_POLICY']._serialized_start=1020
-  _globals['_POLICY']._serialized_end=1365
-  _globals['_CREATEKEYREQUEST']._serialized_start=1368
-  _globals['_CREATEKEYREQUEST']._serialized_end=1516
-  _globals['_CREATEKEYRESPONSE']._serialized_start=1518
-  _globals['_CREATEKEYRESPONSE']._serialized_end=1589
-  _globals['_LISTKEYSREQUEST']._serialized_start=1591
-  _globals['_LISTKEYSREQUEST']._serialized_end=1666
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1668
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1749
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1751
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1804
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1806
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1862
-  _globals['_KEY']._serialized_start=1865
-  _globals['_KEY']._serialized_end=2110
-  _globals['_GETJWKSREQUEST']._serialized_start=2112
-  _globals['_GETJWKSREQUEST']._serialized_end=2128
-  _globals['_WATCHPOLICIESREQUEST']._serialized_start=2130
-  _globals['_WATCHPOLICIESREQUEST']._serialized_end=2152
-  _globals['_WATCHPOLICIESRESPONSE']._serialized_start=2154
-  _globals['_WATCHPOLICIESRESPONSE']._serialized_end=2246
-  _globals['_TENANTSERVICE']._serialized_start=2367
-  _globals['_TENANTSERVICE']._serialized_end=3536
+  _globals['_CACHEPOLICY']._serialized_start=2574
+  _globals['_CACHEPOLICY']._serialized_end=2690
+  _globals['_CREATETENANTREQUEST']._serialized_start=236
+  _globals['_CREATETENANTREQUEST']._serialized_end=393
+  _globals['_CREATETENANTRESPONSE']._serialized_start=395
+  _globals['_CREATETENANTRESPONSE']._serialized_end=460
+  _globals['_GETTENANTREQUEST']._serialized_start=462
+  _globals['_GETTENANTREQUEST']._serialized_end=499
+  _globals['_GETTENANTRESPONSE']._serialized_start=501
+  _globals['_GETTENANTRESPONSE']._serialized_end=563
+  _globals['_LISTTENANTSREQUEST']._serialized_start=565
+  _globals['_LISTTENANTSREQUEST']._serialized_end=624
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=626
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=716
+  _globals['_UPDATETENANTREQUEST']._serialized_start=718
+  _globals['_UPDATETENANTREQUEST']._serialized_end=845
+  _globals['_UPDATETENANTRESPONSE']._serialized_start=847
+  _globals['_UPDATETENANTRESPONSE']._serialized_end=912
+  _globals['_TENANT']._serialized_start=915
+  _globals['_TENANT']._serialized_end=1049
+  _globals['_POLICY']._serialized_start=1052
+  _globals['_POLICY']._serialized_end=1451
+  _globals['_CACHELIMITS']._serialized_start=1454
+  _globals['_CACHELIMITS']._serialized_end=1691
+  _globals['_CREATEKEYREQUEST']._serialized_start=1694
+  _globals['_CREATEKEYREQUEST']._serialized_end=1842
+  _globals['_CREATEKEYRESPONSE']._serialized_start=1844
+  _globals['_CREATEKEYRESPONSE']._serialized_end=1915
+  _globals['_LISTKEYSREQUEST']._serialized_start=1917
+  _globals['_LISTKEYSREQUEST']._serialized_end=1992
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1994
+  _globals['_LISTKEYSRESPONSE']._serialized_end=2075
+  _globals['_REVOKEKEYREQUEST']._serialized_start=2077
+  _globals['_REVOKEKEYREQUEST']._serialized_end=2130
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=2132
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=2188
+  _globals['_KEY']._serialized_start=2191
+  _globals['_KEY']._serialized_end=2436
+  _globals['_GETJWKSREQUEST']._serialized_start=2438
+  _globals['_GETJWKSREQUEST']._serialized_end=2454
+  _globals['_WATCHPOLICIESREQUEST']._serialized_start=2456
+  _globals['_WATCHPOLICIESREQUEST']._serialized_end=2478
+  _globals['_WATCHPOLICIESRESPONSE']._serialized_start=2480
+  _globals['_WATCHPOLICIESRESPONSE']._serialized_end=2572
+  _globals['_TENANTSERVICE']._serialized_start=2693
+  _globals['_TENANTSERVICE']._serialized_end=3862
 # @@protoc_insertion_point(module_scope)

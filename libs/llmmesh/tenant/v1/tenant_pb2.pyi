@@ -5,6 +5,7 @@ Tenants, their keys and their policies."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -326,6 +327,7 @@ class Policy(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     COMPLIANCE_PACKS_FIELD_NUMBER: _builtins.int
     VIOLATION_DAYS_FIELD_NUMBER: _builtins.int
+    CACHE_LIMITS_FIELD_NUMBER: _builtins.int
     residency: _chat_pb2.DataResidency.ValueType
     """Where its data may be processed."""
     cache: Global___CachePolicy.ValueType
@@ -354,6 +356,10 @@ class Policy(_message.Message):
     def compliance_packs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Compliance packs beside "base": what counts as a violation; GET /v1/compliance/packs lists them."""
 
+    @_builtins.property
+    def cache_limits(self) -> Global___CacheLimits:
+        """What the cache keeps for it, and for how long."""
+
     def __init__(
         self,
         *,
@@ -367,14 +373,61 @@ class Policy(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         compliance_packs: _abc.Iterable[_builtins.str] | None = ...,
         violation_days: _builtins.int = ...,
+        cache_limits: Global___CacheLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_limits", b"cache_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "compliance_packs", b"compliance_packs", "guard_fail_open", b"guard_fail_open", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier", "violation_days", b"violation_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "cache_limits", b"cache_limits", "compliance_packs", b"compliance_packs", "guard_fail_open", b"guard_fail_open", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier", "violation_days", b"violation_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class CacheLimits(_message.Message):
+    """What the cache keeps for a tenant; an absent limit is the service's own, and no limit goes beyond that."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_TTL_FIELD_NUMBER: _builtins.int
+    MIN_TTL_FIELD_NUMBER: _builtins.int
+    MAX_TTL_FIELD_NUMBER: _builtins.int
+    LARGEST_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
+    HIGHEST_TEMPERATURE_FIELD_NUMBER: _builtins.int
+    largest_answer_bytes: _builtins.int
+    """Larger answers are not kept; 0 means the service's limit."""
+    highest_temperature: _builtins.float
+    """Answers sampled at a higher temperature are neither kept nor shared; 0 keeps only those that ask for 0."""
+    @_builtins.property
+    def default_ttl(self) -> _duration_pb2.Duration:
+        """How long an answer is kept when the request does not say."""
+
+    @_builtins.property
+    def min_ttl(self) -> _duration_pb2.Duration:
+        """An answer is kept no shorter, whatever the request says."""
+
+    @_builtins.property
+    def max_ttl(self) -> _duration_pb2.Duration:
+        """An answer is kept no longer, whatever the request says."""
+
+    def __init__(
+        self,
+        *,
+        default_ttl: _duration_pb2.Duration | None = ...,
+        min_ttl: _duration_pb2.Duration | None = ...,
+        max_ttl: _duration_pb2.Duration | None = ...,
+        largest_answer_bytes: _builtins.int = ...,
+        highest_temperature: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_highest_temperature", b"_highest_temperature", "default_ttl", b"default_ttl", "highest_temperature", b"highest_temperature", "max_ttl", b"max_ttl", "min_ttl", b"min_ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_highest_temperature", b"_highest_temperature", "default_ttl", b"default_ttl", "highest_temperature", b"highest_temperature", "largest_answer_bytes", b"largest_answer_bytes", "max_ttl", b"max_ttl", "min_ttl", b"min_ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__highest_temperature: _TypeAlias = _typing.Literal["highest_temperature"]  # noqa: Y015
+    _WhichOneofArgType__highest_temperature: _TypeAlias = _typing.Literal["_highest_temperature", b"_highest_temperature"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__highest_temperature) -> _WhichOneofReturnType__highest_temperature | None: ...
+
+Global___CacheLimits: _TypeAlias = CacheLimits  # noqa: Y015
 
 @_typing.final
 class CreateKeyRequest(_message.Message):

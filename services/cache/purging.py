@@ -1,0 +1,89 @@
+"""Which answers a purge takes, at both levels alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import orjson
+
+from llmmesh.cache.v1 import cache_pb2
+from llmmesh.chat.v1 import chat_pb2
+from services.cache.codec import Codec, EntryUnusable
+from services.cache.keys import key_scope
+from services.cache.vectorstores.port import Selection
+
+QUESTION_CHARACTERS = 200
+"""Characters of a question that are written down beside its exact answer; a longer prefix matches none."""
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """How many answers a purge removed, and what it could not reach."""
+
+    exact_count: int = 0
+    semantic_count: int = 0
+    away: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ExactSelection:
+    """A selection at the exact level: by key as far as keys go, then by what is written in the entries."""
+
+    selection: Selection
+    codec: Codec
+
+    @property
+    def pattern(self) -> str:
+        """What the keys match; names in it are quoted, so none of them is special."""
+        chosen = self.selection
+        scope = key_scope(chosen.tenant_id, chosen.model)
+        return key_scope(chosen.tenant_id) + chosen.reference if chosen.reference else f"{scope}*"
+
+    @property
+    def needs_entries(self) -> bool:
+        """Whether keys alone do not tell."""
+        chosen = self.selection
+        return bool(chosen.question_prefix or chosen.subject or chosen.stored_until is not None)
+
+    def takes(self, key: str, entry: bytes) -> bool:
+        """Whether an entry is chosen; one that cannot be read is, for nobody can say whose it is."""
+        chosen = self.selection
+        try:
+            stored = self.codec.unpack(entry, chosen.tenant_id, key)
+        except EntryUnusable:
+            return True
+        in_time = chosen.stored_until is None or stored.answer.create_time.ToNanoseconds() / 1e9 <= chosen.stored_until
+        whose = not chosen.subject or stored.subject == chosen.subject
+        return in_time and whose and stored.question.startswith(chosen.question_prefix)
+
+
+def person_of(prompt: chat_pb2.ChatPrompt) -> str:
+    """Who asked, as the application names its users; empty when it does not say."""
+    options = prompt.options
+    if options.user:
+        return options.user
+    named = _json(options.extra_json.get("safety_identifier", ""))
+    if isinstance(named, str) and named:
+        return named
+    metadata = _json(options.extra_json.get("metadata", ""))
+    subject = metadata.get("subject", "") if isinstance(metadata, dict) else ""
+    return subject if isinstance(subject, str) else ""
+
+
+def selection_of(tenant_id: str, request: cache_pb2.PurgeAnswersRequest, subject: str, now: float) -> Selection:
+    """What a request chooses; `subject` is the pseudonym of whom it names."""
+    return Selection(
+        tenant_id=tenant_id,
+        model=request.model,
+        question_prefix=request.question_prefix,
+        subject=subject,
+        reference=request.entry_id,
+        stored_until=now - request.min_age.ToNanoseconds() / 1e9 if request.HasField("min_age") else None,
+    )
+
+
+def _json(text: str) -> object:
+    try:
+        return orjson.loads(text) if text else None
+    except orjson.JSONDecodeError:
+        return None

@@ -1,0 +1,78 @@
+"""What became of requests, in Redis: counts by tenant and day, and for a while which entry answered which request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError
+
+from services.cache.dependency import Dependency
+from services.cache.redis_pool import redis_pool
+from services.cache.statistics import KEPT_DAYS
+
+COUNTS_PREFIX = "llmmesh:cachestats:1:"
+HIT_PREFIX = "llmmesh:cachehit:1:"
+REPORT_PREFIX = "llmmesh:cachereport:1:"
+CONNECTIONS = 2
+SECONDS = 1.0
+"""Longest that one batch may take; nobody's answer waits for it."""
+KEPT_SECONDS = (KEPT_DAYS + 1) * 24 * 3600
+
+
+class UseRecords:
+    """Every operation raises Unavailable when Redis is away."""
+
+    def __init__(self, pool: BlockingConnectionPool, *, kept_seconds: int) -> None:
+        self._redis = Redis(connection_pool=pool)
+        self._kept_seconds = kept_seconds
+        self._dependency = Dependency("redis for use records", faults=(RedisError,))
+
+    async def add(
+        self, counts: Mapping[tuple[str, str], Mapping[str, int]], hits: Mapping[tuple[str, str], str]
+    ) -> None:
+        """Add counts by tenant and day, and note what answered requests, by tenant and request id."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for (tenant_id, day), fields in counts.items():
+            key = _key(COUNTS_PREFIX, tenant_id, day)
+            for field, count in fields.items():
+                pipeline.hincrby(key, field, count)
+            pipeline.expire(key, KEPT_SECONDS)
+        for (tenant_id, request_id), source in hits.items():
+            pipeline.set(_key(HIT_PREFIX, tenant_id, request_id), source, ex=self._kept_seconds)
+        await self._dependency.ask(pipeline.execute, timeout_seconds=SECONDS)
+
+    async def counts(self, tenant_id: str, days: Sequence[str]) -> list[dict[str, int]]:
+        """The counts of a tenant on each of the days."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for day in days:
+            pipeline.hgetall(_key(COUNTS_PREFIX, tenant_id, day))
+        found = await self._dependency.ask(pipeline.execute, timeout_seconds=SECONDS)
+        return [{field.decode(): int(count) for field, count in each.items()} for each in found]
+
+    async def source(self, tenant_id: str, request_id: str) -> str:
+        """What answered a request; empty when nothing is known of it."""
+        key = _key(HIT_PREFIX, tenant_id, request_id)
+        found = await self._dependency.ask(lambda: self._redis.get(key), timeout_seconds=SECONDS)
+        return found.decode() if isinstance(found, bytes) else ""
+
+    async def first_report(self, tenant_id: str, request_id: str) -> bool:
+        """Note that a request was reported; whether this is the first time."""
+        key = _key(REPORT_PREFIX, tenant_id, request_id)
+        noted = await self._dependency.ask(
+            lambda: self._redis.set(key, 1, nx=True, ex=self._kept_seconds), timeout_seconds=SECONDS
+        )
+        return bool(noted)
+
+
+@asynccontextmanager
+async def use_records(url: str, *, timeout_seconds: float, kept_seconds: int) -> AsyncIterator[UseRecords]:
+    """Hold the records for the block; Redis need not be there yet."""
+    async with redis_pool(url, size=CONNECTIONS, timeout_seconds=timeout_seconds) as pool:
+        yield UseRecords(pool, kept_seconds=kept_seconds)
+
+
+def _key(prefix: str, tenant_id: str, rest: str) -> str:
+    return f"{prefix}{quote(tenant_id, safe='')}:{rest}"

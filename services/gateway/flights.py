@@ -1,0 +1,126 @@
+"""One model call for one question: who asks the same meanwhile waits for the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from llmmesh.cache.v1 import cache_pb2
+from llmmesh.gateway.v1 import gateway_pb2
+from services.gateway.exchange import CacheStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look-up brought."""
+
+    answer: cache_pb2.CachedAnswer | None = None
+    unavailable: bool = False
+    similarity: float = 0.0
+    """Of a semantic hit."""
+    lease_id: str = ""
+    """The sole right to answer, taken by this look-up."""
+    leased_elsewhere: bool = False
+    """Whether another has that right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An answer that needs no model call."""
+
+    answer: cache_pb2.CachedAnswer
+    status: CacheStatus
+    similarity: float = 0.0
+
+
+class Flight:
+    """One asking; `landed` tells those who wait for it how it ended.
+
+    Leaving the block without an answer sends them on alone, but for a cancel: then the next of them leads.
+    """
+
+    def __init__(self, lease_id: str = "", end: Callable[[Flight], None] = lambda _: None) -> None:
+        self.lease_id = lease_id
+        """A lease that is to be given back; empty when there is none, or somebody else will."""
+        self.hit: Hit | None = None
+        self.abandoned = False
+        self._end = end
+        self._landed = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abandoned = isinstance(error, asyncio.CancelledError | GeneratorExit) and not self._landed.is_set()
+        self.land(None)
+
+    def land(self, hit: Hit | None) -> None:
+        """Give everybody who waits the answer, or send them on alone; only the first time counts."""
+        if self._landed.is_set():
+            return
+        self.hit = hit
+        self._end(self)
+        self._landed.set()
+
+    async def landed(self, until: float) -> bool:
+        """Wait for its end, at most until a time of the loop; whether it ended."""
+        try:
+            async with asyncio.timeout_at(until):
+                await self._landed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class Flights:
+    """What is being asked in this process, by question."""
+
+    def __init__(self, longest_seconds: float) -> None:
+        self._longest_seconds = longest_seconds
+        self._under_way: dict[Hashable, Flight] = {}
+
+    async def board(self, key: Hashable, found: Found, await_answer: Callable[[float], Awaitable[Found]]) -> Flight:
+        """Join or lead the asking of a question that was not in the cache, and whose answer others may have.
+
+        What comes back has a `hit`, or its holder asks the model: as the only one, unless it has waited too long or
+        was told that the answer is not for sharing. `await_answer` waits so many seconds for another process.
+        """
+        until = asyncio.get_running_loop().time() + self._longest_seconds
+        while (leader := self._under_way.get(key)) is not None:
+            if not await leader.landed(until):
+                return Flight()
+            if not leader.abandoned:
+                return _follower(leader)
+        return await self._lead(key, found, await_answer, until)
+
+    async def _lead(
+        self, key: Hashable, found: Found, await_answer: Callable[[float], Awaitable[Found]], until: float
+    ) -> Flight:
+        flight = self._under_way[key] = Flight(found.lease_id, lambda flight: self._ended(key, flight))
+        if not found.leased_elsewhere:
+            return flight
+        try:
+            found = await await_answer(max(0.0, until - asyncio.get_running_loop().time()))
+        except BaseException:
+            flight.abandoned = True
+            flight.land(None)
+            raise
+        flight.lease_id = found.lease_id
+        if found.answer is not None:
+            flight.land(Hit(found.answer, gateway_pb2.CACHE_STATUS_EXACT))
+        return flight
+
+    def _ended(self, key: Hashable, flight: Flight) -> None:
+        if self._under_way.get(key) is flight:
+            del self._under_way[key]
+
+
+def _follower(leader: Flight) -> Flight:
+    flight = Flight()
+    flight.hit = leader.hit
+    return flight

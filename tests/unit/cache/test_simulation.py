@@ -1,0 +1,88 @@
+"""A log replayed: what the cache would have answered, at each threshold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.cache.command import main
+from services.cache.simulation import Asked, Simulation
+
+VECTORS = {
+    "one": np.array([1.0, 0.0], dtype=np.float32),
+    "uno": np.array([0.96, 0.28], dtype=np.float32),
+    "two": np.array([0.8, 0.6], dtype=np.float32),
+}
+
+
+def simulation(**settings: float) -> Simulation:
+    def difference(asked: str, stored: str) -> str | None:
+        return "quantity" if "two" in (asked, stored) else None
+
+    return Simulation(VECTORS, difference, **{"ttl_seconds": 60, "candidates": 4, "longest_question": 100, **settings})
+
+
+def test_the_same_question_is_an_exact_hit_and_a_verified_one_a_semantic_hit() -> None:
+    predicted = simulation().predict([Asked("one"), Asked("one"), Asked("uno"), Asked("two")], 0.7)
+    assert (predicted.requests, predicted.exact_hits, predicted.semantic_hits) == (4, 1, 1)
+    assert predicted.hit_rate == 0.5
+    assert predicted.vetoes == {"quantity": 1}
+
+
+def test_a_higher_threshold_has_fewer_candidates() -> None:
+    log = [Asked("one"), Asked("uno")]
+    assert [simulation().predict(log, threshold).semantic_hits for threshold in (0.9, 0.97)] == [1, 0]
+
+
+def test_another_context_and_an_expired_answer_are_misses() -> None:
+    log = [Asked("one", ("acme",), 0), Asked("one", ("rival",), 1), Asked("uno", ("acme",), 100)]
+    predicted = simulation().predict(log, 0.5)
+    assert (predicted.exact_hits, predicted.semantic_hits) == (0, 0)
+
+
+def test_the_command_prints_a_table_and_writes_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.jsonl"
+    questions = ["How do I reset my password?", "How can I reset my password?", "How do I reset my password?"]
+    log.write_text("\n".join(json.dumps({"question": question, "model": "m"}) for question in questions))
+    main(["simulate", str(log), "--thresholds", "0.5,1", "--plot", str(tmp_path / "plot.png")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["threshold", "requests", "exact"]
+    assert lines[1].split()[:5] == ["0.50", "3", "1", "1", "66.7%"]
+    assert lines[2].split()[:4] == ["1.00", "3", "1", "0"]
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_csv_log_with_times_is_read_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("question,time\nWhy?,2026-01-01T00:00:00\nWhy?,2026-01-01T00:30:00\nWhy?,2026-01-01T09:00:00\n")
+    main(["simulate", str(log), "--thresholds", "0.9"])
+    assert capsys.readouterr().out.splitlines()[1].split()[1:3] == ["3", "1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("log.jsonl", '{"question": "a"}\nrubbish', "log.jsonl:2 is no JSON"),
+        ("log.jsonl", '{"answer": "a"}', "log.jsonl:1 has no question"),
+        ("log.csv", "question,time\nWhy?,soon\n", "log.csv:2: 'soon' is neither"),
+        ("log.jsonl", "", "holds no questions"),
+    ],
+)
+def test_a_log_that_cannot_be_read_is_explained_in_one_line(
+    tmp_path: Path, name: str, text: str, complaint: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        main(["simulate", str(tmp_path / name)])
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("command", [[], ["import"], ["simulate"]])
+def test_help_is_there(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    assert "llmmesh-cache" in capsys.readouterr().out
