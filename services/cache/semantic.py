@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
 
-from meshkit.log import get_logger
 from services.cache.keys import Question
 from services.cache.metrics import ACCURATE_LOOKUPS, CERTAINTY, VETOES
 from services.cache.vectorstores.port import Entry, Glance, Match, Near, Plausible, Selection, VectorStore
 
 if TYPE_CHECKING:
     from services.cache.embedding import Embedder
-    from services.cache.errorbound import ErrorBound
+    from services.cache.errorbound import BoundState, ErrorBound
     from services.cache.verification.verifier import Verifier
     from wordvectors import WordVectors
 
@@ -26,8 +25,6 @@ Vetoed: TypeAlias = Callable[[str, str, str], None]
 
 MOST_SERVED = 10_000
 """Entries whose use is noted between two sweeps, and whose certainty is remembered for reports."""
-
-log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +192,17 @@ class SemanticCache:
         """Remove expired answers; returns how many. Raises Unavailable."""
         return await self._store.forget_expired(self._clock())
 
-    def learn(self, tenant_id: str, similarity: float, *, right: bool, entry_id: str = "") -> None:
-        """Take a report of a hit; how sure the verifier was is remembered here, not told by the caller.
+    def learn(self, tenant_id: str, entry_id: str, *, right: bool) -> None:
+        """Take a report of a hit: the threshold of the tenant follows.
 
-        Of a hit that is not remembered the worst is assumed: a wrong one was sure, a right one was not.
+        Of a hit that is no longer remembered the worst is assumed: a wrong one was sure, a right one was not.
         """
         certainty = self._certainties.get((tenant_id, entry_id), 0.0 if right else 1.0)
-        log.info("hit_judged", right=right, certainty=certainty, similarity=similarity)
         self._bound.observe(tenant_id, certainty, right=right, entry_id=entry_id)
+
+    def bound_state(self, tenant_id: str) -> BoundState:
+        """How sure the verifier must be for the tenant, and why."""
+        return self._bound.state(tenant_id)
 
     def _served(self, tenant_id: str, match: Match, certainty: float) -> None:
         """An answer is worth what it saves each time, times the times: those served often and dear stay longest."""

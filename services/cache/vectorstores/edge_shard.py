@@ -81,9 +81,9 @@ class Shard:
             at_least=glance.at_least,
             limit=glance.limit,
         )
-        ids = [UUID(entry_id) for entry_id, _ in found]
+        ids: list[int | UUID | str] = [UUID(entry_id) for entry_id, _ in found]
         points = self._engine.retrieve(ids, with_payload=["question"], with_vector=False) if ids else []
-        questions = {str(point.id): point.payload.get("question", "") for point in points}
+        questions = {str(point.id): (point.payload or {}).get("question", "") for point in points}
         for entry_id in {entry_id for entry_id, _ in found} - questions.keys():
             self._sketches.drop(entry_id)
         return [(entry_id, cosine, questions[entry_id]) for entry_id, cosine in found if entry_id in questions]

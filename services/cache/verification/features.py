@@ -78,7 +78,7 @@ class PairReader:
         return {
             "similarity": similarity,
             "outline": outline,
-            "russian": float(left.language == "russian"),
+            "russian": float("russian" in (left.language, right.language)),
             **{name: float(differs(left, right)) for name, differs in CHECKS.items()},
             **self._wording(left, right),
             **_quantities(left, right),
@@ -135,7 +135,9 @@ class PairReader:
         return float(one @ other) / lengths if lengths else 0.0
 
     def _sum(self, side: Sequence[Unmatched]) -> NDArray[np.float32]:
-        return np.sum([self._vector(one.word.text) * np.float32(one.weight) for one in side], axis=0)
+        weighed = [self._vector(one.word.text) * np.float32(one.weight) for one in side]
+        total: NDArray[np.float32] = np.sum(weighed, axis=0)
+        return total
 
 
 def _quantities(left: Reading, right: Reading) -> Features:

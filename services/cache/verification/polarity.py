@@ -36,11 +36,6 @@ def negations_differ(left: Reading, right: Reading) -> bool:
     return bool(left.denied) and not set(left.denied) & set(right.denied) and _all_shared(left, right)
 
 
-def relations_differ(left: Reading, right: Reading) -> bool:
-    """Whether one says before, without or against where the other does not."""
-    return relations(left) != relations(right)
-
-
 def opposites_meet(left: Reading, right: Reading) -> bool:
     """Whether a word of one is the opposite of a word of the other that the first does not use."""
     mine = [word for word in left.words if not set(word.lemmas) & right.lemmas]

@@ -7,14 +7,16 @@ with `!` asks something else than all of them, and says in what it differs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("questions")
 PARTS = ("train", "calibration", "heldout")
 LANGUAGES = ("en", "ru")
+ECHO = "echo"
+"""The kind of a pair that differs in capitals and stops alone: learned from, but too easy to judge by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +28,25 @@ class Pair:
     topic: str
     cluster: int
     kind: str
-    """"same", or in what the second differs."""
+    """"same", "echo", or in what the second differs."""
     a: str
     b: str
 
     @property
     def same(self) -> bool:
         """Whether one answer fits both."""
-        return self.kind == "same"
+        return self.kind in ("same", ECHO)
 
 
 def load(*parts: str) -> list[Pair]:
     """The pairs of these parts, in both languages."""
     return [pair for part in parts or PARTS for lang in LANGUAGES for pair in _read(part, lang)]
+
+
+def echoes(pairs: Iterable[Pair]) -> list[Pair]:
+    """The first wording of each cluster beside itself, without capitals and stops."""
+    first = {(pair.lang, pair.topic, pair.cluster): pair for pair in reversed(list(pairs))}.values()
+    return [replace(pair, kind=ECHO, b=pair.a.lower().strip(" ?.")) for pair in first]
 
 
 def _read(part: str, lang: str) -> Iterator[Pair]:

@@ -21,7 +21,7 @@ from services.cache.verification.features import PairReader
 from services.cache.verification.forest import Forest
 from services.cache.verification.reader import Reader
 from services.cache.verification.verifier import refusal
-from tests.eval.cache.questions import Pair, load
+from tests.eval.cache.questions import ECHO, Pair, echoes, load
 from wordvectors import WordVectors
 from wordvectors.distillation.teacher import Teacher
 
@@ -107,14 +107,16 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def main() -> None:
     """Train, check what was written, and write the calibration."""
-    measured = Measured(load("train", "calibration"))
+    pairs = load("train", "calibration")
+    measured = Measured([*pairs, *echoes(pairs)])
     certainty = unseen(measured, "topic")
     forest = fitted(measured, np.ones(len(measured.pairs), dtype=bool))
     WEIGHTS.mkdir(exist_ok=True)
     write(forest, measured.names, WEIGHTS / "forest.npz")
     again = Forest(WEIGHTS / "forest.npz").certainty(dict(zip(measured.names, measured.features[0], strict=True)))
     assert abs(again - forest.predict_proba(measured.features[:1])[0, 1]) < 1e-4
-    judged = [[round(float(c), 4), bool(same)] for c, same in zip(certainty, measured.same, strict=True) if c > 0]
+    scored = zip(certainty, measured.pairs, strict=True)
+    judged = [[round(float(certain), 4), pair.same] for certain, pair in scored if pair.kind != ECHO]
     (WEIGHTS / "calibration.json").write_text(json.dumps(judged, separators=(",", ":")) + "\n")
     print(f"{len(measured.pairs)} pairs, {len(measured.names)} features, {len(judged)} judged for calibration")
 

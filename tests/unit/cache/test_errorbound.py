@@ -81,7 +81,7 @@ def test_a_wrong_report_tightens_the_tenants_threshold_and_nobody_elses() -> Non
 def test_right_reports_win_a_threshold_back() -> None:
     errors = bound(*RIGHT)
     errors.observe("acme", 0.9, right=False)
-    assert errors.state("acme").threshold == NEVER
+    assert not errors.admits("acme", 0.9)
     for _ in range(100):
         errors.observe("acme", 0.9, right=True)
     assert errors.admits("acme", 0.9)
