@@ -26,6 +26,7 @@ from rich.table import Table
 
 from tests.load import routing_decision
 from tests.load.awake import awake
+from tests.load.bench_billing import billing_figures
 from tests.load.bench_router import router_figures
 from tests.load.figure import Figure, at_least, at_most
 from tests.load.generator import Load, h2load
@@ -34,7 +35,7 @@ from tests.support.fix_mesh import PRICES, ROUTES, Mesh, Tenant, eventually, run
 ROUNDS = 3
 SECONDS_PER_ROUND = 6
 PAIRS = 150
-PARTS = ("", "decision", "exact", "miss", "router", "memory", "start")
+PARTS = ("", "billing", "decision", "exact", "miss", "router", "memory", "start")
 console = Console(width=120)
 
 
@@ -183,9 +184,12 @@ async def scripted_process() -> AsyncIterator[str]:
 async def bench(only: str) -> list[Figure]:
     """Run every benchmark whose name contains `only`."""
     figures = [await machine()]
+    if only in "billing":
+        console.log("billing alone …")
+        figures += await billing_figures()
     if only in "decision":
         figures.append(decision())
-    if only == "decision":
+    if only in ("billing", "decision"):
         return figures
     with tempfile.TemporaryDirectory() as folder:
         async with scripted_process() as provider_url:
