@@ -100,6 +100,7 @@ fix: $(VENV) ## Repair style
 	ruff check --fix .
 	ruff format .
 	deploy/k8s/render.sh
+	python -m deploy.envoy.permissions
 
 ##### Protos
 

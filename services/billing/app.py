@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 from llmmesh.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from llmmesh.audit.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_to_server
 from llmmesh.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
+from llmmesh.billing.v1.budgets_pb2_grpc import add_BudgetServiceServicer_to_server
+from llmmesh.billing.v1.reports_pb2_grpc import add_ReportServiceServicer_to_server
 from llmmesh.tenant.v1.tenant_pb2_grpc import add_TenantServiceServicer_to_server
 from meshkit.errors import DependencyUnavailable
 from meshkit.log import get_logger
@@ -19,18 +21,20 @@ from services.billing.audit.checkpoints import Seal
 from services.billing.audit.event import Event
 from services.billing.audit.notary import Notary
 from services.billing.audit.servicer import AuditServicer
+from services.billing.budgets.servicer import BudgetServicer
 from services.billing.coalescing import Lane
 from services.billing.compliance.packs import Packs
 from services.billing.compliance.servicer import ComplianceServicer
 from services.billing.compliance.violation import Violation
 from services.billing.config import BillingConfig
 from services.billing.database.audit import AuditStore
-from services.billing.database.budgets import BudgetStore
+from services.billing.database.budgets import BudgetStore, BudgetUpkeep
 from services.billing.database.checkpoints import CheckpointStore
 from services.billing.database.engine import Database
 from services.billing.database.ledger import LedgerStore
 from services.billing.database.prices import PriceStore
 from services.billing.database.reservations import ReservationStore
+from services.billing.database.rollups import Rollup, RollupStore
 from services.billing.database.settlements import SettlementStore
 from services.billing.database.tenants import KeyStore, TenantStore
 from services.billing.database.violations import ViolationStore
@@ -38,11 +42,13 @@ from services.billing.database.wire import Wire
 from services.billing.following import Following
 from services.billing.key_file import signing_key_from
 from services.billing.ledger import CacheHits
-from services.billing.metrics import LAPSED
+from services.billing.metrics import BUDGET_EVENTS, LAPSED
 from services.billing.migrations.upgrade import upgrade
 from services.billing.price_list import read_price_list
 from services.billing.prices import PriceBook
-from services.billing.reservations import Held, Hold, Reservations, Settled, Settlement
+from services.billing.reports.report import Reports
+from services.billing.reports.servicer import ReportServicer
+from services.billing.reservations import Held, Hold, Lease, Reservations, Settled, Settlement
 from services.billing.servicer import BillingServicer
 from services.billing.tenants.keyring import Keyring
 from services.billing.tenants.policies import Policies
@@ -50,6 +56,8 @@ from services.billing.tenants.servicer import TenantServicer
 from services.billing.tenants.tokens import SigningKey
 
 RETRY_SECONDS = 0.25
+ROLLUP_SECONDS = 600.0
+"""Longest that summing up may take; only a first time takes more than a moment."""
 BATCH_ITEMS = 64
 WAITING_ITEMS = 2048
 
@@ -88,11 +96,17 @@ class _Room:
         self._budgets = BudgetStore(self.database)
         self._tenants = TenantStore(self.database)
         self._keys = KeyStore(self.database)
-        self._wires = [Wire(self.database, seconds=config.database_seconds) for _ in range(3)]
-        hold_wire, settle_wire, flush_wire = self._wires
+        self._wires = [Wire(self.database, seconds=config.database_seconds) for _ in range(5)]
+        hold_wire, release_wire, settle_wire, flush_wire, upkeep_wire = self._wires
         settlements = SettlementStore(settle_wire, flush_wire)
-        self._reservations = ReservationStore(self.database, hold_wire, lease_seconds=config.reservation_seconds)
+        self._reservations = ReservationStore(
+            hold_wire, release_wire, upkeep_wire, lease_seconds=config.reservation_seconds
+        )
+        self._upkeep = BudgetUpkeep(upkeep_wire)
+        self._wires.append(rollup_wire := Wire(self.database, seconds=ROLLUP_SECONDS))
+        self._rollup = Rollup(rollup_wire)
         self._holds: Lane[Hold, Held] = self._lane("hold", self._reservations.hold)
+        self._releases: Lane[Lease, None] = self._lane("release", self._reservations.release)
         self._settlements: Lane[Settlement, Settled] = self._lane("settle", settlements.settle)
         self._flushes: Lane[None, None] = self._lane("flush", settlements.flush)
         self._packs = Packs.read()
@@ -106,6 +120,8 @@ class _Room:
         """The services of the room."""
         return [
             Mount(add_BillingServiceServicer_to_server, self._billing()),
+            Mount(add_BudgetServiceServicer_to_server, BudgetServicer(self._budgets)),
+            Mount(add_ReportServiceServicer_to_server, ReportServicer(self._reports())),
             Mount(add_TenantServiceServicer_to_server, self._tenancy()),
             Mount(add_AuditServiceServicer_to_server, self._auditing()),
             Mount(add_ComplianceServiceServicer_to_server, ComplianceServicer(self._violations, self._packs)),
@@ -113,10 +129,12 @@ class _Room:
 
     def work(self) -> list[Coroutine[Any, Any, Any]]:
         """What runs beside the calls."""
-        lanes: list[Lane[Any, Any]] = [self._holds, self._settlements, self._flushes, self._appends]
+        lanes: list[Lane[Any, Any]] = [
+            self._holds, self._releases, self._settlements, self._flushes, self._appends
+        ]  # fmt: skip
         notary = Notary(self._audit, self._checkpoints, self._seal, Anchor(self._config.audit_anchor_file))
         sealing = notary.run(self._config.audit_checkpoint_seconds)
-        return [*(lane.run() for lane in lanes), self._sweep(), sealing, self._open_and_follow()]
+        return [*(lane.run() for lane in lanes), self._sweep(), self._roll_up(), sealing, self._open_and_follow()]
 
     async def close(self) -> None:
         """Close every connection."""
@@ -143,12 +161,21 @@ class _Room:
                 hold=self._holds.submit,
                 settle=self._settlements.submit,
                 flush=self._flushes.submit,
-                release=self._reservations.release,
+                release=self._releases.submit,
             ),
             cache_hits=CacheHits(self._book, currency_of=currency_of, record=ledger.record),
             budgets=self._budgets,
             ledger=ledger,
             prices=self._book,
+        )
+
+    def _reports(self) -> Reports:
+        return Reports(
+            self._book,
+            currency_of=self._budgets.currency_of,
+            lines=RollupStore(self.database).lines,
+            baseline=self._config.report_baseline,
+            embedder=self._config.report_embedder,
         )
 
     def _tenancy(self) -> TenantServicer:
@@ -209,8 +236,17 @@ class _Room:
             try:
                 LAPSED.inc(await self._reservations.sweep())
                 await self._violations.sweep(self._config.violation_days)
+                BUDGET_EVENTS.inc(await self._upkeep.run())
             except DependencyUnavailable:
                 log.warning("sweep_postponed")
+
+    async def _roll_up(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(self._config.rollup_seconds)
+            try:
+                await self._rollup.run()
+            except DependencyUnavailable:
+                log.warning("rollup_postponed")
 
 
 @asynccontextmanager

@@ -29,11 +29,17 @@ class BillingConfig(ServiceSettings):
     database_seconds: float = Field(default=2.0, gt=0)
     """Longest that one call may wait for the database."""
     database_connections: int = Field(default=8, ge=1)
-    """Most connections in the pool; four more stand beside it."""
+    """Most connections in the pool; seven more stand beside it."""
     reservation_seconds: float = Field(default=900.0, gt=0)
     """How long a reservation holds money without being settled; longer than any answer takes."""
     sweep_seconds: float = Field(default=15.0, gt=0)
-    """How often lapsed reservations are let go."""
+    """How often lapsed reservations are let go, rolling budgets moved on and thresholds looked at."""
+    rollup_seconds: float = Field(default=5.0, gt=0)
+    """How often the ledger is summed up; reports add what is newer by themselves."""
+    report_baseline: str = "openai/gpt-4-turbo"
+    """Deployment whose price reports compare with, unless they are asked for another."""
+    report_embedder: str = "local/multilingual-e5-small"
+    """Deployment whose price the semantic cache's embeddings are counted at."""
     jwks_seconds: int = Field(default=300, ge=0)
     """How long the key set may be cached."""
 

@@ -85,7 +85,7 @@ def _simulate(given: argparse.Namespace) -> None:
     vectors = asyncio.run(_embedded(questions, given)) if given.target else _approximate(questions)
     simulation = Simulation(
         vectors,
-        Verifier().difference,
+        Verifier().refusal,
         ttl_seconds=given.ttl,
         candidates=given.candidates,
         longest_question=given.longest_question,

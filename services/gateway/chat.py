@@ -193,10 +193,12 @@ class _Flow:
         return found if found.answer else None
 
     async def _reserved(self, plan: Plan) -> Spending:
-        reservation = await self._peers.billing.reserve(plan.reservation(self._exchange.caller.request_id))
+        asked = plan.reservation(self._exchange.caller.request_id)
+        reservation = await self._peers.billing.reserve(asked)
         prompt = self._question.prompt
         return Spending(
             self._exchange,
+            asked,
             reservation,
             lambda: estimated_prompt_tokens(prompt),
             self._peers.billing,
@@ -278,6 +280,7 @@ async def _counted(steps: Steps, spending: Spending) -> AsyncGenerator[router_pb
                 spending.begin(step.route)
             elif step.HasField("delta"):
                 spending.count(step.delta)
+                await spending.keep_covered()
             yield step
 
 

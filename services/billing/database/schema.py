@@ -17,7 +17,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    column,
     func,
+    table,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
@@ -77,6 +79,7 @@ tenants = Table(
     Column("compliance_packs", ARRAY(Text), nullable=False, server_default="{}"),
     Column("violation_days", Integer, nullable=False, server_default="0"),
     Column("cache_limits", JSONB, nullable=False, server_default="{}"),
+    _text("currency_code"),
 )
 
 keys = Table(
@@ -89,6 +92,8 @@ keys = Table(
     _made(),
     _time("expire_time"),
     Column("revoke_time", DateTime(timezone=True)),
+    _text("team_id"),
+    Column("tags", ARRAY(Text), nullable=False),
     Index(None, "tenant_id", "create_time", "id"),
 )
 
@@ -96,13 +101,40 @@ budgets = Table(
     "budgets",
     metadata,
     _of_tenant(primary_key=True),
-    _text("currency_code"),
     _micros("limit_micros"),
     _micros("spent_micros"),
     _micros("reserved_micros"),
     _time("period_start"),
+    _text("id", primary_key=True),
+    _text("team_id"),
+    _text("key_id"),
+    _text("cycle"),
+    Column("rolling_seconds", BigInteger, nullable=False),
+    _text("time_zone"),
+    Column("soft", Boolean, nullable=False),
+    Column("alert_percents", ARRAY(Integer), nullable=False),
+    _count("alerted_percent"),
+    _count("version"),
+    CheckConstraint("(cycle = 'rolling') = (rolling_seconds > 0)", name="rolling"),
+    Index(None, "tenant_id", "team_id", "key_id"),
     # Room on the page for the next version of a row that every request rewrites.
     postgresql_with={"fillfactor": "50"},
+)
+
+budgets_now = table("budgets_now", *(column(each.name, each.type) for each in budgets.c))
+"""A view: budgets as of now, whether or not a request has begun their new period yet."""
+
+budget_events = Table(
+    "budget_events",
+    metadata,
+    _serial(),
+    _of_tenant(),
+    _text("budget_id"),
+    _count("percent"),
+    _micros("spent_micros"),
+    _micros("limit_micros"),
+    _made(),
+    Index(None, "tenant_id", "create_time", "id"),
 )
 
 prices = Table(
@@ -131,7 +163,7 @@ exchange_rates = Table(
 reservations = Table(
     "reservations",
     metadata,
-    # No foreign key: a row is only made under the lock of its tenant's budget, and checking costs every request.
+    # No foreign key: a row is only made under the lock of its tenant, and checking costs every request.
     _text("tenant_id", primary_key=True),
     _text("request_id", primary_key=True),
     _text("key_id"),
@@ -140,6 +172,7 @@ reservations = Table(
     _micros("amount_micros"),
     _time("priced_at"),
     _time("expire_time"),
+    _text("team_id"),
     Index(None, "expire_time"),
 )
 
@@ -165,8 +198,37 @@ ledger = Table(
     _text("currency_code"),
     _text("finish_reason"),
     _made(),
+    _text("team_id"),
+    Column("tags", ARRAY(Text), nullable=False),
+    _micros("overrun_micros"),
+    Column("transaction_id", BigInteger, nullable=False),
     UniqueConstraint("request_id", "tenant_id"),
     Index(None, "tenant_id", "create_time", "id"),
+    Index(None, "transaction_id"),
+)
+
+DIMENSIONS = ("team_id", "key_id", "model", "deployment", "provider", "cache_status")
+SUMS = (
+    "request_count", "input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
+    "cost_micros", "saved_micros", "overrun_micros",
+)  # fmt: skip
+
+usage_rollups = Table(
+    "usage_rollups",
+    metadata,
+    _text("tenant_id", primary_key=True),
+    _text("span", primary_key=True),
+    Column("start", DateTime(timezone=True), primary_key=True, nullable=False),
+    *(_text(name, primary_key=True) for name in DIMENSIONS),
+    Column("tags", ARRAY(Text), primary_key=True, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
+)
+
+rollup_progress = Table(
+    "rollup_progress",
+    metadata,
+    # Of the transaction whose rows come next.
+    Column("before_id", BigInteger, primary_key=True, autoincrement=False, nullable=False),
 )
 
 audit_chains = Table(

@@ -15,11 +15,11 @@ from meshkit.server import Context
 from services.billing import pagination
 from services.billing.access import only_tenant, visible_tenant
 from services.billing.database.tenants import KeyStore, TenantStore
-from services.billing.fields import check_currency, check_micros, check_tenant_id, check_text
+from services.billing.fields import check_currency, check_id, check_micros, check_text
 from services.billing.messages import time_of
 from services.billing.prices import PriceBook
 from services.billing.tenants.keyring import Keyring
-from services.billing.tenants.messages import change_message, key_message, policy_of, roles_of, tenant_message
+from services.billing.tenants.messages import change_message, key_message, policy_of, roles_of, tags_of, tenant_message
 from services.billing.tenants.policies import Policies
 from services.billing.tenants.tenant import NewTenant, tenant_unknown
 
@@ -99,6 +99,8 @@ class TenantServicer(TenantServiceServicer):
             display_name=check_text("display_name", request.display_name, required=False),
             roles=roles_of(request.roles),
             expire_time=expires,
+            team_id=check_id("team_id", request.team_id) if request.team_id else "",
+            tags=tags_of(request.tags),
         )
         return tenant_pb2.CreateKeyResponse(key=key_message(key), token=token)
 
@@ -145,7 +147,7 @@ class TenantServicer(TenantServiceServicer):
         if not self._prices.knows_currency(currency_code, datetime.now(UTC)):
             raise FieldInvalid("currency_code", f"the price book has no exchange rate for {currency_code}")
         return NewTenant(
-            id=check_tenant_id("tenant_id", request.tenant_id),
+            id=check_id("tenant_id", request.tenant_id),
             display_name=check_text("display_name", request.display_name, required=False) or request.tenant_id,
             budget_limit_micros=check_micros("budget_limit_micros", request.budget_limit_micros),
             currency_code=currency_code,

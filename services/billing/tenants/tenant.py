@@ -69,6 +69,10 @@ class Key:
     create_time: datetime
     expire_time: datetime
     revoke_time: datetime | None = None
+    team_id: str = ""
+    """Team that its spending counts for; empty means none."""
+    tags: tuple[str, ...] = ()
+    """Words that its spending can be reported by."""
 
 
 def tenant_unknown(tenant_id: str) -> ResourceNotFound:

@@ -58,6 +58,10 @@ class BillingPeer:
         call = self._billing.CreateReservation(request, timeout=time_left(self._call_seconds))
         return (await self._reached(call)).reservation
 
+    async def extend(self, request: billing_pb2.ExtendReservationRequest) -> None:
+        """Hold more. Raises BillingUnavailable; BUDGET_EXCEEDED passes as billing said it."""
+        await self._reached(self._billing.ExtendReservation(request, timeout=time_left(self._call_seconds)))
+
     async def settle(self, settlement: Settlement) -> billing_pb2.CommitReservationResponse | None:
         """Settle or let go; safe to repeat. Raises BillingUnavailable when it must be tried again."""
         with acting_as(settlement.owner):
