@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
@@ -29,8 +29,10 @@ from tests.load.awake import awake
 from tests.load.bench_billing import billing_figures
 from tests.load.bench_cache import crowd_figure, lookup_figures
 from tests.load.bench_router import router_figures
+from tests.load.bench_semantic import semantic_figures
 from tests.load.figure import Figure, at_least, at_most
 from tests.load.generator import Load, h2load
+from tests.load.machine import machine
 from tests.support.fix_mesh import PRICES, ROUTES, Mesh, Tenant, eventually, running_mesh
 
 ROUNDS = 3
@@ -42,26 +44,6 @@ console = Console(width=120)
 def chat(text: str) -> bytes:
     """A request body."""
     return json.dumps({"model": "scripted", "messages": [{"role": "user", "content": text}]}).encode()
-
-
-async def machine() -> Figure:
-    """One round trip between two processes: what any hop costs at the least, here and now."""
-    echo = "import sys\nwhile line := sys.stdin.buffer.readline(): sys.stdout.buffer.write(line); sys.stdout.flush()"
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(sys.executable, "-IS", "-c", echo, stdin=pipe, stdout=pipe)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    times = []
-    for _ in range(2000):
-        started = time.perf_counter()
-        process.stdin.write(b"x\n")
-        await process.stdout.readline()
-        times.append((time.perf_counter() - started) * 1000)
-    process.stdin.close()
-    await process.wait()
-    return Figure(
-        "the machine: a round trip between two processes, p50", round(statistics.median(times), 3), "ms", "", None
-    )
 
 
 async def exact_hits(mesh: Mesh, tenant: Tenant) -> list[Figure]:
@@ -206,6 +188,10 @@ async def _decision() -> list[Figure]:
     return [decision()]
 
 
+async def _semantic() -> list[Figure]:
+    return await semantic_figures(Path("var/semantic-growth.png"))
+
+
 async def _exact(at: Setting) -> list[Figure]:
     return await exact_hits(at.mesh, await at.mesh.tenant())
 
@@ -238,7 +224,11 @@ async def _start(at: Setting) -> list[Figure]:
     return [await second_start(at.mesh)]
 
 
-ALONE: dict[str, Callable[[], Awaitable[list[Figure]]]] = {"decision": _decision, "billing": billing_figures}
+ALONE: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
+    "decision": _decision,
+    "billing": billing_figures,
+    "semantic": _semantic,
+}
 """Parts that need no mesh."""
 THROUGH_MESH: dict[str, Callable[[Setting], Awaitable[list[Figure]]]] = {
     "exact": _exact,
