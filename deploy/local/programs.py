@@ -50,6 +50,8 @@ def shared_environment(settings: LocalSettings, ports: Ports) -> dict[str, str]:
         "LLMMESH_BILLING_DATABASE_URL": database_url(settings),
         "LLMMESH_BILLING_SIGNING_KEY_FILE": str(settings.data / "signing-key.json"),
         "LLMMESH_BILLING_PRICES": str(settings.prices),
+        "LLMMESH_BILLING_AUDIT_KEY_FILE": str(settings.data / "audit-key.json"),
+        "LLMMESH_BILLING_AUDIT_ANCHOR_FILE": str(settings.data / "audit-anchor.jsonl"),
         "LLMMESH_ROUTER_ROUTES": str(settings.routes),
         "LLMMESH_ROUTER_REDIS_URL": f"unix://{settings.redis_socket}",
         "LLMMESH_GUARD_CACHE": str(settings.cache / "guard"),

@@ -56,6 +56,11 @@ class FieldInvalid(MeshError):
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}", field=field)
+        self._message = message
+
+    def inside(self, parent: str) -> FieldInvalid:
+        """The same failure, of a field of `parent`."""
+        return FieldInvalid(f"{parent}.{self.metadata['field']}", self._message)
 
     def to_status(self) -> status_pb2.Status:
         """Add BadRequest naming the field."""

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 from llmmesh.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from llmmesh.audit.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_to_server
 from llmmesh.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
 from llmmesh.tenant.v1.tenant_pb2_grpc import add_TenantServiceServicer_to_server
 from meshkit.errors import DependencyUnavailable
 from meshkit.log import get_logger
 from meshkit.server import Mount, running
+from services.billing.audit.anchor import Anchor
+from services.billing.audit.checkpoints import Seal
+from services.billing.audit.event import Event
+from services.billing.audit.notary import Notary
 from services.billing.audit.servicer import AuditServicer
 from services.billing.coalescing import Lane
+from services.billing.compliance.packs import Packs
+from services.billing.compliance.servicer import ComplianceServicer
+from services.billing.compliance.violation import Violation
 from services.billing.config import BillingConfig
 from services.billing.database.audit import AuditStore
 from services.billing.database.budgets import BudgetStore
+from services.billing.database.checkpoints import CheckpointStore
 from services.billing.database.engine import Database
 from services.billing.database.ledger import LedgerStore
 from services.billing.database.prices import PriceStore
 from services.billing.database.reservations import ReservationStore
 from services.billing.database.settlements import SettlementStore
 from services.billing.database.tenants import KeyStore, TenantStore
+from services.billing.database.violations import ViolationStore
 from services.billing.database.wire import Wire
 from services.billing.following import Following
+from services.billing.key_file import signing_key_from
 from services.billing.ledger import CacheHits
 from services.billing.metrics import LAPSED
 from services.billing.migrations.upgrade import upgrade
@@ -84,19 +95,28 @@ class _Room:
         self._holds: Lane[Hold, Held] = self._lane("hold", self._reservations.hold)
         self._settlements: Lane[Settlement, Settled] = self._lane("settle", settlements.settle)
         self._flushes: Lane[None, None] = self._lane("flush", settlements.flush)
+        self._packs = Packs.read()
+        self._violations = ViolationStore(self.database)
+        self._audit = AuditStore(self.database, self._violations_of)
+        self._checkpoints = CheckpointStore(self.database)
+        self._seal = Seal(signing_key_from(config.audit_key_file or config.signing_key_file))
+        self._appends: Lane[Sequence[Event], None] = self._lane("audit", self._audit.append, batch_items=8)
 
     def mounts(self) -> list[Mount]:
-        """The three services of the room."""
+        """The services of the room."""
         return [
             Mount(add_BillingServiceServicer_to_server, self._billing()),
             Mount(add_TenantServiceServicer_to_server, self._tenancy()),
-            Mount(add_AuditServiceServicer_to_server, AuditServicer(AuditStore(self.database))),
+            Mount(add_AuditServiceServicer_to_server, self._auditing()),
+            Mount(add_ComplianceServiceServicer_to_server, ComplianceServicer(self._violations, self._packs)),
         ]
 
     def work(self) -> list[Coroutine[Any, Any, Any]]:
         """What runs beside the calls."""
-        lanes: list[Lane[Any, Any]] = [self._holds, self._settlements, self._flushes]
-        return [*(lane.run() for lane in lanes), self._sweep(), self._open_and_follow()]
+        lanes: list[Lane[Any, Any]] = [self._holds, self._settlements, self._flushes, self._appends]
+        notary = Notary(self._audit, self._checkpoints, self._seal, Anchor(self._config.audit_anchor_file))
+        sealing = notary.run(self._config.audit_checkpoint_seconds)
+        return [*(lane.run() for lane in lanes), self._sweep(), sealing, self._open_and_follow()]
 
     async def close(self) -> None:
         """Close every connection."""
@@ -108,9 +128,9 @@ class _Room:
         """Whether calls can be served."""
         return self.policies.live and await self.database.answers()
 
-    def _lane(self, name: str, work: Any) -> Lane[Any, Any]:
+    def _lane(self, name: str, work: Any, *, batch_items: int = BATCH_ITEMS) -> Lane[Any, Any]:
         return Lane(
-            name, work, batch_items=BATCH_ITEMS, waiting_items=WAITING_ITEMS, seconds=self._config.database_seconds
+            name, work, batch_items=batch_items, waiting_items=WAITING_ITEMS, seconds=self._config.database_seconds
         )
 
     def _billing(self) -> BillingServicer:
@@ -140,6 +160,14 @@ class _Room:
             prices=self._book,
             jwks=self._signing_key.jwks(),
             jwks_seconds=self._config.jwks_seconds,
+        )
+
+    def _violations_of(self, event: Event) -> Iterable[Violation]:
+        return self._packs.violations(event, self.policies.of(event.tenant_id).compliance_packs)
+
+    def _auditing(self) -> AuditServicer:
+        return AuditServicer(
+            append=self._appends.submit, records=self._audit, checkpoints=self._checkpoints, keys=self._seal.keys()
         )
 
     async def _open_and_follow(self) -> NoReturn:
@@ -180,6 +208,7 @@ class _Room:
             await asyncio.sleep(self._config.sweep_seconds)
             try:
                 LAPSED.inc(await self._reservations.sweep())
+                await self._violations.sweep(self._config.violation_days)
             except DependencyUnavailable:
                 log.warning("sweep_postponed")
 

@@ -37,6 +37,16 @@ class BillingConfig(ServiceSettings):
     jwks_seconds: int = Field(default=300, ge=0)
     """How long the key set may be cached."""
 
+    audit_key_file: Path | None = None
+    """Private JWK (Ed25519) that signs audit checkpoints, made when missing; none uses the one of virtual keys."""
+    audit_checkpoint_seconds: float = Field(default=60.0, gt=0)
+    """How often audit chains that grew are sealed; what is younger can be cut off unnoticed."""
+    audit_anchor_file: Path | None = None
+    """File outside the database that every checkpoint is added to; none keeps no copy."""
+
+    violation_days: int = Field(default=365, ge=1, le=3660)
+    """How long violations are kept, unless a tenant's policy says."""
+
     @field_validator("database_url")
     @classmethod
     def _is_postgres(cls, value: SecretStr) -> SecretStr:

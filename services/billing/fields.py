@@ -54,6 +54,13 @@ def check_count(field: str, value: int) -> int:
     return value
 
 
+def check_between(field: str, value: int, least: int, most: int) -> int:
+    """A number within bounds."""
+    if not least <= value <= most:
+        raise FieldInvalid(field, f"must be between {least} and {most}")
+    return value
+
+
 def check_sha256(field: str, value: str) -> str:
     """A SHA-256 in hex, or nothing."""
     if value and not _SHA256.fullmatch(value):

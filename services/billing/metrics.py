@@ -11,6 +11,9 @@ SAVED = Counter("llm_saved", "Cost that cached answers avoided, in units of the 
 RESERVATIONS = Counter("llm_reservations", "Reservations asked for, by what became of it.", ["outcome"])
 LEDGER_ROWS = Counter("llm_ledger_rows", "Ledger rows written, by what the cache said.", ["cache"])
 LAPSED = Counter("llm_reservations_lapsed", "Reservations let go because nobody settled them in time.")
+AUDIT_RECORDS = Counter("llmmesh_audit_records", "Audit records written.")
+CHECKPOINTS = Counter("llmmesh_audit_checkpoints", "Checkpoints signed.")
+CHAINS_BROKEN = Counter("llmmesh_audit_chains_broken", "Times a chain was found to be not what was written.")
 BATCH_ITEMS = Histogram(
     "llmmesh_billing_batch_items", "Calls written by one statement.", ["lane"], buckets=(1, 2, 4, 8, 16, 32, 64, 128)
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 from google.protobuf import timestamp_pb2
 
@@ -15,6 +15,7 @@ from llmmesh.billing.v1 import billing_pb2
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
+from meshkit.log import get_logger
 from services.gateway.exchange import Exchange, cache_word
 from services.gateway.measures import TOKENS, meters_of
 from services.gateway.peers.fault import reason_of
@@ -43,6 +44,8 @@ ASKED = frozenset(
 )
 CACHED = frozenset({gateway_pb2.CACHE_STATUS_EXACT, gateway_pb2.CACHE_STATUS_SEMANTIC})
 
+log = get_logger()
+
 
 class Accounts:
     """Takes every exchange at its end; nothing here waits."""
@@ -52,14 +55,19 @@ class Accounts:
         events: Callable[[audit_pb2.Event], bool],
         records: Callable[[billing_pb2.UsageRecord], bool],
         uses: Callable[[cache_pb2.CacheUse], bool],
+        record_now: Callable[[Sequence[audit_pb2.Event]], Awaitable[None]],
     ) -> None:
         self._put_event = events
         self._put_record = records
         self._put_use = uses
+        self._record_now = record_now
 
-    @contextmanager
-    def recorded(self, exchange: Exchange) -> Iterator[None]:
-        """Write down how the block ended: answered, stopped, blocked, refused, failed or cancelled."""
+    @asynccontextmanager
+    async def recorded(self, exchange: Exchange) -> AsyncIterator[None]:
+        """Write down how the block ended: answered, stopped, blocked, refused, failed or cancelled.
+
+        A blocked prompt is in the audit log before its caller hears of it, unless billing is away.
+        """
         outcome, reason = "answered", ""
         try:
             yield
@@ -73,13 +81,28 @@ class Accounts:
             outcome = "blocked" if reason == "PROMPT_BLOCKED" else "refused" if reason in REFUSALS else "failed"
             raise
         finally:
-            self._write(exchange, outcome, reason)
+            seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
+            now = timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos)
+            self._write(exchange, outcome, now)
+            if exchange.caller.tenant_id:
+                event = _event(exchange, outcome, reason, now)
+                if outcome == "blocked":
+                    await self._write_now(event)
+                else:
+                    self._put_event(event)
 
-    def _write(self, exchange: Exchange, outcome: str, reason: str) -> None:
-        seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
-        now = timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos)
-        if exchange.caller.tenant_id:
-            self._put_event(_event(exchange, outcome, reason, now))
+    async def _write_now(self, event: audit_pb2.Event) -> None:
+        try:
+            await self._record_now([event])
+        except Exception as error:  # noqa: BLE001 - the caller is to hear of the block, whatever became of this
+            log.warning("blocked_prompt_written_later", error=type(error).__name__)
+            self._put_event(event)
+        except BaseException:
+            # It may be there or not: a repeat is skipped.
+            self._put_event(event)
+            raise
+
+    def _write(self, exchange: Exchange, outcome: str, now: timestamp_pb2.Timestamp) -> None:
         if outcome in ("answered", "stopped") and exchange.cache_status in CACHED:
             self._put_record(_usage_record(exchange, now))
         if exchange.cache_status in ASKED and exchange.caller.tenant_id:
@@ -104,6 +127,15 @@ def _event(exchange: Exchange, outcome: str, reason: str, now: timestamp_pb2.Tim
         prompt_sha256=_sha256(exchange.prompt_texts, "\n"),
         answer_sha256=_sha256(exchange.answer_texts, "") if exchange.answer_texts else "",
         create_time=now,
+        findings=exchange.findings.values(),
+        unguarded=exchange.unguarded,
+        tenant_policy_version=exchange.tenant_policy_version,
+        provider=exchange.provider,
+        candidates=exchange.candidates,
+        cached_request_id=exchange.cached_request_id,
+        cost_micros=exchange.cost_micros,
+        currency_code=exchange.currency_code,
+        finish_reason=exchange.finish_reason,
     )
 
 

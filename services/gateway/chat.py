@@ -49,14 +49,13 @@ class Chat:
         """
         exchange = Exchange(caller, question.prompt.model, prompt_texts=tuple(prompt_texts(question.prompt)))
         flow = _Flow(self._resources, self._config, question, exchange)
-        with self._resources.accounts.recorded(exchange):
-            async with aclosing(flow.events()) as events:
-                async for event in events:
-                    if exchange.first_byte_seconds is None:
-                        exchange.first_byte_seconds = exchange.seconds()
-                    if isinstance(event, chat_pb2.Delta):
-                        exchange.sent(event)
-                    yield event
+        async with self._resources.accounts.recorded(exchange), aclosing(flow.events()) as events:
+            async for event in events:
+                if exchange.first_byte_seconds is None:
+                    exchange.first_byte_seconds = exchange.seconds()
+                if isinstance(event, chat_pb2.Delta):
+                    exchange.sent(event)
+                yield event
 
 
 class _Flow:
@@ -76,6 +75,7 @@ class _Flow:
     async def events(self) -> AsyncGenerator[Event, None]:
         """The order of things."""
         self._policy = await self._known.policies.admit(self._exchange.caller)
+        self._exchange.tenant_policy_version = self._policy.version
         offer = self._known.catalogue.chat_offer(self._exchange.model, self._policy)
         self._exchange.known_model = True
         hit = await self._exact_answer()
@@ -206,6 +206,7 @@ class _Flow:
     async def _generated(self, plan: Plan, spending: Spending) -> AsyncGenerator[Event, None]:
         """The provider's answer as the guard releases it, then the settlement."""
         exchange, asked = self._exchange, time.perf_counter()
+        exchange.candidates = plan.offer.deployments
         finished = router_pb2.Finished()
         steps = _counted(self._peers.router.generate(self._routing(plan)), spending)
         try:
@@ -219,7 +220,7 @@ class _Flow:
                     else:
                         yield piece
         except AnswerBlocked as block:
-            exchange.judged(block.verdict)
+            exchange.judged(block.verdict, "output")
             finished = router_pb2.Finished(finish_reason=chat_pb2.FINISH_REASON_CONTENT_FILTER)
         exchange.provider_seconds = _provider_seconds(finished, asked)
         yield await self._settled(finished, spending)
@@ -249,7 +250,7 @@ class _Flow:
                 yield piece
         self._exchange.unguarded = tee.unguarded
         for verdict in tee.verdicts:
-            self._exchange.judged(verdict)
+            self._exchange.judged(verdict, "output")
 
     async def _settled(self, finished: router_pb2.Finished, spending: Spending) -> Finished:
         exchange = self._exchange

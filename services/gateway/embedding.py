@@ -39,8 +39,9 @@ class Embedding:
     async def embed(self, model: str, texts: Sequence[str], caller: Identity) -> EmbeddedTexts:
         """Embed texts; a cancel stops the provider and lets the money go."""
         exchange = Exchange(caller, model, prompt_texts=texts)
-        with self._resources.accounts.recorded(exchange):
+        async with self._resources.accounts.recorded(exchange):
             policy = await self._known.policies.admit(caller)
+            exchange.tenant_policy_version = policy.version
             offer = self._known.catalogue.embedding_offer(model, policy)
             exchange.known_model = True
             messages = [_message(text) for text in texts]
@@ -56,6 +57,7 @@ class Embedding:
     async def _embedded(
         self, exchange: Exchange, policy: TenantPolicy, offer: Offer, texts: Sequence[str]
     ) -> EmbeddedTexts:
+        exchange.candidates = offer.deployments
         reservation = await self._peers.billing.reserve(
             billing_pb2.CreateReservationRequest(
                 request_id=exchange.caller.request_id,

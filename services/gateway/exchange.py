@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
+from llmmesh.audit.v1 import audit_pb2
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
@@ -18,6 +19,7 @@ CacheStatus: TypeAlias = gateway_pb2.CacheStatus.ValueType
 CacheMode: TypeAlias = gateway_pb2.CacheMode.ValueType
 FinishReason: TypeAlias = chat_pb2.FinishReason.ValueType
 DataClass: TypeAlias = chat_pb2.DataClass.ValueType
+Direction: TypeAlias = Literal["input", "output"]
 
 LAST_CACHED_CLASS = chat_pb2.DATA_CLASS_INTERNAL
 """Stricter data is neither read from the cache nor written to it."""
@@ -94,6 +96,16 @@ class Exchange:
     data_class: DataClass = chat_pb2.DATA_CLASS_UNSPECIFIED
     guard_policy_version: str = ""
     guard_rules: list[str] = field(default_factory=list)
+    findings: dict[tuple[str, str], audit_pb2.Finding] = field(default_factory=dict)
+    """What the guard found, each rule once a side."""
+    tenant_policy_version: str = ""
+    candidates: Sequence[str] = ()
+    """Deployments it could have gone to."""
+    cached_request_id: str = ""
+    """Whose answer the cache gave."""
+    cost_micros: int = 0
+    currency_code: str = ""
+    """Empty while the cost is not known."""
     mixed_guard_policies: bool = False
     """True when prompt and answer were judged by different versions of the guard's policy."""
     unguarded: bool = False
@@ -107,9 +119,6 @@ class Exchange:
     finish_reason: FinishReason = chat_pb2.FINISH_REASON_UNSPECIFIED
     usage: chat_pb2.TokenUsage = field(default_factory=chat_pb2.TokenUsage)
     provider_seconds: float = 0.0
-    cost_micros: int | None = None
-    """None until billing has accepted the settlement."""
-    currency_code: str = ""
     first_byte_seconds: float | None = None
     """From the start to the first piece of the answer; None when there was none."""
     prompt_texts: Sequence[str] = ()
@@ -129,8 +138,10 @@ class Exchange:
         """Time since the request arrived that was not the provider's."""
         return max(0.0, self.seconds() - self.provider_seconds)
 
-    def judged(self, verdict: guard_pb2.Verdict) -> None:
+    def judged(self, verdict: guard_pb2.Verdict, direction: Direction = "input") -> None:
         """Take in a verdict on the prompt or the answer; the strictest data class stays."""
+        for found in verdict.detections:
+            self.findings.setdefault((found.rule, direction), _finding(found, direction))
         self.data_class = max(self.data_class, verdict.data_class)
         self.guard_rules.extend(found.rule for found in verdict.detections if found.rule not in self.guard_rules)
         self.mixed_guard_policies |= self.guard_policy_version not in ("", verdict.policy_version)
@@ -163,7 +174,8 @@ class Exchange:
 
     def report(self, cost_micros: int | None, currency_code: str) -> Report:
         """Sum up for the caller."""
-        self.cost_micros, self.currency_code = cost_micros, currency_code
+        if cost_micros is not None:
+            self.cost_micros, self.currency_code = cost_micros, currency_code
         return Report(
             request_id=self.caller.request_id,
             provider=self.provider,
@@ -173,3 +185,16 @@ class Exchange:
             currency_code=currency_code,
             overhead_seconds=self.overhead_seconds(),
         )
+
+
+def _finding(found: guard_pb2.Detection, direction: Direction) -> audit_pb2.Finding:
+    return audit_pb2.Finding(
+        rule=found.rule,
+        layer=found.layer,
+        category=found.category,
+        severity=guard_pb2.RiskLevel.Name(found.severity or guard_pb2.RISK_LEVEL_LOW)
+        .removeprefix("RISK_LEVEL_")
+        .lower(),
+        direction=direction,
+        masked_context=found.masked_context,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ class TenantPolicy:
     tags: tuple[str, ...] = ()
     cache_limits: tenant_pb2.CacheLimits | None = field(default=None, compare=False)
     """None means the cache's own. A message cannot be hashed, and no offer depends on it."""
+    version: str = ""
+    """Changes whenever anything in it does."""
 
     @classmethod
     def from_message(cls, policy: tenant_pb2.Policy) -> TenantPolicy:
@@ -56,6 +59,7 @@ class TenantPolicy:
             routing_strategy=policy.routing_strategy,
             tags=tuple(policy.tags),
             cache_limits=policy.cache_limits if policy.HasField("cache_limits") else None,
+            version=hashlib.sha256(policy.SerializeToString(deterministic=True)).hexdigest()[:16],
         )
 
     def preferences(self) -> router_pb2.RoutePreferences:

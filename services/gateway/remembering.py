@@ -67,8 +67,8 @@ def answer_to_store(exchange: Exchange) -> cache_pb2.CachedAnswer | None:
         provider=exchange.provider,
         deployment=exchange.deployment,
         request_id=exchange.caller.request_id,
-        cost_micros=exchange.cost_micros or 0,
-        currency_code=exchange.currency_code if exchange.cost_micros is not None else "",
+        cost_micros=exchange.cost_micros,
+        currency_code=exchange.currency_code,
         provider_time=_provider_time(exchange),
         piece_lengths=[len(text) for text in exchange.answer_texts if text],
     )

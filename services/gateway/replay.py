@@ -33,6 +33,7 @@ async def replayed(
     exchange.cached = hit
     exchange.provider, exchange.deployment = hit.provider, hit.deployment
     exchange.usage, exchange.finish_reason = answer.usage, answer.finish_reason
+    exchange.cached_request_id = hit.request_id
     yield exchange.route(free_in=currency_code, whole=pieces_per_second is None)
     if pieces_per_second is None:
         yield chat_pb2.Delta(text=answer.text, reasoning=answer.reasoning, tool_calls=_pieces(answer))

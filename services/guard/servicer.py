@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import closing
 
 from google.protobuf import duration_pb2
@@ -14,6 +14,7 @@ from meshkit.server import Context
 from services.guard import metrics
 from services.guard.cascade import Cascade
 from services.guard.config import GuardConfig
+from services.guard.contexts import masked_contexts, placeholder
 from services.guard.passages import Passage
 from services.guard.policy import Policy
 from services.guard.stream import Release
@@ -76,26 +77,27 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
     async def _judge(self, passages: list[Passage], direction: Direction) -> guard_pb2.Verdict:
         verdict = await self._cascades[direction].judge(passages)
         metrics.count(verdict, direction)
-        return self._encoded(verdict)
+        return self._encoded(verdict, masked_contexts(passages, verdict.findings))
 
     def _response(self, release: Release) -> guard_pb2.WatchAnswerResponse:
         if release.verdict is None:
             return guard_pb2.WatchAnswerResponse(text=release.text)
         metrics.count(release.verdict, Direction.OUTPUT)
-        return guard_pb2.WatchAnswerResponse(text=release.text, verdict=self._encoded(release.verdict))
+        hidden = map(placeholder, release.verdict.findings)
+        return guard_pb2.WatchAnswerResponse(text=release.text, verdict=self._encoded(release.verdict, hidden))
 
-    def _encoded(self, verdict: Verdict) -> guard_pb2.Verdict:
+    def _encoded(self, verdict: Verdict, contexts: Iterable[str]) -> guard_pb2.Verdict:
         return guard_pb2.Verdict(
             action=guard_pb2.Action.ValueType(verdict.action),
             risk_level=guard_pb2.RiskLevel.ValueType(verdict.risk_level),
             data_class=chat_pb2.DataClass.ValueType(verdict.data_class),
-            detections=map(_detection, verdict.findings),
+            detections=map(_detection, verdict.findings, contexts),
             policy_version=self._policy.version,
             layer_times=[_layer_time(layer, seconds) for layer, seconds in verdict.layer_seconds.items()],
         )
 
 
-def _detection(found: Finding) -> guard_pb2.Detection:
+def _detection(found: Finding, masked_context: str) -> guard_pb2.Detection:
     return guard_pb2.Detection(
         rule=found.rule,
         layer=found.layer,
@@ -105,6 +107,7 @@ def _detection(found: Finding) -> guard_pb2.Detection:
         end=found.end,
         score=found.score,
         message_index=found.message_index,
+        masked_context=masked_context,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 from llmmesh.chat.v1 import chat_pb2
@@ -42,13 +43,16 @@ class OpenAnswer:
 
 
 class ChatAttempts:
-    """Puts one prompt to deployments; `waited_seconds` is the time that those which failed have cost."""
+    """Puts one prompt to deployments, sometimes to two at once."""
 
     def __init__(self, egress: Egress, prompt: chat_pb2.ChatPrompt, limits: Limits) -> None:
         self._egress = egress
         self._prompt = prompt
         self._limits = limits
+        self._waiting = 0
+        self._since = 0.0
         self.waited_seconds = 0.0
+        """Time in which at least one of them was waited for, up to its first token or failure."""
 
     async def open(self, deployment: Deployment) -> OpenAnswer:
         """Ask `deployment` and wait for its first token; nothing stays open when that fails.
@@ -59,11 +63,23 @@ class ChatAttempts:
         events = self._egress.stream_chat(deployment, self._prompt, self._limits)
         stream = TimedStream(events, deployment.timeouts)
         try:
-            return OpenAnswer(stream, await stream.first())
+            with self._waited():
+                return OpenAnswer(stream, await stream.first())
         except BaseException:
-            self.waited_seconds += stream.waited_seconds
             await stream.aclose()
             raise
+
+    @contextmanager
+    def _waited(self) -> Iterator[None]:
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self.waited_seconds += time.monotonic() - self._since
 
 
 class EmbeddingAttempts:

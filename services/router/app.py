@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, cast
 
 from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
@@ -21,12 +23,15 @@ from services.router.decision import Decider
 from services.router.egress import Egress
 from services.router.explaining import Explainer
 from services.router.failover import Failover
+from services.router.fleet import Fleet, Roster
 from services.router.inspection import Inspection
 from services.router.latencies import FirstTokenTimes
 from services.router.prices import fresh_prices
-from services.router.providers.adapters import opened_providers
-from services.router.routes import load_routes
+from services.router.providers.adapters import Providers, opened_providers
+from services.router.reloading import Reloader
+from services.router.routes import Routes, load_routes
 from services.router.routing import Router
+from services.router.rules import RuleBook
 from services.router.servicer import RouterServicer
 from services.router.sharing import shared_breakers
 from services.router.standing import Standings
@@ -43,30 +48,53 @@ log = get_logger()
 async def router(config: RouterConfig) -> AsyncIterator[int]:
     """Run the router; yields the port it listens on."""
     routes = load_routes(config.routes, os.environ)
-    deployments = routes.deployments
-    for each in routes.left_out:
-        log.info("deployment_left_out", deployment=each.name, not_set=each.credential)
-    standings = Standings(config.breaker_policy, deployments)
+    standings = Standings(config.breaker_policy, routes.deployments)
     async with (
         shared_breakers(config.redis_url, Bulletin(standings)),
         connect(config.mesh_target, InferenceServiceStub) as inference,
         connect(config.mesh_target, BillingServiceStub) as billing,
         opened_providers(
-            deployments,
-            cast("InferenceServiceAsyncStub", inference),
-            os.environ,
-            config.provider_connections,
+            cast("InferenceServiceAsyncStub", inference), os.environ, config.provider_connections
         ) as providers,
         fresh_prices(cast("BillingServiceAsyncStub", billing), config.price_refresh_seconds) as prices,
     ):
-        egress = Egress(providers)
-        first_tokens = FirstTokenTimes()
-        ways = strategies(routes.strategies.quality_share, first_tokens.expected)
-        decider, failover = Decider(deployments, routes.strategies, ways, prices), Failover(standings)
-        routing = Router(deployments, decider, egress, prices, failover, first_tokens, config.coalesce_seconds)
-        explainer = Explainer(decider, failover.seconds_until_free, first_tokens.expected)
-        inspection = Inspection(deployments, egress, standings)
-        checks = HealthChecks(deployments, egress, standings, config.check_policy)
-        mount = Mount(add_RouterServiceServicer_to_server, RouterServicer(routing, explainer, inspection))
-        async with in_background(checks.run()), running([mount], config, room="router") as port:
-            yield port
+        first_tokens, failover = FirstTokenTimes(), Failover(standings)
+
+        def fleet(routes: Routes) -> Fleet:
+            ways = strategies(routes.strategies.quality_share, first_tokens.expected)
+            rules = RuleBook(routes.rules, routes.deployments)
+            return _fleet(routes, Decider(routes.deployments, routes.strategies, rules, ways, prices), providers)
+
+        roster = Roster(fleet(routes), lambda ended: providers.release(ended.deployments))
+        reloader = Reloader(
+            config.routes, os.environ, config.routes_poll_seconds, lambda routes: roster.replace(fleet(routes))
+        )
+        routing = Router(roster, prices, failover, first_tokens, config.coalesce_seconds)
+        explainer = Explainer(roster, failover.seconds_until_free, first_tokens.expected)
+        inspection = Inspection(roster, standings)
+        checks = HealthChecks(roster, standings, config.check_policy)
+        servicer = RouterServicer(routing, explainer, inspection, reloader)
+        mount = Mount(add_RouterServiceServicer_to_server, servicer)
+        async with (
+            in_background(checks.run(), roster.release_ended(), reloader.watch()),
+            running([mount], config, room="router") as port,
+        ):
+            with _on_hangup(reloader.reload_now):
+                yield port
+
+
+def _fleet(routes: Routes, decider: Decider, providers: Providers) -> Fleet:
+    for each in routes.left_out:
+        log.info("deployment_left_out", deployment=each.name, not_set=each.credential)
+    return Fleet(routes.deployments, decider, Egress(providers.open(routes.deployments)))
+
+
+@contextmanager
+def _on_hangup(react: Callable[[], None]) -> Iterator[None]:
+    """Call `react` at every SIGHUP during the block."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, react)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from meshkit.log import get_logger
 from services.router.breaker import Call
@@ -17,6 +17,8 @@ from services.router.vitals import SHORTEST_SPEECH_SECONDS, Ending
 
 OF_OURS = frozenset({FailureKind.CREDENTIAL, FailureKind.NOT_FOUND})
 """Failures that somebody of ours has to mend."""
+
+Answer = TypeVar("Answer")
 
 log = get_logger()
 
@@ -101,3 +103,17 @@ class Attempt:
     def _tokens_per_second(self, now: float, output_tokens: int) -> float | None:
         spoke = now - (self.first_token_at or now)
         return output_tokens / spoke if output_tokens and spoke >= SHORTEST_SPEECH_SECONDS else None
+
+
+async def observed(attempt: Attempt, ask: Callable[[Deployment], Awaitable[Answer]]) -> Answer:
+    """The answer to `ask`; the attempt goes on when there is one."""
+    try:
+        answer = await ask(attempt.deployment)
+    except ProviderFailure as failure:
+        attempt.failed(failure)
+        raise
+    except BaseException:
+        attempt.cancelled()
+        raise
+    attempt.answered()
+    return answer

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from meshkit.log import get_logger
 from services.router.breaker import BreakerState
 from services.router.deployment import Deployment
 from services.router.egress import Egress
+from services.router.fleet import Roster
 from services.router.measures import CHECKS
 from services.router.providers.provider import Health
 from services.router.standing import Standing
@@ -34,14 +35,12 @@ class HealthChecks:
 
     def __init__(
         self,
-        deployments: Sequence[Deployment],
-        egress: Egress,
+        roster: Roster,
         standings: Mapping[str, Standing],
         policy: CheckPolicy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._deployments = deployments
-        self._egress = egress
+        self._roster = roster
         self._standings = standings
         self._policy = policy
         self._clock = clock
@@ -55,18 +54,19 @@ class HealthChecks:
 
     async def check(self) -> None:
         """Ask every deployment whose state only an answer would tell."""
-        async with asyncio.TaskGroup() as group:
-            for deployment in filter(self._is_due, self._deployments):
-                group.create_task(self._ask(deployment))
+        with self._roster.held() as fleet:
+            async with asyncio.TaskGroup() as group:
+                for deployment in filter(self._is_due, fleet.deployments):
+                    group.create_task(self._ask(deployment, fleet.egress))
 
     def _is_due(self, deployment: Deployment) -> bool:
         standing, now = self._standings[deployment.name], self._clock()
         answers = standing.breaker.state(now) is BreakerState.CLOSED
         return not answers or standing.vitals.idle_seconds(now) >= self._policy.idle_seconds
 
-    async def _ask(self, deployment: Deployment) -> None:
+    async def _ask(self, deployment: Deployment, egress: Egress) -> None:
         async with self._places:
-            condition = await self._egress.condition(deployment)
+            condition = await egress.condition(deployment)
         CHECKS.labels(deployment.name, condition.health).inc()
         if condition.health is Health.WARMING:
             return

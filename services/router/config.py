@@ -22,6 +22,8 @@ class RouterConfig(ServiceSettings):
 
     routes: Path
     """The routes file: every deployment, see docs/routes.md. Credentials it names are read from the environment."""
+    routes_poll_seconds: float = Field(default=2.0, gt=0)
+    """How often the routes file is looked at for changes; SIGHUP has it read at once."""
     price_refresh_seconds: float = Field(default=60.0, gt=0)
     """How often prices are asked of billing."""
     coalesce_seconds: float = Field(default=0.02, ge=0, le=1)
@@ -53,7 +55,7 @@ class RouterConfig(ServiceSettings):
     redis_url: str = Field(default="", pattern="^((redis|rediss|unix)://.+)?$")
     """Redis through which routers tell each other whom to leave alone; empty: each relies on itself."""
     provider_connections: int = Field(default=1000, ge=1)
-    """Most connections open to HTTP providers at once."""
+    """Most connections open to any one HTTP deployment at once."""
 
     @property
     def breaker_policy(self) -> BreakerPolicy:

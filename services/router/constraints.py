@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
+from typing import TypeAlias
 
 from meshkit.egress import Cargo, DataClass, Residency, barriers
 from meshkit.errors import ContextTooLong, FieldInvalid, MeshError, ModelNotAllowed, RegionNotAllowed
@@ -12,6 +14,10 @@ from services.router.deployment import Capability, Deployment
 from services.router.needs import Needs
 
 FIELDS = {Capability.TOOLS: "tools", Capability.JSON_SCHEMA: "response_format", Capability.VISION: "messages"}
+
+Objections: TypeAlias = Mapping[str, Sequence[str]]
+"""Why rules leave deployments out, by name."""
+NO_OBJECTIONS: Objections = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +38,10 @@ class Stage(IntEnum):
     """What kept a deployment out, in the order of asking."""
 
     POLICY = 1
-    EGRESS = 2
-    CAPABILITY = 3
-    CONTEXT = 4
+    RULE = 2
+    EGRESS = 3
+    CAPABILITY = 4
+    CONTEXT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +70,13 @@ def shortcomings(deployment: Deployment, needs: Needs) -> Iterator[Exclusion]:
         yield Exclusion(deployment, Stage.CONTEXT, f"holds {deployment.context_tokens} tokens")
 
 
-def exclusions(deployment: Deployment, limits: Limits, needs: Needs) -> Iterator[Exclusion]:
-    """Everything that keeps `deployment` out, in the order of asking."""
+def exclusions(
+    deployment: Deployment, limits: Limits, needs: Needs, objections: Objections = NO_OBJECTIONS
+) -> Iterator[Exclusion]:
+    """Everything that keeps `deployment` out."""
     yield from prohibitions(deployment, limits)
+    for why in objections.get(deployment.name, ()):
+        yield Exclusion(deployment, Stage.RULE, why)
     yield from shortcomings(deployment, needs)
 
 
@@ -74,14 +85,20 @@ def forbidden(deployment: Deployment, limits: Limits) -> Exclusion | None:
     return next(prohibitions(deployment, limits), None)
 
 
-def eligible(model: str, serving: Sequence[Deployment], limits: Limits, needs: Needs) -> list[Deployment]:
-    """The deployments that may and can answer, in the order given.
+def eligible(
+    model: str,
+    serving: Sequence[Deployment],
+    limits: Limits,
+    needs: Needs,
+    objections: Objections = NO_OBJECTIONS,
+) -> list[Deployment]:
+    """The deployments that may and can answer, in the order given; `objections` are those of the rules.
 
     Raises:
         ModelNotAllowed, RegionNotAllowed, FieldInvalid, ContextTooLong: If none is left; the message names what
             excluded each, the type what excluded those that came furthest.
     """
-    excluded = [next(exclusions(deployment, limits, needs), None) for deployment in serving]
+    excluded = [next(exclusions(deployment, limits, needs, objections), None) for deployment in serving]
     kept = [deployment for deployment, exclusion in zip(serving, excluded, strict=True) if exclusion is None]
     if kept:
         return kept
@@ -92,7 +109,7 @@ def _refusal(model: str, excluded: list[Exclusion], limits: Limits, needs: Needs
     whys = "; ".join(f"{exclusion.deployment.name} {exclusion.why}" for exclusion in excluded)
     furthest = max(excluded, key=lambda exclusion: exclusion.stage)
     match furthest.stage:
-        case Stage.POLICY:
+        case Stage.POLICY | Stage.RULE:
             return ModelNotAllowed(f"The policy allows no deployment of {model!r}: {whys}.", model=model)
         case Stage.EGRESS:
             return RegionNotAllowed(

@@ -12,6 +12,9 @@ from meshkit.egress import DataClass, Destination, Region
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=128)]
 
 
+LAST_PRIORITY = 100
+
+
 class Capability(StrEnum):
     """What a model can do beyond talking."""
 
@@ -66,7 +69,7 @@ class Deployment(Strict):
     """How good its answers are, by whatever measure all the file's deployments were judged."""
     weight: float = Field(default=1, ge=0, le=1000)
     """Its share where deployments are chosen by chance; 0 keeps it for when the others fail."""
-    priority: int = Field(default=1, ge=1, le=100)
+    priority: int = Field(default=1, ge=1, le=LAST_PRIORITY)
     """Those of a greater number are asked only after all of a smaller one."""
     first_token_seconds: float = Field(default=0, ge=0, le=600)
     """Time to the first token to expect of it before that was measured."""

@@ -6,10 +6,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.router.constraints import Exclusion, exclusions
-from services.router.decision import Decider
 from services.router.deployment import Deployment
+from services.router.fleet import Roster
 from services.router.preferences import Source, StrategyName
-from services.router.ranking import Demand, Ranked
+from services.router.ranking import Demand, Ranking, Shortlist
+from services.router.rules import Ruling
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the place of a deployment was decided by, beside what it says of itself."""
+
+    value: float
+    cost: float
+    first_token_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +31,8 @@ class Candidate:
     """Everything that keeps it out."""
     pause: str = ""
     """Why it would be passed over for now; empty when it would not."""
-    ranked: Ranked | None = None
-    """What its place was decided by; None when it is left out."""
-    first_token_seconds: float = 0.0
+    score: Score | None = None
+    """None when it is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +41,16 @@ class Explanation:
 
     strategy: StrategyName
     source: Source
+    ruling: Ruling
     candidates: Sequence[Candidate]
     """Those that would be asked, in order; then those left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explainer:
-    """Explains what `decider` decides."""
+    """Explains what the fleet in force decides."""
 
-    decider: Decider
+    roster: Roster
     seconds_until_free: Callable[[Deployment], float]
     first_token_seconds: Callable[[Deployment], float]
 
@@ -50,19 +60,24 @@ class Explainer:
         Raises:
             ModelNotFound, FieldInvalid: If no deployment could answer it whoever asks.
         """
-        serving = self.decider.serving(demand)
-        excluded = {each.name: list(exclusions(each, demand.limits, demand.needs)) for each in serving}
+        decider = self.roster.fleet.decider
+        serving, ruling = decider.serving(demand), decider.ruling(demand)
+        excluded = {
+            each.name: list(exclusions(each, demand.limits, demand.needs, ruling.objections)) for each in serving
+        }
         kept = [each for each in serving if not excluded[each.name]]
-        name, source = self.decider.strategy(demand)
-        asked = [self._asked(each) for each in self.decider.ranked(demand, kept)]
+        name, source = decider.strategy(demand, ruling)
+        ranking = decider.ranked(demand, Shortlist.of(kept, ruling.preferred), ruling)
+        asked = [self._asked(ranking, place) for place in ranking.order]
         told = (each for each in serving if everything or each.name in demand.limits.deployments)
-        return Explanation(name, source, [*asked, *_left_out(told, excluded)])
+        return Explanation(name, source, ruling, [*asked, *_left_out(told, excluded)])
 
-    def _asked(self, ranked: Ranked) -> Candidate:
-        deployment = ranked.deployment
+    def _asked(self, ranking: Ranking, place: int) -> Candidate:
+        deployment = ranking.candidates[place]
         seconds = self.seconds_until_free(deployment)
         pause = f"failed lately; left alone for another {seconds:.0f} s" if seconds else ""
-        return Candidate(deployment, (), pause, ranked, self.first_token_seconds(deployment))
+        score = Score(ranking.scores[place], ranking.costs[place], self.first_token_seconds(deployment))
+        return Candidate(deployment, (), pause, score)
 
 
 def _left_out(serving: Iterator[Deployment], excluded: Mapping[str, Sequence[Exclusion]]) -> Iterator[Candidate]:

@@ -8,8 +8,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
-from services.router.explaining import Candidate, Explanation
+from services.router.deployment import Deployment
+from services.router.explaining import Candidate, Explanation, Score
 from services.router.ranking import Demand
+from services.router.rules import Ruling
 
 MICROS_PER_MICRO = 1_000_000
 """Costs are compared in millionths of a micro-unit."""
@@ -17,39 +19,39 @@ MICROS_PER_MICRO = 1_000_000
 
 def route_explanation(explanation: Explanation, demand: Demand) -> router_pb2.RouteExplanation:
     """How a request would be routed."""
-    limits, needs = demand.limits, demand.needs
+    limits, needs, ruling = demand.limits, demand.needs, explanation.ruling
     return router_pb2.RouteExplanation(
         data_class=chat_pb2.DataClass.Value(f"DATA_CLASS_{limits.data_class.name}"),
         residency=chat_pb2.DataResidency.Value(f"DATA_RESIDENCY_{limits.residency.name}"),
         strategy=chat_pb2.RoutingStrategy.Value(f"ROUTING_STRATEGY_{explanation.strategy.name}"),
         strategy_source=explanation.source,
+        rules=ruling.rules,
         input_tokens=needs.input_tokens,
         output_tokens=needs.likely_output_tokens,
-        candidates=[_candidate(place, each) for place, each in enumerate(explanation.candidates, 1)],
+        candidates=[_candidate(place, each, ruling) for place, each in enumerate(explanation.candidates, 1)],
     )
 
 
-def _candidate(place: int, candidate: Candidate) -> router_pb2.RouteCandidate:
-    kept = candidate.ranked is not None
+def _candidate(place: int, candidate: Candidate, ruling: Ruling) -> router_pb2.RouteCandidate:
+    deployment, score = candidate.deployment, candidate.score
     return router_pb2.RouteCandidate(
-        deployment=candidate.deployment.name,
-        place=place if kept else 0,
+        deployment=deployment.name,
+        place=place if score else 0,
         reasons=candidate.reasons,
         pause=candidate.pause,
-        score=_score(candidate) if kept else None,
+        score=_score(deployment, score, ruling) if score else None,
     )
 
 
-def _score(candidate: Candidate) -> router_pb2.RouteScore:
-    deployment, ranked = candidate.deployment, candidate.ranked
-    assert ranked is not None
+def _score(deployment: Deployment, score: Score, ruling: Ruling) -> router_pb2.RouteScore:
     first_token = Duration()
-    first_token.FromMicroseconds(int(candidate.first_token_seconds * 1_000_000))
+    first_token.FromMicroseconds(int(score.first_token_seconds * 1_000_000))
     return router_pb2.RouteScore(
         priority=deployment.priority,
-        score=ranked.score,
-        cost_micros=ranked.cost / MICROS_PER_MICRO if ranked.cost < math.inf else None,
+        score=score.value,
+        cost_micros=score.cost / MICROS_PER_MICRO if score.cost < math.inf else None,
         quality=deployment.quality,
         weight=deployment.weight,
         first_token=first_token,
+        preferred=deployment.name in ruling.preferred,
     )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from meshkit.errors import ContextTooLong, MeshError, ModelWarming, ProviderRefused, ProviderUnavailable
-from services.router.attempt import Attempt
+from services.router.attempt import Attempt, observed
 from services.router.deployment import Deployment
+from services.router.hedging import Race
+from services.router.preferences import Hedge
 from services.router.providers.provider import FailureKind, ProviderFailure
 from services.router.standing import Standing
 
 DEFAULT_RETRY_SECONDS = 5.0
+LEAST_CALLS_FOR_P95 = 20
 
 Answer = TypeVar("Answer")
 
@@ -55,19 +58,37 @@ class Failover:
             ProviderUnavailable: If none answered.
         """
         failed: list[FailedAttempt] = []
-        for deployment in self._with_returning_behind(ranked):
-            attempt = self._begin(deployment)
-            if attempt is None:
-                continue
+        for attempt in self._attempts(ranked):
             try:
-                answer = await _observed(attempt, ask)
+                answer = await observed(attempt, ask)
             except ProviderFailure as failure:
-                failed.append(FailedAttempt(deployment, failure))
+                failed.append(FailedAttempt(attempt.deployment, failure))
                 if failure.kind is FailureKind.REFUSED:
                     break
             else:
-                return Answered(deployment, answer, failed, attempt)
+                return Answered(attempt.deployment, answer, failed, attempt)
         raise self._exhausted(model, ranked, failed)
+
+    async def quickest_answer(
+        self,
+        model: str,
+        ranked: Sequence[Deployment],
+        ask: Callable[[Deployment], Awaitable[Answer]],
+        hedge: Hedge,
+        discard: Callable[[Answer], Awaitable[None]],
+    ) -> Answered[Answer]:
+        """The same, but a second one is asked beside a silent first; the answer not needed goes to `discard`.
+
+        Raises:
+            MeshError: As `first_answer` does.
+        """
+        race = Race(self._attempts(ranked), ask, lambda attempt: self._patience(attempt, hedge), discard)
+        won = await race.winner()
+        failed = [FailedAttempt(attempt.deployment, failure) for attempt, failure in race.failed]
+        if won is None:
+            raise self._exhausted(model, ranked, failed)
+        attempt, answer = won
+        return Answered(attempt.deployment, answer, failed, attempt)
 
     def seconds_until_free(self, deployment: Deployment) -> float:
         """How long `deployment` is still left alone."""
@@ -77,10 +98,20 @@ class Failover:
         """The same order, but those that have had their share of first calls stand behind, to fall back on."""
         return sorted(ranked, key=lambda deployment: not self.standings[deployment.name].breaker.leads())
 
-    def _begin(self, deployment: Deployment) -> Attempt | None:
-        standing, now = self.standings[deployment.name], self.clock()
-        call = standing.breaker.begin(now)
-        return Attempt(deployment, standing, call, self.clock, now) if call else None
+    def _attempts(self, ranked: Sequence[Deployment]) -> Iterator[Attempt]:
+        """A call of each that may be called when its turn comes."""
+        for deployment in self._with_returning_behind(ranked):
+            standing, now = self.standings[deployment.name], self.clock()
+            call = standing.breaker.begin(now)
+            if call is not None:
+                yield Attempt(deployment, standing, call, self.clock, now)
+
+    def _patience(self, attempt: Attempt, hedge: Hedge) -> float | None:
+        """How long a deployment may keep silent: as the routes say, else what is slow for it, if that is known."""
+        if hedge.after_seconds is not None:
+            return hedge.after_seconds
+        figures = attempt.standing.vitals.figures(self.clock())
+        return figures.first_token_p95_seconds if figures.recent >= LEAST_CALLS_FOR_P95 else None
 
     def _exhausted(self, model: str, ranked: Sequence[Deployment], failed: Sequence[FailedAttempt]) -> MeshError:
         """What to tell the caller when nobody answered."""
@@ -109,20 +140,6 @@ class Failover:
             for deployment in ranked
         )
         return max(1.0, min(waits))
-
-
-async def _observed(attempt: Attempt, ask: Callable[[Deployment], Awaitable[Answer]]) -> Answer:
-    """The answer to `ask`; the attempt goes on when there is one."""
-    try:
-        answer = await ask(attempt.deployment)
-    except ProviderFailure as failure:
-        attempt.failed(failure)
-        raise
-    except BaseException:
-        attempt.cancelled()
-        raise
-    attempt.answered()
-    return answer
 
 
 def _refused(attempt: FailedAttempt) -> ProviderRefused:

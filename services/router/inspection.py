@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from services.router.breaker import BreakerState
 from services.router.deployment import Deployment
-from services.router.egress import Egress
+from services.router.fleet import Roster
 from services.router.providers.provider import Condition, Health
 from services.router.standing import Standing
 from services.router.vitals import Figures
@@ -32,16 +32,16 @@ class Report:
 class Inspection:
     """Asks the deployments, and reads what the router has seen of them."""
 
-    deployments: Sequence[Deployment]
-    egress: Egress
+    roster: Roster
     standings: Mapping[str, Standing]
     clock: Callable[[], float] = field(default=time.monotonic)
 
     async def reports(self) -> list[Report]:
         """Every deployment, by name."""
-        deployments = sorted(self.deployments, key=lambda deployment: deployment.name)
-        async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(self.egress.condition(deployment)) for deployment in deployments]
+        with self.roster.held() as fleet:
+            deployments = sorted(fleet.deployments, key=lambda deployment: deployment.name)
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(fleet.egress.condition(deployment)) for deployment in deployments]
         return [self._report(deployment, task.result()) for deployment, task in zip(deployments, asked, strict=True)]
 
     def _report(self, deployment: Deployment, condition: Condition) -> Report:

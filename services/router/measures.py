@@ -39,3 +39,19 @@ SHARING = Gauge(
 CHECKS = Counter(
     "llmmesh_router_health_checks_total", "Health checks of deployments, by what was told.", ["deployment", "health"]
 )
+RULE_FAILURES = Counter(
+    "llmmesh_router_rule_failures_total",
+    "Conditions of rules that had no answer for a request; a rule that restricts was applied all the same.",
+    ["rule"],
+)
+ROUTES_LOADS = Counter(
+    "llmmesh_router_routes_loads_total", "Routes files read while running: taken into force, or refused.", ["outcome"]
+)
+ROUTES_REFUSED = Gauge(
+    "llmmesh_router_routes_refused", "1 while the newest routes file is refused and an older one is in force, else 0."
+)
+HEDGES = Counter(
+    "llmmesh_router_hedges_total",
+    "Deployments asked beside a silent one, by whether they answered first.",
+    ["deployment", "outcome"],
+)

@@ -26,6 +26,12 @@ class TimedStream:
         self._limits = limits
         self._started = time.monotonic()
         self.waited_seconds = 0.0
+        self._first_seconds = 0.0
+
+    @property
+    def waited_since_first_seconds(self) -> float:
+        """Time spent waiting after the first token."""
+        return self.waited_seconds - self._first_seconds
 
     async def first(self) -> AnswerEvent:
         """Wait for the first token, or for an answer that ends without one.
@@ -33,7 +39,9 @@ class TimedStream:
         Raises:
             ProviderFailure: If neither comes in time.
         """
-        return await self._token(self._limits.first_token_seconds, overall=True)
+        event = await self._token(self._limits.first_token_seconds, overall=True)
+        self._first_seconds = self.waited_seconds
+        return event
 
     async def next(self) -> AnswerEvent:
         """Wait for the next piece, or the end.

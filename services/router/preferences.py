@@ -31,6 +31,7 @@ class StrategyName(StrEnum):
 class Source(StrEnum):
     """Who chose a strategy."""
 
+    RULE = "rule"
     TENANT = "tenant"
     MODEL = "model"
     TIER = "tier"
@@ -55,6 +56,15 @@ class Caller:
     tags: tuple[str, ...] = ()
 
 
+class Hedge(Strict):
+    """When a second deployment is asked beside one that keeps silent."""
+
+    after_seconds: float | None = Field(default=None, ge=0, le=600)
+    """How long after the call; without it, once the first is slower than 95 of its last hundred calls."""
+    tags: frozenset[str] = frozenset()
+    """Only for tenants with one of these tags; empty for all."""
+
+
 class StrategyTable(Strict):
     """The section `strategies` of the routes file."""
 
@@ -64,6 +74,8 @@ class StrategyTable(Strict):
     """For the tenants of a tier."""
     models: dict[Name, StrategyName] = Field(default_factory=dict)
     """For everybody who asks for a public model, whatever the tier."""
+    hedges: dict[Name, Hedge] = Field(default_factory=dict)
+    """Public models of which two deployments may be asked."""
     quality_share: float = Field(default=0.5, ge=0, le=1)
     """How much quality counts in `balanced`; the rest is cost."""
 
@@ -76,3 +88,8 @@ class StrategyTable(Strict):
         if caller.tier is None:
             return self.default, Source.DEFAULT
         return self.tiers.get(caller.tier, TIERS[caller.tier]), Source.TIER
+
+    def hedge(self, model: str, caller: Caller) -> Hedge | None:
+        """Whether this caller's requests for the model may be put to two deployments, and when."""
+        hedge = self.hedges.get(model)
+        return hedge if hedge and (not hedge.tags or hedge.tags.intersection(caller.tags)) else None

@@ -14,9 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 from services.router.deployment import Deployment
 from services.router.endpoints import AnyDeployment, HttpDeployment
 from services.router.preferences import StrategyTable
+from services.router.rules import Rule, unknown_names
 
 REFERENCE = "env:"
-SECTIONS = ("deployments", "strategies")
+SECTIONS = ("deployments", "strategies", "rules")
 
 _deployment: TypeAdapter[Deployment] = TypeAdapter(AnyDeployment)
 
@@ -40,6 +41,8 @@ class Routes:
     """The optional ones whose credential is not set."""
     strategies: StrategyTable
     """In what order they are asked."""
+    rules: list[Rule]
+    """What is forbidden, required or preferred, and when."""
 
 
 def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
@@ -53,7 +56,9 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
         raise RoutesInvalid(path, [_one_line(str(fault))]) from None
     read, mistakes = _read(document)
-    strategies = _strategies(document, {deployment.serves for _, deployment in read}, mistakes)
+    everyone = [deployment for _, deployment in read]
+    strategies = _strategies(document, {deployment.serves for deployment in everyone}, mistakes)
+    rules = _rules(document, everyone, mistakes)
     left_out = [each for _, each in read if isinstance(each, HttpDeployment) and _is_left_out(each, environment)]
     kept = [(index, deployment) for index, deployment in read if deployment not in left_out]
     mistakes.extend(_unset(kept, environment))
@@ -61,7 +66,7 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
         mistakes.append("deployments: every one is optional and none has its credential")
     if mistakes:
         raise RoutesInvalid(path, mistakes)
-    return Routes([deployment for _, deployment in kept], left_out, strategies)
+    return Routes([deployment for _, deployment in kept], left_out, strategies, rules)
 
 
 def resolved(value: str, environment: Mapping[str, str]) -> str:
@@ -92,9 +97,28 @@ def _strategies(document: Any, models: set[str], mistakes: list[str]) -> Strateg
         mistakes.extend(_described("strategies", fault))
         return StrategyTable()
     mistakes.extend(
-        f"strategies.models.{model}: no deployment serves it" for model in table.models if model not in models
+        f"strategies.{part}.{model}: no deployment serves it"
+        for part in ("models", "hedges")
+        for model in getattr(table, part)
+        if model not in models
     )
     return table
+
+
+def _rules(document: Any, deployments: list[Deployment], mistakes: list[str]) -> list[Rule]:
+    """The section `rules`; what is wrong with it is added to `mistakes`."""
+    entries = document.get("rules", []) if isinstance(document, dict) else []
+    if not isinstance(entries, list):
+        mistakes.append("rules: must be a list")
+        return []
+    read: list[tuple[int, Rule]] = []
+    for index, entry in enumerate(entries):
+        try:
+            read.append((index, Rule.model_validate(entry)))
+        except ValidationError as fault:
+            mistakes.extend(_described(f"rules[{index}]", fault))
+    mistakes.extend(unknown_names(read, deployments))
+    return [rule for _, rule in read]
 
 
 def _described(place: str, fault: ValidationError, levels_left_out: int = 0) -> Iterator[str]:

@@ -20,8 +20,8 @@ from services.router.answering import (
 from services.router.decision import Decider
 from services.router.deltas import size_bytes
 from services.router.deployment import Deployment
-from services.router.egress import Egress
 from services.router.failover import Answered, FailedAttempt, Failover
+from services.router.fleet import Roster
 from services.router.latencies import FirstTokenTimes
 from services.router.providers.provider import AnswerEvent, Ended, ProviderFailure, Vector
 from services.router.ranking import Demand, Price, cheapest_first
@@ -62,17 +62,13 @@ class Router:
 
     def __init__(
         self,
-        deployments: Sequence[Deployment],
-        decider: Decider,
-        egress: Egress,
+        roster: Roster,
         prices: Mapping[str, Price],
         failover: Failover,
         first_tokens: FirstTokenTimes,
         coalesce_seconds: float,
     ) -> None:
-        self._deployments = deployments
-        self._decider = decider
-        self._egress = egress
+        self._roster = roster
         self._prices = prices
         self._failover = failover
         self._first_tokens = first_tokens
@@ -84,19 +80,12 @@ class Router:
         Raises:
             MeshError: Whose type says why nobody may, can or did answer; ProviderStreamBroken after the first token.
         """
-        attempts = ChatAttempts(self._egress, demand.prompt, demand.limits)
-        opened = await self._failover.first_answer(demand.model, self._decider.order(demand), attempts.open)
-        self._first_tokens.note(opened.deployment, opened.answer.stream.waited_seconds)
-        async with opened.attempt, aclosing(opened.answer) as answer, aclosing(self._noted(opened)) as events:
-            yield Chosen(opened.deployment, opened.failed)
-            said_bytes = 0
-            async for event in events:
-                if isinstance(event, Ended):
-                    usage = event.usage or estimated_chat_usage(demand.prompt, said_bytes)
-                    waited = attempts.waited_seconds + answer.stream.waited_seconds
-                    yield Finished(event.finish_reason, usage, waited)
-                else:
-                    said_bytes += size_bytes(event)
+        with self._roster.held() as fleet:
+            attempts = ChatAttempts(fleet.egress, demand.prompt, demand.limits)
+            opened = await self._opened(demand, fleet.decider, attempts)
+            self._first_tokens.note(opened.deployment, opened.answer.stream.waited_seconds)
+            async with aclosing(self._told(demand, attempts, opened)) as events:
+                async for event in events:
                     yield event
 
     async def embed(self, demand: Demand) -> RoutedVectors:
@@ -105,8 +94,9 @@ class Router:
         Raises:
             MeshError: Whose type says why nobody may, can or did.
         """
-        attempts = EmbeddingAttempts(self._egress, demand.texts, demand.limits)
-        answered = await self._failover.first_answer(demand.model, self._decider.order(demand), attempts.embed)
+        with self._roster.held() as fleet:
+            attempts = EmbeddingAttempts(fleet.egress, demand.texts, demand.limits)
+            answered = await self._failover.first_answer(demand.model, fleet.decider.order(demand), attempts.embed)
         answered.attempt.completed()
         usage = answered.answer.usage or estimated_embedding_usage(demand.texts)
         return RoutedVectors(answered.answer.vectors, usage, Chosen(answered.deployment, answered.failed))
@@ -114,9 +104,32 @@ class Router:
     def models(self) -> dict[str, list[Deployment]]:
         """The public models by name, each with its deployments, cheapest first."""
         served: dict[str, list[Deployment]] = {}
-        for deployment in cheapest_first(self._deployments, self._prices):
+        for deployment in cheapest_first(self._roster.fleet.deployments, self._prices):
             served.setdefault(deployment.serves, []).append(deployment)
         return dict(sorted(served.items()))
+
+    async def _told(
+        self, demand: Demand, attempts: ChatAttempts, opened: Answered[OpenAnswer]
+    ) -> AsyncGenerator[RouteEvent, None]:
+        """An open answer from its beginning to its end."""
+        async with opened.attempt, aclosing(opened.answer) as answer, aclosing(self._noted(opened)) as events:
+            yield Chosen(opened.deployment, opened.failed)
+            said_bytes = 0
+            async for event in events:
+                if isinstance(event, Ended):
+                    usage = event.usage or estimated_chat_usage(demand.prompt, said_bytes)
+                    waited = attempts.waited_seconds + answer.stream.waited_since_first_seconds
+                    yield Finished(event.finish_reason, usage, waited)
+                else:
+                    said_bytes += size_bytes(event)
+                    yield event
+
+    async def _opened(self, demand: Demand, decider: Decider, attempts: ChatAttempts) -> Answered[OpenAnswer]:
+        """The answer of the first deployment that speaks."""
+        order, hedge = decider.order(demand), decider.hedge(demand)
+        if hedge is None:
+            return await self._failover.first_answer(demand.model, order, attempts.open)
+        return await self._failover.quickest_answer(demand.model, order, attempts.open, hedge, OpenAnswer.aclose)
 
     async def _noted(self, opened: Answered[OpenAnswer]) -> AsyncGenerator[AnswerEvent, None]:
         """The events of an answer; how it ends is noted."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from llmmesh.router.v1 import router_pb2
 from llmmesh.router.v1.router_pb2_grpc import RouterServiceServicer
@@ -17,6 +18,7 @@ from services.router.explaining import Explainer
 from services.router.explanations import route_explanation
 from services.router.inspection import Inspection, Report
 from services.router.providers.provider import Health
+from services.router.reloading import Reloader, RoutesStatus
 from services.router.requests import chat_demand, data_class_of, embedding_demand, explained_demand
 from services.router.routing import Chosen, Finished, RouteEvent, Router
 from services.router.vitals import Figures
@@ -40,10 +42,11 @@ BREAKER = {
 class RouterServicer(RouterServiceServicer):
     """Speaks llmmesh.router.v1."""
 
-    def __init__(self, router: Router, explainer: Explainer, inspection: Inspection) -> None:
+    def __init__(self, router: Router, explainer: Explainer, inspection: Inspection, reloader: Reloader) -> None:
         self._router = router
         self._explainer = explainer
         self._inspection = inspection
+        self._reloader = reloader
 
     async def StreamGenerateChat(
         self, request: router_pb2.StreamGenerateChatRequest, context: Context
@@ -87,7 +90,8 @@ class RouterServicer(RouterServiceServicer):
         self, request: router_pb2.ListProvidersRequest, context: Context
     ) -> router_pb2.ListProvidersResponse:
         """The state of every deployment."""
-        return router_pb2.ListProvidersResponse(providers=map(_state, await self._inspection.reports()))
+        states = map(_state, await self._inspection.reports())
+        return router_pb2.ListProvidersResponse(providers=states, routes=_routes(self._reloader.status))
 
 
 def _step(event: RouteEvent) -> router_pb2.StreamGenerateChatResponse:
@@ -155,3 +159,17 @@ def _duration(seconds: float | None) -> Duration | None:
     duration = Duration()
     duration.FromMicroseconds(int(seconds * 1_000_000))
     return duration
+
+
+def _routes(status: RoutesStatus) -> router_pb2.RoutesState:
+    return router_pb2.RoutesState(
+        load_time=_timestamp(status.loaded_at),
+        refuse_time=_timestamp(status.refused_at) if status.refused_at else None,
+        mistakes=status.mistakes,
+    )
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    time = Timestamp()
+    time.FromMicroseconds(int(seconds * 1_000_000))
+    return time

@@ -24,6 +24,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tests.load import routing_decision
 from tests.load.awake import awake
 from tests.load.bench_cache import crowd_figure, lookup_figures
 from tests.load.bench_router import router_figures
@@ -34,7 +35,7 @@ from tests.support.fix_mesh import PRICES, ROUTES, Mesh, Tenant, eventually, run
 ROUNDS = 3
 SECONDS_PER_ROUND = 6
 PAIRS = 150
-PARTS = ("", "exact", "miss", "lookup", "crowd", "router", "memory", "start")
+PARTS = ("", "decision", "exact", "miss", "lookup", "crowd", "router", "memory", "start")
 console = Console(width=120)
 
 
@@ -138,6 +139,14 @@ async def _added(
     return await milliseconds(meshed) - await milliseconds(straight)
 
 
+def decision() -> Figure:
+    """What it costs to decide who answers."""
+    took = routing_decision.measured()
+    detail = f"p99 {took.p99:.0f} us; {took.new_p50:.0f} us where no rule has seen the like"
+    name = f"routing decision, {routing_decision.DEPLOYMENTS} deployments, {len(routing_decision.RULES)} rules, p50"
+    return at_most(name, took.p50, "us", 200, detail)
+
+
 async def second_start(mesh: Mesh) -> Figure:
     """Time until all but the chat model answers, with state and packages in place."""
     await asyncio.to_thread(mesh.command, "down")
@@ -175,6 +184,10 @@ async def scripted_process() -> AsyncIterator[str]:
 async def bench(only: str) -> list[Figure]:
     """Run every benchmark whose name contains `only`."""
     figures = [await machine()]
+    if only in "decision":
+        figures.append(decision())
+    if only == "decision":
+        return figures
     with tempfile.TemporaryDirectory() as folder:
         async with scripted_process() as provider_url:
             var = Path(folder)

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import psycopg
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceStub
+from llmmesh.audit.v1.compliance_pb2_grpc import ComplianceServiceStub
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
 from llmmesh.chat.v1 import chat_pb2
@@ -25,6 +26,7 @@ from services.billing.config import BillingConfig
 
 if TYPE_CHECKING:
     from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
+    from llmmesh.audit.v1.compliance_pb2_grpc import ComplianceServiceAsyncStub
     from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceAsyncStub
     from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceAsyncStub
 
@@ -51,6 +53,7 @@ class Room:
     billing: BillingServiceAsyncStub
     tenants: TenantServiceAsyncStub
     audit: AuditServiceAsyncStub
+    compliance: ComplianceServiceAsyncStub
 
     async def tenant(self, name: str, *, rubles: float = 1000, **fields: Any) -> Identity:
         """Make a tenant; returns a developer of it."""
@@ -141,5 +144,7 @@ async def billing_stubs(port: int, config: BillingConfig) -> AsyncIterator[Room]
         connect(target, BillingServiceStub, wait_seconds=5) as billing_stub,
         connect(target, TenantServiceStub, wait_seconds=5) as tenant_stub,
         connect(target, AuditServiceStub, wait_seconds=5) as audit_stub,
+        connect(target, ComplianceServiceStub, wait_seconds=5) as compliance_stub,
     ):
-        yield Room(port, config, cast("Any", billing_stub), cast("Any", tenant_stub), cast("Any", audit_stub))
+        stubs: list[Any] = [billing_stub, tenant_stub, audit_stub, compliance_stub]
+        yield Room(port, config, *stubs)

@@ -29,10 +29,11 @@ ROUTES = Path(__file__).parents[1] / "mesh" / "routes.yaml"
 PRICES = Path(__file__).parents[1] / "mesh" / "prices.yaml"
 BUDGET_MICROS = 1_000_000_000
 # Tests break providers on purpose; a breaker that stays open would carry one test's fault into the next.
-QUICK_BREAKER = {
+QUICK = {
     "LLMMESH_ROUTER_BREAKER_OPEN_SECONDS": "0.05",
     "LLMMESH_ROUTER_BREAKER_SUCCESSES": "1",
     "LLMMESH_ROUTER_BREAKER_RETURN_PERCENTS": "[]",
+    "LLMMESH_BILLING_AUDIT_CHECKPOINT_SECONDS": "0.5",
 }
 _numbers = count()
 
@@ -158,7 +159,7 @@ async def eventually(look: Callable[[], Awaitable[Any]], timeout_seconds: float 
 @asynccontextmanager
 async def running_mesh(var: Path, **overrides: str) -> AsyncIterator[Mesh]:
     """Start a mesh whose state is under `var`; stop it at the end and show its logs when it did not start."""
-    environment = {**os.environ, **QUICK_BREAKER, "LLMMESH_VAR": str(var), "LLMMESH_PORT": "0", **overrides}
+    environment = {**os.environ, **QUICK, "LLMMESH_VAR": str(var), "LLMMESH_PORT": "0", **overrides}
     started = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "deploy.local", "up", "--without-model-wait", env=environment, stdout=-1, stderr=-2
     )

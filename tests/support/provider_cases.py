@@ -164,8 +164,9 @@ async def opened(case: Case, authority: Authority, **changes: Any) -> AsyncItera
         chat = _deployment.validate_python(entry)
         embedder = _deployment.validate_python(entry | {"name": "e", "serves": "e", "embeds": True})
         nobody: Any = None
-        async with opened_providers([chat, embedder], nobody, ENVIRONMENT, 100) as providers:
-            yield Opened(case, server, providers[chat.name], providers["e"], chat)
+        async with opened_providers(nobody, ENVIRONMENT, 100) as providers:
+            opened_now = providers.open([chat, embedder])
+            yield Opened(case, server, opened_now[chat.name], opened_now["e"], chat)
 
 
 def routes_entry(case: Case, server: ScriptedProvider, authority: Authority) -> dict[str, Any]:

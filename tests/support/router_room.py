@@ -22,6 +22,7 @@ from llmmesh.router.v1 import router_pb2
 from llmmesh.router.v1.router_pb2_grpc import RouterServiceStub
 from meshkit.client import connect
 from meshkit.errors import DependencyUnavailable, MeshError
+from meshkit.identity import Identity, acting_as
 from meshkit.server import Mount, running
 from meshkit.settings import ServiceSettings
 from services.router.app import router
@@ -106,6 +107,7 @@ class RouterRoom:
     dear: ScriptedProvider
     inference: ScriptedInference
     billing: ScriptedBilling
+    routes: Path
     deployments: list[str] = field(default_factory=list)
 
     def request(self, text: str = "Tell me about foxes", model: str = "m", **changes: Any) -> Any:
@@ -121,6 +123,20 @@ class RouterRoom:
         """Everything allowed, unless changed."""
         given = {"deployments": self.deployments, "data_class": chat_pb2.DATA_CLASS_PUBLIC, **changes}
         return router_pb2.RouteConstraints(**given)
+
+    async def states(self) -> router_pb2.ListProvidersResponse:
+        """Every deployment and the routes file, as an operator sees them."""
+        with acting_as(Identity(key_id="k", roles=frozenset({"operator"}))):
+            response: router_pb2.ListProvidersResponse = await self.stub.ListProviders(
+                router_pb2.ListProvidersRequest(), timeout=20
+            )
+        return response
+
+    async def until_states(self, holds: Callable[[router_pb2.ListProvidersResponse], bool]) -> None:
+        """Return once `holds` of them; TimeoutError when it never does."""
+        async with asyncio.timeout(20):
+            while not holds(await self.states()):
+                pass
 
     async def answer(self, *args: Any, **changes: Any) -> Told:
         """Ask, and gather the whole answer."""
@@ -232,4 +248,4 @@ async def router_room(
         config = RouterConfig(routes=routes, mesh_target=f"127.0.0.1:{mesh_port}", **QUIET, **settings)
         async with router(config) as port, connect(f"127.0.0.1:{port}", RouterServiceStub, wait_seconds=20) as stub:
             names = [entry["name"] for entry in listed]
-            yield RouterRoom(stub, cheap, dear, inference, billing, names)
+            yield RouterRoom(stub, cheap, dear, inference, billing, routes, names)

@@ -1,1 +1,1 @@
-"""Makes the table, once and offline: the accurate model and word counts travel in packages (`make distill-embedder`)."""
+"""Makes the table, once and offline: model and word counts travel in packages (`make distill-embedder`)."""

@@ -7,6 +7,21 @@ from datetime import datetime
 
 OUTCOMES = ("answered", "blocked", "stopped", "refused", "failed", "cancelled")
 CACHE_STATUSES = ("", "exact", "semantic", "miss", "bypass", "unavailable")
+SEVERITIES = ("low", "medium", "high", "critical")
+DIRECTIONS = ("input", "output")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the guard found."""
+
+    rule: str
+    layer: str
+    category: str
+    severity: str
+    direction: str
+    masked_context: str = ""
+    """What stands around it; kept with the violation, never in the chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,18 +30,25 @@ class Event:
 
     request_id: str
     tenant_id: str
-    key_id: str
-    model: str
     outcome: str
-    reason: str
-    data_class: str
-    guard_rules: tuple[str, ...]
-    guard_policy_version: str
-    deployment: str
-    cache_status: str
-    prompt_sha256: str
-    answer_sha256: str
-    create_time: datetime | None
-    """When it ended; None means when it is written."""
-    id: int = 0
-    """Its place in the log; 0 until it is written."""
+    create_time: datetime
+    """When it ended."""
+    key_id: str = ""
+    model: str = ""
+    reason: str = ""
+    data_class: str = "unspecified"
+    guard_rules: tuple[str, ...] = ()
+    guard_policy_version: str = ""
+    findings: tuple[Finding, ...] = ()
+    unguarded: bool = False
+    tenant_policy_version: str = ""
+    candidates: tuple[str, ...] = ()
+    provider: str = ""
+    deployment: str = ""
+    cache_status: str = ""
+    cached_request_id: str = ""
+    cost_micros: int = 0
+    currency_code: str = ""
+    finish_reason: str = "unspecified"
+    prompt_sha256: str = ""
+    answer_sha256: str = ""

@@ -1,52 +1,143 @@
-"""The audit log in Postgres. A trigger refuses to change or remove an event."""
+"""The audit log in Postgres. A trigger refuses to change or remove a record."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Any
 
-import orjson
-from sqlalchemy import RowMapping, select, text, tuple_
+import psycopg
+from sqlalchemy import RowMapping, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.billing.audit.chain import NOTHING, Head, Record, chained
 from services.billing.audit.event import Event
-from services.billing.database.engine import Database
-from services.billing.database.schema import audit_events
-from services.billing.pagination import Position
+from services.billing.compliance.violation import Violation
+from services.billing.database.engine import ConnectionStale, Database, driver
+from services.billing.database.schema import audit_chains, audit_records
+from services.billing.database.violations import add_violations
+from services.billing.metrics import AUDIT_RECORDS
 
-_APPEND = text("""
-INSERT INTO audit_events (tenant_id, request_id, key_id, model, outcome, reason, data_class, guard_rules,
-    guard_policy_version, deployment, cache_status, prompt_sha256, answer_sha256, create_time)
-SELECT tenant_id, request_id, key_id, model, outcome, reason, data_class, guard_rules,
-    guard_policy_version, deployment, cache_status, prompt_sha256, answer_sha256,
-    least(coalesce(create_time, now()), now())
-FROM jsonb_to_recordset(CAST(:events AS jsonb)) AS event(
-    tenant_id text, request_id text, key_id text, model text, outcome text, reason text, data_class text,
-    guard_rules text[], guard_policy_version text, deployment text, cache_status text, prompt_sha256 text,
-    answer_sha256 text, create_time timestamptz)
-ON CONFLICT (request_id, tenant_id) DO NOTHING
+_LOCK = text("""
+INSERT INTO audit_chains (tenant_id, length, sha256)
+SELECT tenant_id, 0, :nothing FROM unnest(CAST(:tenant_ids AS text[])) AS tenant_id ORDER BY tenant_id
+ON CONFLICT (tenant_id) DO UPDATE SET length = audit_chains.length
+RETURNING tenant_id, length, sha256
 """)
+"""Locks the chains, in one order whoever asks, and makes those that are new."""
+_KNOWN = text("""
+SELECT tenant_id, request_id FROM audit_records WHERE (request_id, tenant_id) IN
+    (SELECT * FROM unnest(CAST(:request_ids AS text[]), CAST(:tenant_ids AS text[])))
+""")
+_GROW = text("""
+UPDATE audit_chains AS chain SET length = grown.length, sha256 = grown.sha256
+FROM unnest(CAST(:tenant_ids AS text[]), CAST(:lengths AS bigint[]), CAST(:hashes AS text[]))
+    AS grown(tenant_id, length, sha256)
+WHERE chain.tenant_id = grown.tenant_id
+""")
+_COPY = "COPY audit_records (tenant_id, position, request_id, sha256, body) FROM STDIN"
+
+
+def _none(_: Event) -> Iterable[Violation]:
+    return ()
 
 
 class AuditStore:
-    """Appends events and reads them back."""
+    """Appends events to their tenants' chains, with what `violations_of` counts of them, and reads them back."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, violations_of: Callable[[Event], Iterable[Violation]] = _none) -> None:
         self._database = database
+        self._violations_of = violations_of
 
-    async def append(self, events: Sequence[Event]) -> None:
-        """Append events; known request ids are skipped. They are on disk when this returns."""
-        rows = orjson.dumps([asdict(event) for event in events]).decode()
-        await self._database.fetch("append_events", _APPEND, {"events": rows})
+    async def append(self, batches: Sequence[Sequence[Event]]) -> list[None]:
+        """Append events, all in one transaction; known request ids are skipped. They are on disk when this returns.
 
-    async def page(self, tenant_id: str, *, most: int, before: Position | None) -> list[Event]:
-        """At most `most` events of a tenant, newest first, older than `before`."""
-        statement = select(audit_events).where(audit_events.c.tenant_id == tenant_id)
-        if before:
-            place = tuple_(audit_events.c.create_time, audit_events.c.id)
-            statement = statement.where(place < (before.time, before.id))
-        statement = statement.order_by(audit_events.c.create_time.desc(), audit_events.c.id.desc()).limit(most)
-        return [_event(row) for row in await self._database.fetch("list_events", statement)]
+        Chains are locked: whichever process writes, a chain never forks.
+        """
+        events = [event for batch in batches for event in batch]
+        if events:
+            try:
+                await self._append(events)
+            except ConnectionStale:
+                await self._append(events)
+        return [None] * len(batches)
+
+    async def page(self, tenant_id: str, *, most: int, before: int | None) -> list[Record]:
+        """At most `most` records of a tenant, newest first, before a position."""
+        statement = select(audit_records).where(audit_records.c.tenant_id == tenant_id)
+        if before is not None:
+            statement = statement.where(audit_records.c.position < before)
+        statement = statement.order_by(audit_records.c.position.desc()).limit(most)
+        return [_record(row) for row in await self._database.fetch("list_events", statement)]
+
+    async def between(self, tenant_id: str, after: int, until: int, *, most: int) -> list[Record]:
+        """At most `most` records of a tenant, oldest first, after one position and up to another."""
+        place = audit_records.c.position
+        statement = (
+            select(audit_records)
+            .where(audit_records.c.tenant_id == tenant_id, place > after, place <= until)
+            .order_by(audit_records.c.position)
+            .limit(most)
+        )
+        return [_record(row) for row in await self._database.fetch("read_chain", statement)]
+
+    async def head(self, tenant_id: str) -> Head:
+        """Where a tenant's chain ends."""
+        statement = select(audit_chains).where(audit_chains.c.tenant_id == tenant_id)
+        rows = await self._database.fetch("chain_head", statement)
+        return Head(rows[0]["length"], rows[0]["sha256"]) if rows else Head()
+
+    async def _append(self, events: Sequence[Event]) -> None:
+        async with self._database.transaction("append_events") as connection:
+            heads = await _locked_heads(connection, events)
+            fresh = await _unknown(connection, events)
+            records = list(_records(heads, fresh))
+            violations = [violation for event in fresh for violation in self._violations_of(event)]
+            if records:
+                await _write(await driver(connection), records)
+                await _grow(connection, records)
+            if violations:
+                await add_violations(connection, violations)
+        AUDIT_RECORDS.inc(len(records))
 
 
-def _event(row: RowMapping) -> Event:
-    return Event(**{**row, "guard_rules": tuple(row["guard_rules"])})
+async def _locked_heads(connection: AsyncConnection, events: Iterable[Event]) -> dict[str, Head]:
+    tenant_ids = sorted({event.tenant_id for event in events})
+    rows = await connection.execute(_LOCK, {"tenant_ids": tenant_ids, "nothing": NOTHING})
+    return {row.tenant_id: Head(row.length, row.sha256) for row in rows}
+
+
+async def _unknown(connection: AsyncConnection, events: Sequence[Event]) -> list[Event]:
+    """The events to append, each request once."""
+    keys = {(event.tenant_id, event.request_id): event for event in reversed(events)}
+    tenant_ids, request_ids = zip(*keys, strict=True)
+    rows = await connection.execute(_KNOWN, {"request_ids": list(request_ids), "tenant_ids": list(tenant_ids)})
+    for row in rows:
+        del keys[row.tenant_id, row.request_id]
+    return list(reversed(keys.values()))
+
+
+def _records(heads: dict[str, Head], events: Iterable[Event]) -> Iterable[Record]:
+    ordered = sorted(events, key=lambda event: event.tenant_id)
+    for tenant_id, of_tenant in groupby(ordered, lambda event: event.tenant_id):
+        yield from chained(heads[tenant_id], of_tenant)
+
+
+async def _write(connection: psycopg.AsyncConnection[Any], records: Iterable[Record]) -> None:
+    async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        for record in records:
+            await copy.write_row((record.tenant_id, record.position, record.request_id, record.sha256, record.body))
+
+
+async def _grow(connection: AsyncConnection, records: Iterable[Record]) -> None:
+    last = {record.tenant_id: record.head for record in records}
+    grown = {
+        "tenant_ids": list(last),
+        "lengths": [head.position for head in last.values()],
+        "hashes": [head.sha256 for head in last.values()],
+    }
+    await connection.execute(_GROW, grown)
+
+
+def _record(row: RowMapping) -> Record:
+    return Record(**row)

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -74,6 +75,8 @@ tenants = Table(
     Column("routing_strategy", Text, nullable=False, server_default="unspecified"),
     Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
     Column("cache_limits", JSONB, nullable=False, server_default="{}"),
+    Column("compliance_packs", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("violation_days", Integer, nullable=False, server_default="0"),
 )
 
 keys = Table(
@@ -166,25 +169,58 @@ ledger = Table(
     Index(None, "tenant_id", "create_time", "id"),
 )
 
-audit_events = Table(
-    "audit_events",
+audit_chains = Table(
+    "audit_chains",
+    metadata,
+    # No foreign key: an event about a tenant nobody knows is worth keeping.
+    _text("tenant_id", primary_key=True),
+    Column("length", BigInteger, nullable=False),
+    _text("sha256"),
+    # Room on the page for the next version of a row that every batch rewrites.
+    postgresql_with={"fillfactor": "50"},
+)
+
+audit_records = Table(
+    "audit_records",
+    metadata,
+    _text("tenant_id", primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    _text("request_id"),
+    _text("sha256"),
+    # The very bytes that were hashed.
+    _text("body"),
+    UniqueConstraint("request_id", "tenant_id"),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    _text("tenant_id", primary_key=True),
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    # Hash of the checkpoint before: no two follow the same one.
+    _text("previous"),
+    _text("jws"),
+    # Roots of the full subtrees: what the next checkpoint goes on from.
+    Column("peaks", LargeBinary, nullable=False),
+    _made(),
+    UniqueConstraint("tenant_id", "previous"),
+)
+
+violations = Table(
+    "violations",
     metadata,
     _serial(),
-    # No foreign key: an event about a tenant nobody knows is worth keeping.
     _text("tenant_id"),
     _text("request_id"),
     _text("key_id"),
     _text("model"),
+    _text("type"),
+    _text("severity"),
+    Column("packs", ARRAY(Text), nullable=False),
     _text("outcome"),
-    _text("reason"),
-    _text("data_class"),
-    Column("guard_rules", ARRAY(Text), nullable=False),
-    _text("guard_policy_version"),
-    _text("deployment"),
-    _text("cache_status"),
-    _text("prompt_sha256"),
-    _text("answer_sha256"),
-    _made(),
-    UniqueConstraint("request_id", "tenant_id"),
+    _text("rule"),
+    _text("direction"),
+    _text("context"),
+    _time("create_time"),
     Index(None, "tenant_id", "create_time", "id"),
 )

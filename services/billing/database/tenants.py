@@ -143,6 +143,8 @@ def _columns(policy: Policy) -> dict[str, object]:
         "tier": policy.tier,
         "routing_strategy": policy.routing_strategy,
         "tags": list(policy.tags),
+        "compliance_packs": list(policy.compliance_packs),
+        "violation_days": policy.violation_days,
     }
 
 
@@ -157,6 +159,8 @@ def _tenant(row: RowMapping) -> Tenant:
         tier=row["tier"],
         routing_strategy=row["routing_strategy"],
         tags=tuple(row["tags"]),
+        compliance_packs=tuple(row["compliance_packs"]),
+        violation_days=row["violation_days"],
     )
     return Tenant(row["id"], row["display_name"], policy, row["create_time"])
 

@@ -8,13 +8,15 @@ from llmmesh.access.v1 import access_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.errors import FieldInvalid
-from services.billing.fields import check_number_of, check_text
+from services.billing.compliance.packs import pack_names
+from services.billing.fields import check_between, check_listed, check_number_of, check_text
 from services.billing.messages import enum_value, enum_word, timestamp
 from services.billing.tenants.cache_limits import cache_limits_message, cache_limits_of
 from services.billing.tenants.policies import PolicyChange
 from services.billing.tenants.tenant import Key, Policy, Tenant
 
 MOST_NAMES = 1000
+MOST_VIOLATION_DAYS = 3660
 DEFAULT_ROLES = ("developer",)
 
 
@@ -30,6 +32,8 @@ def policy_of(message: tenant_pb2.Policy) -> Policy:
         tier=enum_word("policy.tier", chat_pb2.Tier, message.tier),
         routing_strategy=enum_word("policy.routing_strategy", chat_pb2.RoutingStrategy, message.routing_strategy),
         tags=_names("policy.tags", message.tags),
+        compliance_packs=_packs("policy.compliance_packs", message.compliance_packs),
+        violation_days=check_between("policy.violation_days", message.violation_days, 0, MOST_VIOLATION_DAYS),
     )
 
 
@@ -53,6 +57,8 @@ def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
         tier=enum_value(chat_pb2.Tier, tenant.policy.tier),
         routing_strategy=enum_value(chat_pb2.RoutingStrategy, tenant.policy.routing_strategy),
         tags=tenant.policy.tags,
+        compliance_packs=tenant.policy.compliance_packs,
+        violation_days=tenant.policy.violation_days,
     )
     return tenant_pb2.Tenant(
         id=tenant.id,
@@ -80,6 +86,10 @@ def change_message(change: PolicyChange) -> tenant_pb2.WatchPoliciesResponse:
     return tenant_pb2.WatchPoliciesResponse(
         tenants=[tenant_message(tenant) for tenant in change.tenants], revoked_key_ids=change.revoked_key_ids
     )
+
+
+def _packs(field: str, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(check_listed(field, name, pack_names()) for name in names))
 
 
 def _names(field: str, names: Sequence[str]) -> tuple[str, ...]:

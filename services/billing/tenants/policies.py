@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from meshkit.errors import DependencyUnavailable
-from services.billing.tenants.tenant import Tenant
+from services.billing.tenants.tenant import Policy, Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,11 @@ class Policies:
         self._revoked = dict(revoked)
         self.live = True
         self._tell(self._tenants, self._unexpired())
+
+    def of(self, tenant_id: str) -> Policy:
+        """What a tenant may do, as far as is known now; the defaults for one that is not known."""
+        tenant = self._tenants.get(tenant_id)
+        return tenant.policy if tenant else Policy()
 
     def put_tenant(self, tenant: Tenant) -> None:
         """A tenant is new or changed."""

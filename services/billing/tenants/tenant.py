@@ -29,6 +29,9 @@ class Policy:
     cache: str = "unspecified"
     cache_limits: CacheLimits = CacheLimits()
     guard_fail_open: bool = False
+    compliance_packs: tuple[str, ...] = ()
+    violation_days: int = 0
+    """How long violations are kept; 0 leaves it to the room."""
     tier: str = "unspecified"
     routing_strategy: str = "unspecified"
     tags: tuple[str, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import warnings
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import OKPKey
 
+from services.billing.key_file import signing_key_from
 from services.billing.tenants.tenant import Key
 
 ISSUER = "llmmesh"
@@ -26,27 +26,16 @@ class SigningKey:
     """The private key, and everything done with it."""
 
     def __init__(self, key: OKPKey) -> None:
-        key.ensure_kid()
         self._key = key
 
     @classmethod
     def from_file(cls, path: Path) -> SigningKey:
-        """Read the private JWK at `path`; make one, readable by its owner alone, when there is no file.
-
-        Processes that make it at the same time end up with the same key.
+        """Read the private JWK at `path`; make one when there is no file.
 
         Raises:
             ValueError: If the file holds anything but a private Ed25519 JWK.
         """
-        if not path.exists():
-            _create(path)
-        try:
-            key = OKPKey.import_key(orjson.loads(path.read_bytes()))
-        except (JoseError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a JWK (RFC 8037)") from error
-        if not key.is_private or key.curve_name != "Ed25519":
-            raise ValueError(f"{path} is not a private Ed25519 key")
-        return cls(key)
+        return cls(signing_key_from(path))
 
     def jwks(self) -> bytes:
         """The public key as a JSON Web Key Set (RFC 7517)."""
@@ -81,20 +70,6 @@ class SigningKey:
 def new_key_id() -> str:
     """An id nobody can guess."""
     return f"key-{secrets.token_hex(12)}"
-
-
-def _create(path: Path) -> None:
-    """Write a new key under its name in one step: whoever is second keeps the first one's."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    draft.touch(mode=0o600)
-    try:
-        draft.write_bytes(orjson.dumps(OKPKey.generate_key("Ed25519").as_dict(private=True)))
-        os.link(draft, path)
-    except FileExistsError:
-        return
-    finally:
-        draft.unlink()
 
 
 def _seconds(time: datetime) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -39,23 +40,83 @@ Shared = TypeVar("Shared")
 KEPT_PRIVATE = {"x-data-logging-enabled": "false"}
 
 
+@dataclass(slots=True, eq=False)
+class _Line:
+    """A provider with the connections it holds."""
+
+    deployment: Deployment
+    provider: Provider
+    http: aiohttp.ClientSession
+    fleets: int = 0
+    """Routes files that still need it."""
+
+    def serves(self, deployment: Deployment) -> bool:
+        """Whether it was made for this very entry."""
+        return self.deployment.name == deployment.name and self.deployment == deployment
+
+
+class Providers:
+    """Providers by deployment; one whose entry stays the same from file to file keeps its connections."""
+
+    def __init__(self, adapters: Adapters, most_connections: int) -> None:
+        self._adapters = adapters
+        self._most_connections = most_connections
+        self._lines: list[_Line] = []
+
+    def open(self, deployments: Sequence[Deployment]) -> dict[str, Provider]:
+        """The provider of each deployment, by its name. Each needs to be released as often as it was opened."""
+        opened = {}
+        for deployment in deployments:
+            line = next((line for line in self._lines if line.serves(deployment)), None) or self._line(deployment)
+            line.fleets += 1
+            opened[deployment.name] = line.provider
+        return opened
+
+    async def release(self, deployments: Sequence[Deployment]) -> None:
+        """Close the connections of those that nobody needs any more."""
+        for line in self._lines:
+            line.fleets -= any(line.serves(deployment) for deployment in deployments)
+        unused = [line for line in self._lines if not line.fleets]
+        self._lines = [line for line in self._lines if line.fleets]
+        for line in unused:
+            await line.http.close()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for line in self._lines:
+            await line.http.close()
+
+    def _line(self, deployment: Deployment) -> _Line:
+        http = http_session(self._most_connections)
+        line = _Line(deployment, self._adapters.provider(deployment, http), http)
+        self._lines.append(line)
+        return line
+
+
 @asynccontextmanager
 async def opened_providers(
-    deployments: Sequence[Deployment],
-    inference: InferenceServiceAsyncStub,
-    environment: Mapping[str, str],
-    most_connections: int,
-) -> AsyncIterator[dict[str, Provider]]:
-    """A provider for each deployment, by its name; connections are kept alive and closed at the end."""
+    inference: InferenceServiceAsyncStub, environment: Mapping[str, str], most_connections: int
+) -> AsyncIterator[Providers]:
+    """Providers whose connections are kept alive, and closed at the end."""
+    async with http_session(most_connections) as http:
+        providers = Providers(Adapters(http, inference, environment), most_connections)
+        try:
+            yield providers
+        finally:
+            await providers.aclose()
+
+
+def http_session(most_connections: int) -> aiohttp.ClientSession:
+    """A way out: data goes where the routes say, with no cookies, proxies or passwords from the surroundings."""
     connector = aiohttp.TCPConnector(limit=most_connections)
-    # Data goes where the routes say: no cookies, no proxies or passwords from the surroundings.
-    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as http:
-        adapters = Adapters(http, inference, environment)
-        yield {deployment.name: adapters.provider(deployment) for deployment in deployments}
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
 
 class Adapters:
-    """Makes providers; those known by the same credential share its token and its turns."""
+    """Makes providers; those known by the same credential share its token and its turns.
+
+    `http` is for requests of our own, such as for tokens.
+    """
 
     def __init__(
         self, http: aiohttp.ClientSession, inference: InferenceServiceAsyncStub, environment: Mapping[str, str]
@@ -67,46 +128,46 @@ class Adapters:
         self._credentials: dict[tuple[str, ...], RenewedCredential] = {}
         self._gates: dict[tuple[str, ...], Gate] = {}
 
-    def provider(self, deployment: Deployment) -> Provider:
-        """The adapter that speaks to `deployment`."""
+    def provider(self, deployment: Deployment, http: aiohttp.ClientSession) -> Provider:
+        """The adapter that speaks to `deployment` through `http`."""
         match deployment:
             case LocalDeployment():
                 return LocalProvider(deployment, self._inference)
             case OpenAIDeployment():
-                return self._openai(deployment)
+                return self._openai(deployment, http)
             case GigaChatDeployment():
-                return self._gigachat(deployment)
+                return self._gigachat(deployment, http)
             case YandexDeployment():
-                return self._yandex(deployment)
+                return self._yandex(deployment, http)
             case LiteLLMDeployment():
                 return self._litellm(deployment)
             case _:
                 raise TypeError(f"no adapter speaks to {type(deployment).__name__}")
 
-    def _openai(self, deployment: OpenAIDeployment) -> OpenAIProvider:
+    def _openai(self, deployment: OpenAIDeployment, http: aiohttp.ClientSession) -> OpenAIProvider:
         headers = PROFILES[deployment.profile].headers
         if isinstance(deployment, CloudRuDeployment):
-            return OpenAIProvider(deployment, self._endpoint(deployment, self._cloudru(deployment), headers))
-        return OpenAIProvider(deployment, self._endpoint(deployment, self._fixed(deployment, "Bearer"), headers))
+            return OpenAIProvider(deployment, self._endpoint(deployment, http, self._cloudru(deployment), headers))
+        return OpenAIProvider(deployment, self._endpoint(deployment, http, self._fixed(deployment, "Bearer"), headers))
 
     def _cloudru(self, deployment: CloudRuDeployment) -> Credential:
         key_id, secret = self._resolved(deployment.key_id), self._resolved(deployment.credential)
-        issue = cloudru_issuer(self._wire(deployment), deployment, key_id, secret)
+        issue = cloudru_issuer(self._wire(deployment, self._http), deployment, key_id, secret)
         return _shared(self._credentials, (deployment.token_url, key_id, secret), lambda: RenewedCredential(issue))
 
-    def _gigachat(self, deployment: GigaChatDeployment) -> GigaChatProvider:
+    def _gigachat(self, deployment: GigaChatDeployment, http: aiohttp.ClientSession) -> GigaChatProvider:
         key = self._resolved(deployment.credential)
-        issue = gigachat_issuer(self._wire(deployment), deployment, key)
+        issue = gigachat_issuer(self._wire(deployment, self._http), deployment, key)
         account = (deployment.token_url, deployment.scope, key)
         credential = _shared(self._credentials, account, lambda: RenewedCredential(issue))
         gate = _shared(self._gates, account, lambda: Gate(deployment.concurrency, deployment.queue_seconds))
         return GigaChatProvider(
-            deployment, self._endpoint(deployment, credential, {"accept": "text/event-stream"}), gate
+            deployment, self._endpoint(deployment, http, credential, {"accept": "text/event-stream"}), gate
         )
 
-    def _yandex(self, deployment: YandexDeployment) -> YandexProvider:
+    def _yandex(self, deployment: YandexDeployment, http: aiohttp.ClientSession) -> YandexProvider:
         headers = {} if deployment.log_prompts else KEPT_PRIVATE
-        endpoint = self._endpoint(deployment, self._yandex_credential(deployment), headers)
+        endpoint = self._endpoint(deployment, http, self._yandex_credential(deployment), headers)
         return YandexProvider(deployment, endpoint, self._resolved(deployment.folder))
 
     def _litellm(self, deployment: LiteLLMDeployment) -> Provider:
@@ -119,30 +180,36 @@ class Adapters:
     def _yandex_credential(self, deployment: YandexDeployment) -> Credential:
         if deployment.auth != "metadata":
             return self._fixed(deployment, "Api-Key" if deployment.auth == "api_key" else "Bearer")
-        issue = metadata_issuer(self._wire(deployment), deployment.metadata_url)
+        issue = metadata_issuer(self._wire(deployment, self._http), deployment.metadata_url)
         return _shared(self._credentials, (deployment.metadata_url,), lambda: RenewedCredential(issue))
 
     def _fixed(self, deployment: HttpDeployment, scheme: str) -> FixedCredential:
         secret = self._resolved(deployment.credential or "")
         return FixedCredential(f"{scheme} {secret}" if secret else "")
 
-    def _endpoint(self, deployment: HttpDeployment, credential: Credential, headers: Mapping[str, str]) -> Endpoint:
+    def _endpoint(
+        self,
+        deployment: HttpDeployment,
+        http: aiohttp.ClientSession,
+        credential: Credential,
+        headers: Mapping[str, str],
+    ) -> Endpoint:
         written = {name: self._resolved(value) for name, value in deployment.headers.items()}
         # What the adapter needs, privacy above all, goes before what the file says.
         return Endpoint(
             deployment.base_url,
             deployment.destination,
-            self._wire(deployment),
+            self._wire(deployment, http),
             credential,
             {**written, **headers},
             deployment.timeouts,
         )
 
-    def _wire(self, deployment: HttpDeployment) -> Wire:
+    def _wire(self, deployment: HttpDeployment, http: aiohttp.ClientSession) -> Wire:
         path = deployment.ca_file
         if path is None:
-            return Wire(self._http)
-        return Wire(self._http, _shared(self._trust, path, lambda: ssl.create_default_context(cafile=path)))
+            return Wire(http)
+        return Wire(http, _shared(self._trust, path, lambda: ssl.create_default_context(cafile=path)))
 
     def _resolved(self, value: str) -> str:
         return resolved(value, self._environment)

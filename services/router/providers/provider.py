@@ -74,6 +74,8 @@ class FailureKind(StrEnum):
     """Its model is still loading."""
     BUSY = "busy"
     """It answers as many of us as it may at once; nothing was asked of it."""
+    OUTPACED = "outpaced"
+    """Another, asked beside it, spoke first; what it made of the request until then may have to be paid for."""
 
     @property
     def is_of_the_request(self) -> bool:
@@ -87,7 +89,14 @@ class FailureKind(StrEnum):
 
 
 _OF_THE_REQUEST = frozenset(
-    {FailureKind.REFUSED, FailureKind.TOO_LONG, FailureKind.NOT_FOUND, FailureKind.WARMING, FailureKind.BUSY}
+    {
+        FailureKind.REFUSED,
+        FailureKind.TOO_LONG,
+        FailureKind.NOT_FOUND,
+        FailureKind.WARMING,
+        FailureKind.BUSY,
+        FailureKind.OUTPACED,
+    }
 )
 _REASONS = {
     FailureKind.REFUSED: "PROVIDER_REFUSED",
@@ -98,6 +107,7 @@ _REASONS = {
     FailureKind.TIMEOUT: "PROVIDER_TIMEOUT",
     FailureKind.WARMING: "MODEL_WARMING",
     FailureKind.BUSY: "RATE_LIMITED",
+    FailureKind.OUTPACED: "PROVIDER_TIMEOUT",
 }
 
 

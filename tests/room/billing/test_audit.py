@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
+from pathlib import Path
 
 import grpc
 import pytest
@@ -11,7 +13,9 @@ from llmmesh.audit.v1 import audit_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import error_info, error_reason
 from meshkit.identity import Identity, acting_as
-from tests.support.billing_room import ADMIN, Room
+from services.billing.audit.command import main
+from tests.room.billing.conftest import Configure
+from tests.support.billing_room import ADMIN, Room, billing_room
 
 SHA256 = "a" * 64
 
@@ -38,8 +42,19 @@ async def test_an_event_is_read_back_as_it_was_written(room: Room) -> None:
         deployment="local/small", cache_status="bypass", prompt_sha256=SHA256, answer_sha256=SHA256,
     )  # fmt: skip
     event.create_time.FromSeconds(1_700_000_000)
+    event.findings.add(rule="card", layer="patterns", category="personal_data", severity="medium", direction="input")
+    event.MergeFrom(
+        audit_pb2.Event(
+            unguarded=True, tenant_policy_version="3", provider="local", candidates=["local/small", "cloud/large"],
+            cached_request_id="r0", cost_micros=7, currency_code="RUB", finish_reason=chat_pb2.FINISH_REASON_STOP,
+        )
+    )  # fmt: skip
     await append(room, event)
-    assert await listed(room, "whole") == [event]
+    (read,) = await listed(room, "whole")
+    assert (read.position, len(read.record_sha256)) == (1, 64)
+    read.ClearField("position")
+    read.ClearField("record_sha256")
+    assert read == event
 
 
 async def test_events_with_a_known_request_id_are_skipped(room: Room) -> None:
@@ -82,6 +97,9 @@ async def test_more_than_a_thousand_events_are_refused(room: Room) -> None:
         ("events[0].answer_sha256", {"answer_sha256": SHA256.upper()}),
         ("events[0].guard_rules", {"guard_rules": [""]}),
         ("events[0].model", {"model": "a\0"}),
+        ("events[0].cost_micros", {"cost_micros": -1}),
+        ("events[0].candidates", {"candidates": ["a"] * 101}),
+        ("events[0].findings[0].severity", {"findings": [audit_pb2.Finding(rule="a", direction="input")]}),
     ],
 )
 async def test_a_bad_field_of_an_event_is_named(room: Room, field: str, fields: dict[str, object]) -> None:
@@ -100,3 +118,52 @@ async def test_auditors_read_their_own_tenant_alone_and_developers_nothing(room:
     assert error_reason(await refusal(listed(room, "watched", stranger))) == "RESOURCE_NOT_FOUND"
     developer = Identity("watched", "key", frozenset({"developer"}), "req")
     assert error_reason(await refusal(listed(room, "watched", developer))) == "ROLE_MISSING"
+
+
+async def test_the_exported_chain_is_whole_and_the_service_tells_how_to_check_it(
+    configure: Configure, books: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    anchor = tmp_path / "anchors" / "checkpoints.jsonl"
+    settings = {"audit_checkpoint_seconds": 0.02, "audit_anchor_file": anchor, "audit_key_file": tmp_path / "key.json"}
+    auditor = Identity("sealed", "key", frozenset({"auditor"}), "req")
+    async with billing_room(configure(books, **settings)) as room:
+        events = [
+            audit_pb2.Event(request_id=f"r{number}", tenant_id="sealed", outcome="answered") for number in range(600)
+        ]
+        await append(room, *events)
+        with acting_as(auditor):
+            await eventually_sealed(room, 600)
+            chain = await room.audit.GetChain(audit_pb2.GetChainRequest(tenant_id="sealed"))
+            listed = await room.audit.ListCheckpoints(audit_pb2.ListCheckpointsRequest(tenant_id="sealed"))
+            pieces = room.audit.ExportChain(audit_pb2.ExportChainRequest(tenant_id="sealed"))
+            export = b"".join([piece.data async for piece in pieces])
+    assert chain.length == 600
+    assert chain.checkpoint == listed.checkpoints[0]
+    assert chain.checkpoint.head_sha256 == chain.head_sha256
+    (tmp_path / "export.jsonl").write_bytes(export)
+    (tmp_path / "keys.json").write_text(chain.keys_json)
+    files = [str(tmp_path / "export.jsonl"), "--keys", str(tmp_path / "keys.json"), "--anchor", str(anchor)]
+    with pytest.raises(SystemExit, match="0"):
+        main(["verify", *files])
+    assert "sealed: intact: 600 records" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("call", ["GetChain", "ListCheckpoints", "ExportChain"])
+async def test_a_chain_is_shown_to_auditors_of_its_tenant_alone(room: Room, call: str) -> None:
+    request = getattr(audit_pb2, f"{call}Request")(tenant_id="guarded")
+
+    async def ask(tenant_id: str, role: str) -> str | None:
+        with acting_as(Identity(tenant_id, "key", frozenset({role}), "req")):
+            answer = getattr(room.audit, call)(request)
+            return error_reason(await refusal(answer.read() if call == "ExportChain" else answer))
+
+    assert await ask("elsewhere", "auditor") == "RESOURCE_NOT_FOUND"
+    assert await ask("guarded", "developer") == "ROLE_MISSING"
+
+
+async def eventually_sealed(room: Room, size: int) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            chain = await room.audit.GetChain(audit_pb2.GetChainRequest(tenant_id="sealed"))
+            if chain.checkpoint.size == size:
+                return

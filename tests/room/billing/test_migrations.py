@@ -15,8 +15,17 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from services.billing.audit.chain import Head, Record, chained
 from services.billing.database.schema import metadata
 from services.billing.migrations.upgrade import upgrade
+
+KEPT = {
+    "ledger": "id = DEFAULT",
+    "audit_records": "body = ''",
+    "audit_checkpoints": "jws = ''",
+    "prices": "id = DEFAULT",
+    "exchange_rates": "id = DEFAULT",
+}
 
 
 @pytest.fixture
@@ -42,13 +51,42 @@ async def test_processes_that_migrate_at_once_do_not_collide(engine: AsyncEngine
         assert (await connection.scalar(text("SELECT count(*) FROM alembic_version"))) == 1
 
 
-@pytest.mark.parametrize("table", ["ledger", "audit_events", "prices", "exchange_rates"])
-@pytest.mark.parametrize("change", ["DELETE FROM {}", "TRUNCATE {}", "UPDATE {} SET id = DEFAULT"])
+@pytest.mark.parametrize("table", [*KEPT])
+@pytest.mark.parametrize("change", ["DELETE FROM {}", "TRUNCATE {}", "UPDATE {} SET {}"])
 async def test_books_refuse_to_be_rewritten(engine: AsyncEngine, table: str, change: str) -> None:
     await upgrade(engine)
     async with engine.connect() as connection:
         with pytest.raises(ProgrammingError, match="only ever added"):
-            await connection.execute(text(change.format(table)))
+            await connection.execute(text(change.format(table, KEPT[table])))
+
+
+async def test_events_from_before_the_chain_become_its_first_records(engine: AsyncEngine) -> None:
+    await upgrade(engine, "0002_routing_policy")
+    async with engine.begin() as connection:
+        for tenant_id, request_id in [("acme", "r1"), ("beta", "r2"), ("acme", "r3")]:
+            await connection.execute(_OLD_EVENT, {"tenant_id": tenant_id, "request_id": request_id})
+    await upgrade(engine)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(text("SELECT * FROM audit_records ORDER BY tenant_id, position"))).mappings()
+        records = [Record(**row) for row in rows]
+        ends = (await connection.execute(text("SELECT * FROM audit_chains ORDER BY tenant_id"))).all()
+    assert [(record.tenant_id, record.request_id) for record in records] == [
+        ("acme", "r1"), ("acme", "r3"), ("beta", "r2")
+    ]  # fmt: skip
+    assert [tuple(end) for end in ends] == [("acme", 2, records[1].sha256), ("beta", 1, records[2].sha256)]
+    assert records == [
+        *chained(Head(), [record.event() for record in records[:2]]),
+        *chained(Head(), [records[2].event()]),
+    ]
+    assert records[0].event().guard_rules == ("card", "e-mail, «работа»")
+
+
+_OLD_EVENT = text("""
+INSERT INTO audit_events (tenant_id, request_id, key_id, model, outcome, reason, data_class, guard_rules,
+    guard_policy_version, deployment, cache_status, prompt_sha256, answer_sha256)
+VALUES (:tenant_id, :request_id, 'k', 'small', 'blocked', '', 'sensitive', ARRAY['card', 'e-mail, «работа»'], '7', '',
+    '', '', '')
+""")
 
 
 def test_the_command_migrates_and_says_so(database_url: str) -> None:

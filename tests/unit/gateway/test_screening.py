@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,14 @@ from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.guard.v1 import guard_pb2
-from meshkit.errors import BudgetExceeded, EgressRefused, FieldInvalid, PromptBlocked, ProviderStreamBroken
+from meshkit.errors import (
+    BillingUnavailable,
+    BudgetExceeded,
+    EgressRefused,
+    FieldInvalid,
+    PromptBlocked,
+    ProviderStreamBroken,
+)
 from meshkit.identity import Identity
 from services.gateway.accounts import Accounts
 from services.gateway.exchange import Exchange
@@ -83,11 +91,18 @@ class Books:
         self.events: list[Any] = []
         self.records: list[Any] = []
         self.uses: list[Any] = []
-        self.accounts = Accounts(self._event, self._record, self._use)
+        self.written: list[Any] = []
+        self.billing_away = False
+        self.accounts = Accounts(self._event, self._record, self._use, self._now)
 
     def _event(self, event: Any) -> bool:
         self.events.append(event)
         return True
+
+    async def _now(self, events: Sequence[Any]) -> None:
+        if self.billing_away:
+            raise BillingUnavailable("away")
+        self.written += events
 
     def _record(self, record: Any) -> bool:
         self.records.append(record)
@@ -97,21 +112,22 @@ class Books:
         self.uses.append(use)
         return True
 
-    def after(self, error: BaseException | None = None, **known: Any) -> Any:
+    async def after(self, error: BaseException | None = None, **known: Any) -> Any:
         exchange = Exchange(ADA, "m", prompt_texts=["hello"])
         for name, value in known.items():
             setattr(exchange, name, value)
         if error is None:
-            with self.accounts.recorded(exchange):
+            async with self.accounts.recorded(exchange):
                 pass
         else:
-            with pytest.raises(type(error)), self.accounts.recorded(exchange):
-                raise error
-        return self.events[-1]
+            with pytest.raises(type(error)):
+                async with self.accounts.recorded(exchange):
+                    raise error
+        return [*self.written, *self.events][-1]
 
 
-def test_an_answer_is_written_down_without_its_text() -> None:
-    event = Books().after(answer_texts=["The ", "fox."], guard_policy_version="v1", deployment="a/m")
+async def test_an_answer_is_written_down_without_its_text() -> None:
+    event = await Books().after(answer_texts=["The ", "fox."], guard_policy_version="v1", deployment="a/m")
     assert (event.outcome, event.reason, event.request_id, event.tenant_id) == ("answered", "", "r1", "acme")
     assert event.prompt_sha256 == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
     assert len(event.answer_sha256) == 64
@@ -130,35 +146,61 @@ def test_an_answer_is_written_down_without_its_text() -> None:
         (GeneratorExit(), "cancelled", ""),
     ],
 )
-def test_every_other_end_is_written_down_too(error: BaseException, outcome: str, reason: str) -> None:
-    event = Books().after(error)
+async def test_every_other_end_is_written_down_too(error: BaseException, outcome: str, reason: str) -> None:
+    event = await Books().after(error)
     assert (event.outcome, event.reason, event.answer_sha256) == (outcome, reason, "")
 
 
-def test_a_stopped_answer_is_called_stopped() -> None:
-    assert Books().after(finish_reason=chat_pb2.FINISH_REASON_CONTENT_FILTER).outcome == "stopped"
+async def test_a_stopped_answer_is_called_stopped() -> None:
+    assert (await Books().after(finish_reason=chat_pb2.FINISH_REASON_CONTENT_FILTER)).outcome == "stopped"
 
 
-def test_an_unjudged_answer_names_no_policy() -> None:
-    assert Books().after(unguarded=True, guard_policy_version="v1").guard_policy_version == ""
+async def test_an_unjudged_answer_names_no_policy() -> None:
+    assert (await Books().after(unguarded=True, guard_policy_version="v1")).guard_policy_version == ""
 
 
-def test_only_cached_answers_are_put_into_the_ledger_here() -> None:
+async def test_a_blocked_prompt_is_written_before_its_caller_hears_of_it() -> None:
     books = Books()
-    books.after(cache_status=gateway_pb2.CACHE_STATUS_MISS)
+    exchange = Exchange(ADA, "m", prompt_texts=["hello"])
+    exchange.judged(verdict(guard_pb2.ACTION_BLOCK, "injection.a"))
+    with pytest.raises(PromptBlocked):
+        async with books.accounts.recorded(exchange):
+            raise PromptBlocked("no")
+    (event,) = books.written
+    assert (event.outcome, event.findings[0].rule, event.findings[0].direction) == ("blocked", "injection.a", "input")
+    assert books.events == []
+
+
+async def test_a_blocked_prompt_is_written_later_when_billing_is_away() -> None:
+    books = Books()
+    books.billing_away = True
+    assert (await books.after(PromptBlocked("no"))).outcome == "blocked"
+    assert len(books.events) == 1
+
+
+async def test_what_the_guard_finds_on_both_sides_is_kept_apart() -> None:
+    exchange = Exchange(ADA, "m")
+    exchange.judged(verdict(guard_pb2.ACTION_ALLOW, "card", "card", "e-mail"))
+    exchange.judged(verdict(guard_pb2.ACTION_ALLOW, "card"), "output")
+    assert list(exchange.findings) == [("card", "input"), ("e-mail", "input"), ("card", "output")]
+
+
+async def test_only_cached_answers_are_put_into_the_ledger_here() -> None:
+    books = Books()
+    await books.after(cache_status=gateway_pb2.CACHE_STATUS_MISS)
     assert books.records == []
-    books.after(cache_status=gateway_pb2.CACHE_STATUS_EXACT, usage=chat_pb2.TokenUsage(output_tokens=3))
+    await books.after(cache_status=gateway_pb2.CACHE_STATUS_EXACT, usage=chat_pb2.TokenUsage(output_tokens=3))
     (record,) = books.records
     assert (record.cache_status, record.usage.output_tokens, record.cost_micros) == ("exact", 3, 0)
 
 
-def test_the_cache_learns_what_it_did_for_a_request_that_asked_it() -> None:
+async def test_the_cache_learns_what_it_did_for_a_request_that_asked_it() -> None:
     books = Books()
-    books.after(cache_status=gateway_pb2.CACHE_STATUS_BYPASS)
-    books.after(cache_status=gateway_pb2.CACHE_STATUS_MISS)
+    await books.after(cache_status=gateway_pb2.CACHE_STATUS_BYPASS)
+    await books.after(cache_status=gateway_pb2.CACHE_STATUS_MISS)
     first = cache_pb2.CachedAnswer(entry_id="m:1", request_id="r0", cost_micros=5, currency_code="RUB")
     first.provider_time.FromSeconds(60)
-    books.after(cache_status=gateway_pb2.CACHE_STATUS_SEMANTIC, cached=first, similarity=0.5)
+    await books.after(cache_status=gateway_pb2.CACHE_STATUS_SEMANTIC, cached=first, similarity=0.5)
     miss, hit = books.uses
     assert (miss.outcome, miss.answered_request_id) == ("miss", "")
     assert (hit.outcome, hit.entry_id, hit.answered_request_id, hit.similarity) == ("semantic", "m:1", "r0", 0.5)
@@ -195,11 +237,11 @@ def faulty(prompt: chat_pb2.ChatPrompt) -> str:
         ({"extra_json": {"max_tokens": "100000"}}, "extra_json[max_tokens]"),
     ],
 )
-def test_typed_options_that_break_a_rule_are_named(options: dict[str, Any], field: str) -> None:
+async def test_typed_options_that_break_a_rule_are_named(options: dict[str, Any], field: str) -> None:
     assert faulty(typed(options=chat_pb2.GenerationOptions(**options))) == field
 
 
-def test_typed_messages_that_break_a_rule_are_named() -> None:
+async def test_typed_messages_that_break_a_rule_are_named() -> None:
     nobody = chat_pb2.ChatMessage(content=HELLO.content)
     odd = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(raw_json="[1]")])
     assert faulty(typed(messages=[])) == "messages"
@@ -208,7 +250,7 @@ def test_typed_messages_that_break_a_rule_are_named() -> None:
     assert faulty(typed(messages=[odd])) == "messages[0].content"
 
 
-def test_a_typed_prompt_with_sound_json_passes() -> None:
+async def test_a_typed_prompt_with_sound_json_passes() -> None:
     options = chat_pb2.GenerationOptions(
         temperature=2, tools_json=['{"a":1}'], tool_choice_json='"auto"', extra_json={"top_k": "40"}
     )

@@ -9,13 +9,20 @@ from meshkit.errors import ModelNotFound
 from services.router.constraints import Limits
 from services.router.decision import Decider
 from services.router.deployment import Capability
+from services.router.egress import Egress
 from services.router.explaining import Explainer, Explanation
+from services.router.fleet import Fleet, Roster
 from services.router.needs import Needs
 from services.router.preferences import Caller, Source, StrategyName, StrategyTable
 from services.router.ranking import Demand, Price
+from services.router.rules import RuleBook
 from services.router.strategies import strategies
 
 ALL = ("near", "cheap", "far", "small", "foreign")
+
+
+async def never_released(fleet: Fleet) -> None:
+    raise AssertionError("nothing replaces it")
 
 
 @pytest.fixture
@@ -28,8 +35,11 @@ def explained(deployment):
         deployment("foreign", region="russia"),
     ]
     prices = {"near": Price(2, 4), "cheap": Price(1, 2)}
-    decider = Decider(deployments, StrategyTable(), strategies(0.5, lambda _: 0.25), prices)
-    explainer = Explainer(decider, lambda each: 7.0 if each.name == "cheap" else 0.0, lambda _: 0.25)
+    decider = Decider(deployments, StrategyTable(), RuleBook([], deployments), strategies(0.5, lambda _: 0.25), prices)
+    fleet = Fleet(deployments, decider, Egress({}))
+    explainer = Explainer(
+        Roster(fleet, never_released), lambda each: 7.0 if each.name == "cheap" else 0.0, lambda _: 0.25
+    )
 
     def explain(*allowed: str, everything: bool = False, model: str = "m") -> Explanation:
         limits = Limits(frozenset(allowed), DataClass.INTERNAL, Residency.RUSSIA)
@@ -60,8 +70,8 @@ def test_every_candidate_is_told_with_every_reason_and_those_asked_come_first(ex
 
 def test_the_score_and_its_parts_are_told(explained):
     first, second, *_ = explained(*ALL).candidates
-    assert (first.ranked.cost, second.ranked.cost) == (1 * 100 + 2 * 10, 2 * 100 + 4 * 10)
-    assert (first.ranked.score, first.first_token_seconds) == (-120, 0.25)
+    assert (first.score.cost, second.score.cost) == (1 * 100 + 2 * 10, 2 * 100 + 4 * 10)
+    assert (first.score.value, first.score.first_token_seconds) == (-120, 0.25)
 
 
 def test_one_left_alone_keeps_its_place_and_says_for_how_long(explained):

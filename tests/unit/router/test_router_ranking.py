@@ -12,7 +12,7 @@ from services.router.constraints import Limits
 from services.router.latencies import FRESH_SECONDS, FirstTokenTimes
 from services.router.needs import Needs
 from services.router.preferences import Caller, Source, StrategyName, StrategyTable, Tier
-from services.router.ranking import Demand, Price, cheapest_first, ranked
+from services.router.ranking import Demand, Price, Shortlist, cheapest_first, ranked
 from services.router.strategies import Balanced, Cheapest, Latency, Quality, Weighted, strategies
 
 LIMITS = Limits(frozenset(), DataClass.PUBLIC, Residency.GLOBAL)
@@ -23,7 +23,8 @@ def demand(input_tokens: int = 3, output_tokens: int = 1, **changes: object) -> 
 
 
 def order(strategy, deployments, prices=None, asked: Demand | None = None) -> list[str]:
-    return [each.deployment.name for each in ranked(strategy, asked or demand(), deployments, prices or {})]
+    ranking = ranked(strategy, asked or demand(), Shortlist.of(deployments), prices or {})
+    return [each.name for each in ranking.deployments()]
 
 
 def test_the_cheapest_comes_first_and_the_unpriced_last_in_file_order(deployment):
@@ -74,7 +75,8 @@ def test_balanced_weighs_quality_against_cost(deployment):
 def test_balanced_takes_what_has_no_price_for_the_dearest(deployment):
     deployments = [deployment("unpriced"), deployment("dear"), deployment("cheap")]
     prices = {"dear": Price(100, 100), "cheap": Price(1, 1)}
-    scores = {each.deployment.name: each.score for each in ranked(Balanced(0.5), demand(), deployments, prices)}
+    ranking = ranked(Balanced(0.5), demand(), Shortlist.of(deployments), prices)
+    scores = {each.name: score for each, score in zip(ranking.candidates, ranking.scores, strict=True)}
     assert scores["unpriced"] == scores["dear"] < scores["cheap"]
     assert order(Balanced(0.5), deployments) == ["unpriced", "dear", "cheap"]
 

@@ -27,12 +27,14 @@ from services.router.deployment import Capability, Deployment
 from services.router.egress import Egress
 from services.router.endpoints import OpenAIDeployment
 from services.router.failover import Failover
+from services.router.fleet import Fleet, Roster
 from services.router.latencies import FirstTokenTimes
 from services.router.needs import Needs
 from services.router.preferences import Caller, StrategyName, StrategyTable, Tier
 from services.router.providers.provider import AnswerEvent, Embedded, Ended, FailureKind, ProviderFailure
 from services.router.ranking import Demand, Price
 from services.router.routing import Router
+from services.router.rules import Rule, RuleBook
 from services.router.standing import Standings
 from services.router.strategies import strategies
 
@@ -57,6 +59,26 @@ def quiet() -> Iterator[None]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
     structlog.reset_defaults()
+
+
+RULES = [
+    ("pro keeps off d0", "tenant.tier == 'pro'", {"forbid": {"deployments": ["d0"]}}),
+    ("internal stays local", "data_class == 'internal' && !request.embeds", {"require": {"regions": ["local"]}}),
+    ("long goes to d1", "request.input_tokens > 50", {"prefer": {"deployments": ["d1"]}, "strategy": "quality"}),
+    ("nobody can tell", "1 / (request.max_output_tokens - 7) > 0", {"forbid": {"regions": ["eu"]}}),
+]
+
+
+def overruled(deployment: Deployment, demand: Demand, rules: list[str]) -> bool:
+    """Whether one of RULES leaves it out, in this test's own words."""
+    internal_chat = demand.limits.data_class == "internal" and demand.model == "m"
+    # Divided by zero, and a rule that restricts holds in doubt.
+    untold = demand.needs.max_output_tokens == 7
+    return (
+        ("pro keeps off d0" in rules and demand.caller.tier == "pro" and deployment.name == "d0")
+        or ("internal stays local" in rules and internal_chat and deployment.region != "local")
+        or ("nobody can tell" in rules and untold and deployment.region == "eu")
+    )
 
 
 class Digits:
@@ -120,11 +142,12 @@ def demand_of(number: int) -> tuple[Demand, float]:
     return Demand("m", needs, limits, caller), pause
 
 
-def allowed(deployment: Deployment, demand: Demand) -> bool:
+def allowed(deployment: Deployment, demand: Demand, rules: list[str]) -> bool:
     """The law, as this test understands it."""
     limits, needs = demand.limits, demand.needs
     return (
-        deployment.serves == demand.model
+        not overruled(deployment, demand, rules)
+        and deployment.serves == demand.model
         and deployment.name in limits.deployments
         and limits.data_class in deployment.data_classes
         and str(deployment.region) in WITHIN[str(limits.residency)]
@@ -170,6 +193,7 @@ class World:
 
     deployments: list[Deployment]
     endings: itertools.cycle
+    rules: list[Rule]
     now: float = 0.0
     reached: list[tuple[Deployment, Cargo]] = field(default_factory=list)
 
@@ -182,15 +206,22 @@ class World:
         prices = {each.name: Price(place, place) for place, each in enumerate(self.deployments) if place % 3}
         times = FirstTokenTimes(lambda: self.now)
         ways = strategies(0.5, lambda each: chance() * times.expected(each))
-        return Router(
+        fleet = Fleet(
             self.deployments,
-            decider(self.deployments, StrategyTable(), ways, prices),
+            decider(self.deployments, StrategyTable(), RuleBook(self.rules, self.deployments), ways, prices),
             Egress({each.name: Listening(each, self) for each in self.deployments}),
+        )
+        return Router(
+            Roster(fleet, never_released),
             prices,
             Failover(Standings(BreakerPolicy(open_jitter=0), self.deployments), lambda: self.now),
             times,
             coalesce_seconds=0,
         )
+
+
+async def never_released(fleet: Fleet) -> None:
+    raise AssertionError("nothing replaces it")
 
 
 async def ask(router: Router, demand: Demand) -> MeshError | None:
@@ -212,23 +243,26 @@ DEPLOYMENTS = st.lists(NUMBERS, min_size=1, max_size=MOST_DEPLOYMENTS).map(
     lambda numbers: [deployment_of(place, number) for place, number in enumerate(numbers)]
 )
 DEMANDS = st.lists(NUMBERS.map(demand_of), min_size=1, max_size=5)
+RULEBOOKS = st.integers(0, 2 ** len(RULES) - 1).map(
+    lambda mask: [Rule(name=name, when=when, **does) for name, when, does in Digits(mask).some(RULES)]
+)
 GOES = st.lists(st.sampled_from(ENDINGS), min_size=1, max_size=8)
 
 
 @QUICK
-@given(DEPLOYMENTS, DEMANDS, GOES)
-async def test_no_request_reaches_a_deployment_its_constraints_forbid(deployments, demands, goes):
-    world = World(deployments, itertools.cycle(goes))
-    router = world.router()
+@given(DEPLOYMENTS, RULEBOOKS, DEMANDS, GOES)
+async def test_no_request_reaches_a_deployment_its_constraints_forbid(deployments, rules, demands, goes):
+    world = World(deployments, itertools.cycle(goes), rules)
+    router, names = world.router(), [rule.name for rule in rules]
     for place, (demand, pause) in enumerate(demands):
         world.now += pause
         world.reached.clear()
         error = await ask(router, demand)
-        assert all(allowed(each, demand) for each, _ in world.reached)
+        assert all(allowed(each, demand, names) for each, _ in world.reached)
         assert all(cargo == demand.limits.cargo for _, cargo in world.reached)
         assert not isinstance(error, EgressRefused), "the wall is there for when routing is wrong, and it was not"
         if place == 0:
-            assert bool(world.reached) == any(allowed(each, demand) for each in deployments)
+            assert bool(world.reached) == any(allowed(each, demand, names) for each in deployments)
 
 
 class AtAnyPrice(Decider):
@@ -242,7 +276,7 @@ class AtAnyPrice(Decider):
 @settings(QUICK, max_examples=CASES // 10)
 @given(DEPLOYMENTS, DEMANDS, GOES)
 async def test_the_way_out_holds_when_routing_forgets_every_constraint(deployments, demands, goes):
-    world = World(deployments, itertools.cycle(goes))
+    world = World(deployments, itertools.cycle(goes), [])
     router = world.router(AtAnyPrice)
     for demand, pause in demands:
         world.now += pause

@@ -139,6 +139,38 @@ def test_every_mistake_of_the_ranking_is_listed_beside_those_of_the_deployments(
 def test_a_strategy_for_a_model_nobody_serves_is_a_mistake(write):
     text = f"strategies: {{models: {{m: quality, nobody: quality}}}}\ndeployments: [{LOCAL}]"
     assert mistakes(write(text)) == ["strategies.models.nobody: no deployment serves it"]
+    text = f"strategies: {{hedges: {{m: {{}}, nobody: {{}}}}}}\ndeployments: [{LOCAL}]"
+    assert mistakes(write(text)) == ["strategies.hedges.nobody: no deployment serves it"]
+
+
+def test_every_mistake_of_the_rules_is_listed_too(write):
+    path = write(
+        """
+        rules:
+          - {name: typo, when: "tenant.teir == 'free'", strategy: fastest}
+          - {name: idle, when: "true"}
+          - {name: nowhere, when: "true", forbid: {}, prefer: {regions: [mars]}}
+          - {name: nobody, when: "true", forbid: {deployments: [gone]}, colour: red}
+          - {name: unknown, when: "true", forbid: {deployments: [gone]}, require: {providers: [nobody, local]}}
+          - just text
+        deployments:
+          - {adapter: local, name: ours, provider: local, model: m, serves: m, context_tokens: 1}
+        """
+    )
+    listed = mistakes(path)
+    assert [line.partition(": ")[0] for line in listed] == [
+        "rules[0].when",
+        "rules[0].strategy",
+        "rules[1]",
+        "rules[2].forbid",
+        "rules[2].prefer.regions[0]",
+        "rules[3].colour",
+        "rules[5]",
+        "rules[4].forbid.deployments",
+        "rules[4].require.providers",
+    ]
+    assert "undeclared reference to 'tenant.teir'" in listed[0]
+    assert mistakes(write(f"rules: 5\ndeployments: [{LOCAL}]")) == ["rules: must be a list"]
 
 
 def test_strategies_are_read(write):

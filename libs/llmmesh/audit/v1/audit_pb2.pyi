@@ -139,6 +139,17 @@ class Event(_message.Message):
     PROMPT_SHA256_FIELD_NUMBER: _builtins.int
     ANSWER_SHA256_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    UNGUARDED_FIELD_NUMBER: _builtins.int
+    TENANT_POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    CACHED_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    RECORD_SHA256_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The gateway's request id, unique."""
     tenant_id: _builtins.str
@@ -163,6 +174,24 @@ class Event(_message.Message):
     """SHA-256 of the prompt's text, hex."""
     answer_sha256: _builtins.str
     """SHA-256 of the answer's text as sent, hex."""
+    unguarded: _builtins.bool
+    """True when the tenant's policy let something pass that the guard could not judge."""
+    tenant_policy_version: _builtins.str
+    """Version of the tenant's policy that was applied."""
+    provider: _builtins.str
+    """Provider that answered."""
+    cached_request_id: _builtins.str
+    """Request whose answer was given again; empty unless it came from the cache."""
+    cost_micros: _builtins.int
+    """What it cost, when that was known at its end."""
+    currency_code: _builtins.str
+    """Currency of the cost; empty when the cost was not known."""
+    finish_reason: _chat_pb2.FinishReason.ValueType
+    """Why the answer ended."""
+    position: _builtins.int
+    """Its place in the tenant's chain, from 1; set by the service."""
+    record_sha256: _builtins.str
+    """SHA-256 of the record, hex; set by the service."""
     @_builtins.property
     def guard_rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Guard rules that matched."""
@@ -170,6 +199,14 @@ class Event(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """What the guard found, on either side."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Deployments that the request could have gone to, in the order of preference."""
 
     def __init__(
         self,
@@ -188,11 +225,244 @@ class Event(_message.Message):
         prompt_sha256: _builtins.str = ...,
         answer_sha256: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+        unguarded: _builtins.bool = ...,
+        tenant_policy_version: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        candidates: _abc.Iterable[_builtins.str] | None = ...,
+        cached_request_id: _builtins.str = ...,
+        cost_micros: _builtins.int = ...,
+        currency_code: _builtins.str = ...,
+        finish_reason: _chat_pb2.FinishReason.ValueType = ...,
+        position: _builtins.int = ...,
+        record_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_sha256", b"answer_sha256", "cache_status", b"cache_status", "create_time", b"create_time", "data_class", b"data_class", "deployment", b"deployment", "guard_policy_version", b"guard_policy_version", "guard_rules", b"guard_rules", "key_id", b"key_id", "model", b"model", "outcome", b"outcome", "prompt_sha256", b"prompt_sha256", "reason", b"reason", "request_id", b"request_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_sha256", b"answer_sha256", "cache_status", b"cache_status", "cached_request_id", b"cached_request_id", "candidates", b"candidates", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "data_class", b"data_class", "deployment", b"deployment", "findings", b"findings", "finish_reason", b"finish_reason", "guard_policy_version", b"guard_policy_version", "guard_rules", b"guard_rules", "key_id", b"key_id", "model", b"model", "outcome", b"outcome", "position", b"position", "prompt_sha256", b"prompt_sha256", "provider", b"provider", "reason", b"reason", "record_sha256", b"record_sha256", "request_id", b"request_id", "tenant_id", b"tenant_id", "tenant_policy_version", b"tenant_policy_version", "unguarded", b"unguarded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """One thing the guard found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    MASKED_CONTEXT_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """Rule name, such as "injection.override.en"."""
+    layer: _builtins.str
+    """Layer that found it, such as "patterns"."""
+    category: _builtins.str
+    """Category, such as "prompt_injection" or "personal_data"."""
+    severity: _builtins.str
+    """How bad it is: low, medium, high or critical."""
+    direction: _builtins.str
+    """Which side: input or output."""
+    masked_context: _builtins.str
+    """What stands around it, at most 100 characters with everything sensitive hidden. Kept with the violation, never in
+    the chain; empty when read back.
+    """
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        layer: _builtins.str = ...,
+        category: _builtins.str = ...,
+        severity: _builtins.str = ...,
+        direction: _builtins.str = ...,
+        masked_context: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "direction", b"direction", "layer", b"layer", "masked_context", b"masked_context", "rule", b"rule", "severity", b"severity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class GetChainRequest(_message.Message):
+    """Whose chain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetChainRequest: _TypeAlias = GetChainRequest  # noqa: Y015
+
+@_typing.final
+class GetChainResponse(_message.Message):
+    """Where it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LENGTH_FIELD_NUMBER: _builtins.int
+    HEAD_SHA256_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    KEYS_JSON_FIELD_NUMBER: _builtins.int
+    length: _builtins.int
+    """Number of records."""
+    head_sha256: _builtins.str
+    """SHA-256 of the last record, hex; empty while there is none."""
+    keys_json: _builtins.str
+    """Public keys that checkpoints are signed with, as a JSON Web Key Set (RFC 7517)."""
+    @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint:
+        """The newest checkpoint; absent while there is none."""
+
+    def __init__(
+        self,
+        *,
+        length: _builtins.int = ...,
+        head_sha256: _builtins.str = ...,
+        checkpoint: Global___Checkpoint | None = ...,
+        keys_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "head_sha256", b"head_sha256", "keys_json", b"keys_json", "length", b"length"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetChainResponse: _TypeAlias = GetChainResponse  # noqa: Y015
+
+@_typing.final
+class ListCheckpointsRequest(_message.Message):
+    """Whose checkpoints."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant."""
+    page_size: _builtins.int
+    """Most rows to return; 0 means 100, at most 1000."""
+    page_token: _builtins.str
+    """next_page_token of the page before."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCheckpointsRequest: _TypeAlias = ListCheckpointsRequest  # noqa: Y015
+
+@_typing.final
+class ListCheckpointsResponse(_message.Message):
+    """Checkpoints."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Checkpoint]:
+        """The checkpoints, newest first."""
+
+    def __init__(
+        self,
+        *,
+        checkpoints: _abc.Iterable[Global___Checkpoint] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCheckpointsResponse: _TypeAlias = ListCheckpointsResponse  # noqa: Y015
+
+@_typing.final
+class Checkpoint(_message.Message):
+    """A signed statement of what a chain held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    ROOT_SHA256_FIELD_NUMBER: _builtins.int
+    HEAD_SHA256_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    JWS_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    """Number of records it covers."""
+    root_sha256: _builtins.str
+    """Root of the Merkle tree (RFC 9162) over the hashes of these records, hex."""
+    head_sha256: _builtins.str
+    """SHA-256 of the last of these records, hex."""
+    jws: _builtins.str
+    """The statement with its signature, as a JWS (RFC 7515)."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        root_sha256: _builtins.str = ...,
+        head_sha256: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        jws: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "head_sha256", b"head_sha256", "jws", b"jws", "root_sha256", b"root_sha256", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
+
+@_typing.final
+class ExportChainRequest(_message.Message):
+    """Whose chain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportChainRequest: _TypeAlias = ExportChainRequest  # noqa: Y015

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from llmmesh.audit.v1 import audit_pb2 as llmmesh_dot_audit_dot_v1_dot_audit__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -26,7 +27,8 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """Append-only record of inference decisions. Served by the billing process; a package of its own so that it can move.
+    """Append-only record of inference decisions, a chain of hashes per tenant, sealed by signed checkpoints. Served by the
+    billing process; a package of its own so that it can move.
     """
 
     def __init__(self, channel):
@@ -45,10 +47,26 @@ class AuditServiceStub:
                 request_serializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.GetChain = channel.unary_unary(
+                '/llmmesh.audit.v1.AuditService/GetChain',
+                request_serializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.GetChainRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.GetChainResponse.FromString,
+                _registered_method=True)
+        self.ListCheckpoints = channel.unary_unary(
+                '/llmmesh.audit.v1.AuditService/ListCheckpoints',
+                request_serializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.ListCheckpointsRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.ListCheckpointsResponse.FromString,
+                _registered_method=True)
+        self.ExportChain = channel.unary_stream(
+                '/llmmesh.audit.v1.AuditService/ExportChain',
+                request_serializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.ExportChainRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
-    """Append-only record of inference decisions. Served by the billing process; a package of its own so that it can move.
+    """Append-only record of inference decisions, a chain of hashes per tenant, sealed by signed checkpoints. Served by the
+    billing process; a package of its own so that it can move.
     """
 
     def RecordEvents(self, request, context):
@@ -60,6 +78,27 @@ class AuditServiceServicer:
 
     def ListEvents(self, request, context):
         """Events of a tenant, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetChain(self, request, context):
+        """Where a tenant's chain stands, and the keys its checkpoints are signed with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCheckpoints(self, request, context):
+        """Checkpoints of a tenant's chain, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportChain(self, request, context):
+        """The whole chain of a tenant with its checkpoints, as JSON lines that `llmmesh-audit verify` reads.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +117,21 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.ListEventsRequest.FromString,
                     response_serializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.ListEventsResponse.SerializeToString,
             ),
+            'GetChain': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetChain,
+                    request_deserializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.GetChainRequest.FromString,
+                    response_serializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.GetChainResponse.SerializeToString,
+            ),
+            'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCheckpoints,
+                    request_deserializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.ListCheckpointsRequest.FromString,
+                    response_serializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.ListCheckpointsResponse.SerializeToString,
+            ),
+            'ExportChain': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportChain,
+                    request_deserializer=llmmesh_dot_audit_dot_v1_dot_audit__pb2.ExportChainRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'llmmesh.audit.v1.AuditService', rpc_method_handlers)
@@ -87,7 +141,8 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """Append-only record of inference decisions. Served by the billing process; a package of its own so that it can move.
+    """Append-only record of inference decisions, a chain of hashes per tenant, sealed by signed checkpoints. Served by the
+    billing process; a package of its own so that it can move.
     """
 
     @staticmethod
@@ -134,6 +189,87 @@ class AuditService:
             '/llmmesh.audit.v1.AuditService/ListEvents',
             llmmesh_dot_audit_dot_v1_dot_audit__pb2.ListEventsRequest.SerializeToString,
             llmmesh_dot_audit_dot_v1_dot_audit__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetChain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.audit.v1.AuditService/GetChain',
+            llmmesh_dot_audit_dot_v1_dot_audit__pb2.GetChainRequest.SerializeToString,
+            llmmesh_dot_audit_dot_v1_dot_audit__pb2.GetChainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.audit.v1.AuditService/ListCheckpoints',
+            llmmesh_dot_audit_dot_v1_dot_audit__pb2.ListCheckpointsRequest.SerializeToString,
+            llmmesh_dot_audit_dot_v1_dot_audit__pb2.ListCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportChain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/llmmesh.audit.v1.AuditService/ExportChain',
+            llmmesh_dot_audit_dot_v1_dot_audit__pb2.ExportChainRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 What was decided, by whom, about what."""
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 from llmmesh.audit.v1 import audit_pb2 as _audit_pb2
 import abc as _abc_1
@@ -27,7 +28,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """Append-only record of inference decisions. Served by the billing process; a package of its own so that it can move."""
+    """Append-only record of inference decisions, a chain of hashes per tenant, sealed by signed checkpoints. Served by the
+    billing process; a package of its own so that it can move.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +40,35 @@ class AuditServiceStub:
     """Append events. Events with a known request_id are skipped."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListEventsRequest, _audit_pb2.ListEventsResponse]
     """Events of a tenant, newest first."""
+    GetChain: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetChainRequest, _audit_pb2.GetChainResponse]
+    """Where a tenant's chain stands, and the keys its checkpoints are signed with."""
+    ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListCheckpointsRequest, _audit_pb2.ListCheckpointsResponse]
+    """Checkpoints of a tenant's chain, newest first."""
+    ExportChain: _grpc.UnaryStreamMultiCallable[_audit_pb2.ExportChainRequest, _httpbody_pb2.HttpBody]
+    """The whole chain of a tenant with its checkpoints, as JSON lines that `llmmesh-audit verify` reads."""
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
-    """Append-only record of inference decisions. Served by the billing process; a package of its own so that it can move."""
+    """Append-only record of inference decisions, a chain of hashes per tenant, sealed by signed checkpoints. Served by the
+    billing process; a package of its own so that it can move.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecordEvents: _aio.UnaryUnaryMultiCallable[_audit_pb2.RecordEventsRequest, _audit_pb2.RecordEventsResponse]  # type: ignore[assignment]
     """Append events. Events with a known request_id are skipped."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListEventsRequest, _audit_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Events of a tenant, newest first."""
+    GetChain: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetChainRequest, _audit_pb2.GetChainResponse]  # type: ignore[assignment]
+    """Where a tenant's chain stands, and the keys its checkpoints are signed with."""
+    ListCheckpoints: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListCheckpointsRequest, _audit_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
+    """Checkpoints of a tenant's chain, newest first."""
+    ExportChain: _aio.UnaryStreamMultiCallable[_audit_pb2.ExportChainRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """The whole chain of a tenant with its checkpoints, as JSON lines that `llmmesh-audit verify` reads."""
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Append-only record of inference decisions. Served by the billing process; a package of its own so that it can move."""
+    """Append-only record of inference decisions, a chain of hashes per tenant, sealed by signed checkpoints. Served by the
+    billing process; a package of its own so that it can move.
+    """
 
     @_abc_1.abstractmethod
     def RecordEvents(
@@ -66,5 +85,29 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ListEventsResponse, _abc.Awaitable[_audit_pb2.ListEventsResponse]]:
         """Events of a tenant, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetChain(
+        self,
+        request: _audit_pb2.GetChainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetChainResponse, _abc.Awaitable[_audit_pb2.GetChainResponse]]:
+        """Where a tenant's chain stands, and the keys its checkpoints are signed with."""
+
+    @_abc_1.abstractmethod
+    def ListCheckpoints(
+        self,
+        request: _audit_pb2.ListCheckpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ListCheckpointsResponse, _abc.Awaitable[_audit_pb2.ListCheckpointsResponse]]:
+        """Checkpoints of a tenant's chain, newest first."""
+
+    @_abc_1.abstractmethod
+    def ExportChain(
+        self,
+        request: _audit_pb2.ExportChainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """The whole chain of a tenant with its checkpoints, as JSON lines that `llmmesh-audit verify` reads."""
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

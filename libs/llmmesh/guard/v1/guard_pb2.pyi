@@ -364,6 +364,7 @@ class Detection(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     MESSAGE_INDEX_FIELD_NUMBER: _builtins.int
+    MASKED_CONTEXT_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
     """Rule name, such as "injection.override.en"."""
     layer: _builtins.str
@@ -380,6 +381,8 @@ class Detection(_message.Message):
     """Certainty, 0 to 1."""
     message_index: _builtins.int
     """Which message of the prompt, from 0."""
+    masked_context: _builtins.str
+    """What stands around it, at most 100 characters with everything sensitive hidden: what logs and violations may hold."""
     def __init__(
         self,
         *,
@@ -391,10 +394,11 @@ class Detection(_message.Message):
         end: _builtins.int = ...,
         score: _builtins.float = ...,
         message_index: _builtins.int = ...,
+        masked_context: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "end", b"end", "layer", b"layer", "message_index", b"message_index", "rule", b"rule", "score", b"score", "severity", b"severity", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "end", b"end", "layer", b"layer", "masked_context", b"masked_context", "message_index", b"message_index", "rule", b"rule", "score", b"score", "severity", b"severity", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

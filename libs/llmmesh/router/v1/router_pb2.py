@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from llmmesh.access.v1 import access_pb2 as llmmesh_dot_access_dot_v1_dot_access__pb2
 from llmmesh.chat.v1 import chat_pb2 as llmmesh_dot_chat_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ellmmesh/router/v1/router.proto\x12\x11llmmesh.router.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\"\xbc\x01\n\x19StreamGenerateChatRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\x38\n\x0b\x63onstraints\x18\x02 \x01(\x0b\x32#.llmmesh.router.v1.RouteConstraints\x12\x38\n\x0bpreferences\x18\x03 \x01(\x0b\x32#.llmmesh.router.v1.RoutePreferences\"\xb0\x01\n\x1aStreamGenerateChatResponse\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x1e.llmmesh.router.v1.RouteChosenH\x00\x12\'\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.llmmesh.chat.v1.DeltaH\x00\x12/\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1b.llmmesh.router.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x8a\x01\n\x10RouteConstraints\x12\x13\n\x0b\x64\x65ployments\x18\x01 \x03(\t\x12.\n\ndata_class\x18\x02 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x31\n\tresidency\x18\x03 \x01(\x0e\x32\x1e.llmmesh.chat.v1.DataResidency\"y\n\x10RoutePreferences\x12#\n\x04tier\x18\x01 \x01(\x0e\x32\x15.llmmesh.chat.v1.Tier\x12\x32\n\x08strategy\x18\x02 \x01(\x0e\x32 .llmmesh.chat.v1.RoutingStrategy\x12\x0c\n\x04tags\x18\x03 \x03(\t\"\x86\x01\n\x0bRouteChosen\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x16\n\x0eprovider_model\x18\x03 \x01(\t\x12\x39\n\x0f\x66\x61iled_attempts\x18\x04 \x03(\x0b\x32 .llmmesh.router.v1.FailedAttempt\"3\n\rFailedAttempt\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x9e\x01\n\x08\x46inished\x12\x34\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1d.llmmesh.chat.v1.FinishReason\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\x12\x30\n\rprovider_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa4\x01\n\x10\x45mbedTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x38\n\x0b\x63onstraints\x18\x03 \x01(\x0b\x32#.llmmesh.router.v1.RouteConstraints\x12\x38\n\x0bpreferences\x18\x04 \x01(\x0b\x32#.llmmesh.router.v1.RoutePreferences\"\xa0\x01\n\x11\x45mbedTextResponse\x12\x30\n\nembeddings\x18\x01 \x03(\x0b\x32\x1c.llmmesh.router.v1.Embedding\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\x12-\n\x05route\x18\x03 \x01(\x0b\x32\x1e.llmmesh.router.v1.RouteChosen\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xc5\x01\n\x13\x45xplainRouteRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x38\n\x0b\x63onstraints\x18\x03 \x01(\x0b\x32#.llmmesh.router.v1.RouteConstraints\x12\x38\n\x0bpreferences\x18\x04 \x01(\x0b\x32#.llmmesh.router.v1.RoutePreferences\"P\n\x14\x45xplainRouteResponse\x12\x38\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32#.llmmesh.router.v1.RouteExplanation\"\xa6\x02\n\x10RouteExplanation\x12.\n\ndata_class\x18\x01 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x31\n\tresidency\x18\x02 \x01(\x0e\x32\x1e.llmmesh.chat.v1.DataResidency\x12\x32\n\x08strategy\x18\x03 \x01(\x0e\x32 .llmmesh.chat.v1.RoutingStrategy\x12\x17\n\x0fstrategy_source\x18\x04 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x05\x12\x15\n\routput_tokens\x18\x06 \x01(\x05\x12\x35\n\ncandidates\x18\x07 \x03(\x0b\x32!.llmmesh.router.v1.RouteCandidate\"\x81\x01\n\x0eRouteCandidate\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\r\n\x05place\x18\x02 \x01(\x05\x12\x0f\n\x07reasons\x18\x03 \x03(\t\x12\r\n\x05pause\x18\x04 \x01(\t\x12,\n\x05score\x18\x05 \x01(\x0b\x32\x1d.llmmesh.router.v1.RouteScore\"\xa8\x01\n\nRouteScore\x12\x10\n\x08priority\x18\x01 \x01(\x05\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x18\n\x0b\x63ost_micros\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07quality\x18\x04 \x01(\x01\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12.\n\x0b\x66irst_token\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\n\x0c_cost_micros\"\x13\n\x11ListModelsRequest\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.llmmesh.router.v1.Model\"I\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x0b\x64\x65ployments\x18\x02 \x03(\x0b\x32\x1d.llmmesh.router.v1.Deployment\"\x96\x01\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x30\n\x0c\x64\x61ta_classes\x18\x04 \x03(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\x05\x12\x0e\n\x06\x65mbeds\x18\x06 \x01(\x08\"\x16\n\x14ListProvidersRequest\"L\n\x15ListProvidersResponse\x12\x33\n\tproviders\x18\x01 \x03(\x0b\x32 .llmmesh.router.v1.ProviderState\"\xaf\x02\n\rProviderState\x12\x31\n\ndeployment\x18\x01 \x01(\x0b\x32\x1d.llmmesh.router.v1.Deployment\x12\x31\n\x06health\x18\x02 \x01(\x0e\x32!.llmmesh.router.v1.ProviderHealth\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x30\n\x07\x62reaker\x18\x04 \x01(\x0e\x32\x1f.llmmesh.router.v1.BreakerState\x12\x15\n\rshare_percent\x18\x05 \x01(\x05\x12.\n\x0b\x63\x61llable_in\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x07\x66igures\x18\x07 \x01(\x0b\x32\x1e.llmmesh.router.v1.CallFigures\"\xcf\x01\n\x0b\x43\x61llFigures\x12\x10\n\x08requests\x18\x01 \x01(\x03\x12\x17\n\x0frecent_requests\x18\x02 \x01(\x05\x12\x12\n\nerror_rate\x18\x03 \x01(\x01\x12\x32\n\x0f\x66irst_token_p50\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x66irst_token_p95\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11tokens_per_second\x18\x06 \x01(\x01*\x99\x01\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x12\x1b\n\x17\x42REAKER_STATE_RETURNING\x10\x04*\x8a\x01\n\x0eProviderHealth\x12\x1f\n\x1bPROVIDER_HEALTH_UNSPECIFIED\x10\x00\x12\x19\n\x15PROVIDER_HEALTH_READY\x10\x01\x12\x1b\n\x17PROVIDER_HEALTH_WARMING\x10\x02\x12\x1f\n\x1bPROVIDER_HEALTH_UNAVAILABLE\x10\x03\x32\x9c\x04\n\rRouterService\x12s\n\x12StreamGenerateChat\x12,.llmmesh.router.v1.StreamGenerateChatRequest\x1a-.llmmesh.router.v1.StreamGenerateChatResponse0\x01\x12V\n\tEmbedText\x12#.llmmesh.router.v1.EmbedTextRequest\x1a$.llmmesh.router.v1.EmbedTextResponse\x12_\n\x0c\x45xplainRoute\x12&.llmmesh.router.v1.ExplainRouteRequest\x1a\'.llmmesh.router.v1.ExplainRouteResponse\x12Y\n\nListModels\x12$.llmmesh.router.v1.ListModelsRequest\x1a%.llmmesh.router.v1.ListModelsResponse\x12\x81\x01\n\rListProviders\x12\'.llmmesh.router.v1.ListProvidersRequest\x1a(.llmmesh.router.v1.ListProvidersResponse\"\x1d\x8a\xe7\x18\x04\x12\x02\x01\x02\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/providersb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ellmmesh/router/v1/router.proto\x12\x11llmmesh.router.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\"\xbc\x01\n\x19StreamGenerateChatRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\x38\n\x0b\x63onstraints\x18\x02 \x01(\x0b\x32#.llmmesh.router.v1.RouteConstraints\x12\x38\n\x0bpreferences\x18\x03 \x01(\x0b\x32#.llmmesh.router.v1.RoutePreferences\"\xb0\x01\n\x1aStreamGenerateChatResponse\x12/\n\x05route\x18\x01 \x01(\x0b\x32\x1e.llmmesh.router.v1.RouteChosenH\x00\x12\'\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.llmmesh.chat.v1.DeltaH\x00\x12/\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1b.llmmesh.router.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x8a\x01\n\x10RouteConstraints\x12\x13\n\x0b\x64\x65ployments\x18\x01 \x03(\t\x12.\n\ndata_class\x18\x02 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x31\n\tresidency\x18\x03 \x01(\x0e\x32\x1e.llmmesh.chat.v1.DataResidency\"y\n\x10RoutePreferences\x12#\n\x04tier\x18\x01 \x01(\x0e\x32\x15.llmmesh.chat.v1.Tier\x12\x32\n\x08strategy\x18\x02 \x01(\x0e\x32 .llmmesh.chat.v1.RoutingStrategy\x12\x0c\n\x04tags\x18\x03 \x03(\t\"\x86\x01\n\x0bRouteChosen\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x16\n\x0eprovider_model\x18\x03 \x01(\t\x12\x39\n\x0f\x66\x61iled_attempts\x18\x04 \x03(\x0b\x32 .llmmesh.router.v1.FailedAttempt\"3\n\rFailedAttempt\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x9e\x01\n\x08\x46inished\x12\x34\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1d.llmmesh.chat.v1.FinishReason\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\x12\x30\n\rprovider_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa4\x01\n\x10\x45mbedTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x38\n\x0b\x63onstraints\x18\x03 \x01(\x0b\x32#.llmmesh.router.v1.RouteConstraints\x12\x38\n\x0bpreferences\x18\x04 \x01(\x0b\x32#.llmmesh.router.v1.RoutePreferences\"\xa0\x01\n\x11\x45mbedTextResponse\x12\x30\n\nembeddings\x18\x01 \x03(\x0b\x32\x1c.llmmesh.router.v1.Embedding\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\x12-\n\x05route\x18\x03 \x01(\x0b\x32\x1e.llmmesh.router.v1.RouteChosen\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xc5\x01\n\x13\x45xplainRouteRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x38\n\x0b\x63onstraints\x18\x03 \x01(\x0b\x32#.llmmesh.router.v1.RouteConstraints\x12\x38\n\x0bpreferences\x18\x04 \x01(\x0b\x32#.llmmesh.router.v1.RoutePreferences\"P\n\x14\x45xplainRouteResponse\x12\x38\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32#.llmmesh.router.v1.RouteExplanation\"\xb5\x02\n\x10RouteExplanation\x12.\n\ndata_class\x18\x01 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x31\n\tresidency\x18\x02 \x01(\x0e\x32\x1e.llmmesh.chat.v1.DataResidency\x12\x32\n\x08strategy\x18\x03 \x01(\x0e\x32 .llmmesh.chat.v1.RoutingStrategy\x12\x17\n\x0fstrategy_source\x18\x04 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x05\x12\x15\n\routput_tokens\x18\x06 \x01(\x05\x12\x35\n\ncandidates\x18\x07 \x03(\x0b\x32!.llmmesh.router.v1.RouteCandidate\x12\r\n\x05rules\x18\x08 \x03(\t\"\x81\x01\n\x0eRouteCandidate\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\r\n\x05place\x18\x02 \x01(\x05\x12\x0f\n\x07reasons\x18\x03 \x03(\t\x12\r\n\x05pause\x18\x04 \x01(\t\x12,\n\x05score\x18\x05 \x01(\x0b\x32\x1d.llmmesh.router.v1.RouteScore\"\xbb\x01\n\nRouteScore\x12\x10\n\x08priority\x18\x01 \x01(\x05\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x18\n\x0b\x63ost_micros\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07quality\x18\x04 \x01(\x01\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12.\n\x0b\x66irst_token\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tpreferred\x18\x07 \x01(\x08\x42\x0e\n\x0c_cost_micros\"\x13\n\x11ListModelsRequest\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.llmmesh.router.v1.Model\"I\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x0b\x64\x65ployments\x18\x02 \x03(\x0b\x32\x1d.llmmesh.router.v1.Deployment\"\x96\x01\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x30\n\x0c\x64\x61ta_classes\x18\x04 \x03(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\x05\x12\x0e\n\x06\x65mbeds\x18\x06 \x01(\x08\"\x16\n\x14ListProvidersRequest\"|\n\x15ListProvidersResponse\x12\x33\n\tproviders\x18\x01 \x03(\x0b\x32 .llmmesh.router.v1.ProviderState\x12.\n\x06routes\x18\x02 \x01(\x0b\x32\x1e.llmmesh.router.v1.RoutesState\"\x7f\n\x0bRoutesState\x12-\n\tload_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brefuse_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08mistakes\x18\x03 \x03(\t\"\xaf\x02\n\rProviderState\x12\x31\n\ndeployment\x18\x01 \x01(\x0b\x32\x1d.llmmesh.router.v1.Deployment\x12\x31\n\x06health\x18\x02 \x01(\x0e\x32!.llmmesh.router.v1.ProviderHealth\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x30\n\x07\x62reaker\x18\x04 \x01(\x0e\x32\x1f.llmmesh.router.v1.BreakerState\x12\x15\n\rshare_percent\x18\x05 \x01(\x05\x12.\n\x0b\x63\x61llable_in\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x07\x66igures\x18\x07 \x01(\x0b\x32\x1e.llmmesh.router.v1.CallFigures\"\xcf\x01\n\x0b\x43\x61llFigures\x12\x10\n\x08requests\x18\x01 \x01(\x03\x12\x17\n\x0frecent_requests\x18\x02 \x01(\x05\x12\x12\n\nerror_rate\x18\x03 \x01(\x01\x12\x32\n\x0f\x66irst_token_p50\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x66irst_token_p95\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11tokens_per_second\x18\x06 \x01(\x01*\x99\x01\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x12\x1b\n\x17\x42REAKER_STATE_RETURNING\x10\x04*\x8a\x01\n\x0eProviderHealth\x12\x1f\n\x1bPROVIDER_HEALTH_UNSPECIFIED\x10\x00\x12\x19\n\x15PROVIDER_HEALTH_READY\x10\x01\x12\x1b\n\x17PROVIDER_HEALTH_WARMING\x10\x02\x12\x1f\n\x1bPROVIDER_HEALTH_UNAVAILABLE\x10\x03\x32\x9c\x04\n\rRouterService\x12s\n\x12StreamGenerateChat\x12,.llmmesh.router.v1.StreamGenerateChatRequest\x1a-.llmmesh.router.v1.StreamGenerateChatResponse0\x01\x12V\n\tEmbedText\x12#.llmmesh.router.v1.EmbedTextRequest\x1a$.llmmesh.router.v1.EmbedTextResponse\x12_\n\x0c\x45xplainRoute\x12&.llmmesh.router.v1.ExplainRouteRequest\x1a\'.llmmesh.router.v1.ExplainRouteResponse\x12Y\n\nListModels\x12$.llmmesh.router.v1.ListModelsRequest\x1a%.llmmesh.router.v1.ListModelsResponse\x12\x81\x01\n\rListProviders\x12\'.llmmesh.router.v1.ListProvidersRequest\x1a(.llmmesh.router.v1.ListProvidersResponse\"\x1d\x8a\xe7\x18\x04\x12\x02\x01\x02\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/providersb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,56 +38,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROUTERSERVICE'].methods_by_name['ListProviders']._loaded_options = None
   _globals['_ROUTERSERVICE'].methods_by_name['ListProviders']._serialized_options = b'\212\347\030\004\022\002\001\002\202\323\344\223\002\017\022\r/v1/providers'
-  _globals['_BREAKERSTATE']._serialized_start=3333
-  _globals['_BREAKERSTATE']._serialized_end=3486
-  _globals['_PROVIDERHEALTH']._serialized_start=3489
-  _globals['_PROVIDERHEALTH']._serialized_end=3627
-  _globals['_STREAMGENERATECHATREQUEST']._serialized_start=176
-  _globals['_STREAMGENERATECHATREQUEST']._serialized_end=364
-  _globals['_STREAMGENERATECHATRESPONSE']._serialized_start=367
-  _globals['_STREAMGENERATECHATRESPONSE']._serialized_end=543
-  _globals['_ROUTECONSTRAINTS']._serialized_start=546
-  _globals['_ROUTECONSTRAINTS']._serialized_end=684
-  _globals['_ROUTEPREFERENCES']._serialized_start=686
-  _globals['_ROUTEPREFERENCES']._serialized_end=807
-  _globals['_ROUTECHOSEN']._serialized_start=810
-  _globals['_ROUTECHOSEN']._serialized_end=944
-  _globals['_FAILEDATTEMPT']._serialized_start=946
-  _globals['_FAILEDATTEMPT']._serialized_end=997
-  _globals['_FINISHED']._serialized_start=1000
-  _globals['_FINISHED']._serialized_end=1158
-  _globals['_EMBEDTEXTREQUEST']._serialized_start=1161
-  _globals['_EMBEDTEXTREQUEST']._serialized_end=1325
-  _globals['_EMBEDTEXTRESPONSE']._serialized_start=1328
-  _globals['_EMBEDTEXTRESPONSE']._serialized_end=1488
-  _globals['_EMBEDDING']._serialized_start=1490
-  _globals['_EMBEDDING']._serialized_end=1517
-  _globals['_EXPLAINROUTEREQUEST']._serialized_start=1520
-  _globals['_EXPLAINROUTEREQUEST']._serialized_end=1717
-  _globals['_EXPLAINROUTERESPONSE']._serialized_start=1719
-  _globals['_EXPLAINROUTERESPONSE']._serialized_end=1799
-  _globals['_ROUTEEXPLANATION']._serialized_start=1802
-  _globals['_ROUTEEXPLANATION']._serialized_end=2096
-  _globals['_ROUTECANDIDATE']._serialized_start=2099
-  _globals['_ROUTECANDIDATE']._serialized_end=2228
-  _globals['_ROUTESCORE']._serialized_start=2231
-  _globals['_ROUTESCORE']._serialized_end=2399
-  _globals['_LISTMODELSREQUEST']._serialized_start=2401
-  _globals['_LISTMODELSREQUEST']._serialized_end=2420
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2422
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2484
-  _globals['_MODEL']._serialized_start=2486
-  _globals['_MODEL']._serialized_end=2559
-  _globals['_DEPLOYMENT']._serialized_start=2562
-  _globals['_DEPLOYMENT']._serialized_end=2712
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=2714
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=2736
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=2738
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=2814
-  _globals['_PROVIDERSTATE']._serialized_start=2817
-  _globals['_PROVIDERSTATE']._serialized_end=3120
-  _globals['_CALLFIGURES']._serialized_start=3123
-  _globals['_CALLFIGURES']._serialized_end=3330
-  _globals['_ROUTERSERVICE']._serialized_start=3630
-  _globals['_ROUTERSERVICE']._serialized_end=4170
+  _globals['_BREAKERSTATE']._serialized_start=3577
+  _globals['_BREAKERSTATE']._serialized_end=3730
+  _globals['_PROVIDERHEALTH']._serialized_start=3733
+  _globals['_PROVIDERHEALTH']._serialized_end=3871
+  _globals['_STREAMGENERATECHATREQUEST']._serialized_start=209
+  _globals['_STREAMGENERATECHATREQUEST']._serialized_end=397
+  _globals['_STREAMGENERATECHATRESPONSE']._serialized_start=400
+  _globals['_STREAMGENERATECHATRESPONSE']._serialized_end=576
+  _globals['_ROUTECONSTRAINTS']._serialized_start=579
+  _globals['_ROUTECONSTRAINTS']._serialized_end=717
+  _globals['_ROUTEPREFERENCES']._serialized_start=719
+  _globals['_ROUTEPREFERENCES']._serialized_end=840
+  _globals['_ROUTECHOSEN']._serialized_start=843
+  _globals['_ROUTECHOSEN']._serialized_end=977
+  _globals['_FAILEDATTEMPT']._serialized_start=979
+  _globals['_FAILEDATTEMPT']._serialized_end=1030
+  _globals['_FINISHED']._serialized_start=1033
+  _globals['_FINISHED']._serialized_end=1191
+  _globals['_EMBEDTEXTREQUEST']._serialized_start=1194
+  _globals['_EMBEDTEXTREQUEST']._serialized_end=1358
+  _globals['_EMBEDTEXTRESPONSE']._serialized_start=1361
+  _globals['_EMBEDTEXTRESPONSE']._serialized_end=1521
+  _globals['_EMBEDDING']._serialized_start=1523
+  _globals['_EMBEDDING']._serialized_end=1550
+  _globals['_EXPLAINROUTEREQUEST']._serialized_start=1553
+  _globals['_EXPLAINROUTEREQUEST']._serialized_end=1750
+  _globals['_EXPLAINROUTERESPONSE']._serialized_start=1752
+  _globals['_EXPLAINROUTERESPONSE']._serialized_end=1832
+  _globals['_ROUTEEXPLANATION']._serialized_start=1835
+  _globals['_ROUTEEXPLANATION']._serialized_end=2144
+  _globals['_ROUTECANDIDATE']._serialized_start=2147
+  _globals['_ROUTECANDIDATE']._serialized_end=2276
+  _globals['_ROUTESCORE']._serialized_start=2279
+  _globals['_ROUTESCORE']._serialized_end=2466
+  _globals['_LISTMODELSREQUEST']._serialized_start=2468
+  _globals['_LISTMODELSREQUEST']._serialized_end=2487
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2489
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2551
+  _globals['_MODEL']._serialized_start=2553
+  _globals['_MODEL']._serialized_end=2626
+  _globals['_DEPLOYMENT']._serialized_start=2629
+  _globals['_DEPLOYMENT']._serialized_end=2779
+  _globals['_LISTPROVIDERSREQUEST']._serialized_start=2781
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=2803
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=2805
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=2929
+  _globals['_ROUTESSTATE']._serialized_start=2931
+  _globals['_ROUTESSTATE']._serialized_end=3058
+  _globals['_PROVIDERSTATE']._serialized_start=3061
+  _globals['_PROVIDERSTATE']._serialized_end=3364
+  _globals['_CALLFIGURES']._serialized_start=3367
+  _globals['_CALLFIGURES']._serialized_end=3574
+  _globals['_ROUTERSERVICE']._serialized_start=3874
+  _globals['_ROUTERSERVICE']._serialized_end=4414
 # @@protoc_insertion_point(module_scope)

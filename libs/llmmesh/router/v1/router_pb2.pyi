@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from llmmesh.chat.v1 import chat_pb2 as _chat_pb2
@@ -494,6 +495,7 @@ class RouteExplanation(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     data_class: _chat_pb2.DataClass.ValueType
     """Class of the data."""
     residency: _chat_pb2.DataResidency.ValueType
@@ -501,7 +503,7 @@ class RouteExplanation(_message.Message):
     strategy: _chat_pb2.RoutingStrategy.ValueType
     """In what order deployments are asked."""
     strategy_source: _builtins.str
-    """Who said so: tenant, model, tier or default."""
+    """Who said so: rule, tenant, model, tier or default."""
     input_tokens: _builtins.int
     """Estimated tokens of the request."""
     output_tokens: _builtins.int
@@ -509,6 +511,10 @@ class RouteExplanation(_message.Message):
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteCandidate]:
         """First those that would be asked, in that order; then those left out, in the order of the routes file."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Rules of the routes file that apply."""
 
     def __init__(
         self,
@@ -520,10 +526,11 @@ class RouteExplanation(_message.Message):
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         candidates: _abc.Iterable[Global___RouteCandidate] | None = ...,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "data_class", b"data_class", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "residency", b"residency", "strategy", b"strategy", "strategy_source", b"strategy_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "data_class", b"data_class", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "residency", b"residency", "rules", b"rules", "strategy", b"strategy", "strategy_source", b"strategy_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -573,7 +580,7 @@ Global___RouteCandidate: _TypeAlias = RouteCandidate  # noqa: Y015
 
 @_typing.final
 class RouteScore(_message.Message):
-    """What the place of a deployment is decided by: priority first, then score, then cost."""
+    """What the place of a deployment is decided by: a rule's preference first, then priority, score and cost."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -583,6 +590,7 @@ class RouteScore(_message.Message):
     QUALITY_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_FIELD_NUMBER: _builtins.int
+    PREFERRED_FIELD_NUMBER: _builtins.int
     priority: _builtins.int
     """A smaller one is asked earlier, whatever the score."""
     score: _builtins.float
@@ -593,6 +601,8 @@ class RouteScore(_message.Message):
     """As the routes file judges its answers, 0 to 1."""
     weight: _builtins.float
     """Share where chance decides."""
+    preferred: _builtins.bool
+    """Whether a rule prefers it."""
     @_builtins.property
     def first_token(self) -> _duration_pb2.Duration:
         """Time to the first token, measured lately or else expected."""
@@ -606,10 +616,11 @@ class RouteScore(_message.Message):
         quality: _builtins.float = ...,
         weight: _builtins.float = ...,
         first_token: _duration_pb2.Duration | None = ...,
+        preferred: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros", "cost_micros", b"cost_micros", "first_token", b"first_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros", "cost_micros", b"cost_micros", "first_token", b"first_token", "priority", b"priority", "quality", b"quality", "score", b"score", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros", "cost_micros", b"cost_micros", "first_token", b"first_token", "preferred", b"preferred", "priority", b"priority", "quality", b"quality", "score", b"score", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_micros: _TypeAlias = _typing.Literal["cost_micros"]  # noqa: Y015
     _WhichOneofArgType__cost_micros: _TypeAlias = _typing.Literal["_cost_micros", b"_cost_micros"]  # noqa: Y015
@@ -754,22 +765,64 @@ class ListProvidersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROVIDERS_FIELD_NUMBER: _builtins.int
+    ROUTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderState]:
         """Their states."""
+
+    @_builtins.property
+    def routes(self) -> Global___RoutesState:
+        """Which routes file they are from."""
 
     def __init__(
         self,
         *,
         providers: _abc.Iterable[Global___ProviderState] | None = ...,
+        routes: Global___RoutesState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["routes", b"routes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["providers", b"providers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["providers", b"providers", "routes", b"routes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListProvidersResponse: _TypeAlias = ListProvidersResponse  # noqa: Y015
+
+@_typing.final
+class RoutesState(_message.Message):
+    """Which routes file is in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOAD_TIME_FIELD_NUMBER: _builtins.int
+    REFUSE_TIME_FIELD_NUMBER: _builtins.int
+    MISTAKES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def load_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was read."""
+
+    @_builtins.property
+    def refuse_time(self) -> _timestamp_pb2.Timestamp:
+        """When a newer one was refused; absent while the newest is in force."""
+
+    @_builtins.property
+    def mistakes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Everything that is wrong with the refused one, each with its place."""
+
+    def __init__(
+        self,
+        *,
+        load_time: _timestamp_pb2.Timestamp | None = ...,
+        refuse_time: _timestamp_pb2.Timestamp | None = ...,
+        mistakes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load_time", b"load_time", "refuse_time", b"refuse_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load_time", b"load_time", "mistakes", b"mistakes", "refuse_time", b"refuse_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoutesState: _TypeAlias = RoutesState  # noqa: Y015
 
 @_typing.final
 class ProviderState(_message.Message):

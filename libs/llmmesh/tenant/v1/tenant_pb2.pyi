@@ -325,6 +325,8 @@ class Policy(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     ROUTING_STRATEGY_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    COMPLIANCE_PACKS_FIELD_NUMBER: _builtins.int
+    VIOLATION_DAYS_FIELD_NUMBER: _builtins.int
     CACHE_LIMITS_FIELD_NUMBER: _builtins.int
     residency: _chat_pb2.DataResidency.ValueType
     """Where its data may be processed."""
@@ -336,6 +338,8 @@ class Policy(_message.Message):
     """What it pays for."""
     routing_strategy: _chat_pb2.RoutingStrategy.ValueType
     """In what order deployments are asked; unspecified leaves it to the routes file."""
+    violation_days: _builtins.int
+    """Days that violations are kept; 0 leaves it to the service, at most 3660."""
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Public models it may name; empty means all."""
@@ -347,6 +351,10 @@ class Policy(_message.Message):
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words that rules of the routes file may ask for, such as "pilot"."""
+
+    @_builtins.property
+    def compliance_packs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Compliance packs beside "base": what counts as a violation; GET /v1/compliance/packs lists them."""
 
     @_builtins.property
     def cache_limits(self) -> Global___CacheLimits:
@@ -363,11 +371,13 @@ class Policy(_message.Message):
         tier: _chat_pb2.Tier.ValueType = ...,
         routing_strategy: _chat_pb2.RoutingStrategy.ValueType = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        compliance_packs: _abc.Iterable[_builtins.str] | None = ...,
+        violation_days: _builtins.int = ...,
         cache_limits: Global___CacheLimits | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_limits", b"cache_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "cache_limits", b"cache_limits", "guard_fail_open", b"guard_fail_open", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "cache_limits", b"cache_limits", "compliance_packs", b"compliance_packs", "guard_fail_open", b"guard_fail_open", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier", "violation_days", b"violation_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

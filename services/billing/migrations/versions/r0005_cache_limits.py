@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0003_cache_limits"
-down_revision = "0002_routing_policy"
+revision = "0005_cache_limits"
+down_revision = "0004_compliance"
 
 
 def upgrade() -> None:

@@ -1,0 +1,1 @@
+"""Violations: what the guard found that a tenant's compliance packs count."""
