@@ -1,4 +1,4 @@
-"""A disk that takes no more, and clocks that jump: misses, and all well afterwards."""
+"""Disks that take no more, too many entries, clocks that jump: misses, and all well afterwards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from services.cache.statistics import Tally
 from services.cache.vectorstores.edge import EdgeStore, edge_store
 from services.cache.vectorstores.port import Near, Selection
 from services.cache.verification.verifier import Verifier
-from tests.support.cache_calls import SEMANTIC, lookup, prompt, store
+from tests.support.cache_calls import SEMANTIC, answer, lookup, prompt, store
 from tests.support.scripted_embeddings import DIMENSIONS
 from tests.support.waiting import until
 
@@ -81,6 +81,7 @@ class Timed:
     """A cache and its clock."""
 
     cache: AnswerCache
+    semantic: SemanticCache
     clock: Clock
 
     async def finds(self, level: Any, max_age: float | None = None) -> bool:
@@ -107,12 +108,30 @@ async def timed(redis_url: str, inference_target: str, tmp_path: Path) -> AsyncI
             cast("Any", inference), model="m", dimensions=DIMENSIONS, timeout_seconds=5, kept=16, at_once=4
         )
         limits = SemanticLimits(
-            similarity_threshold=0.9, candidates=4, longest_question_characters=1000, most_entries=100
+            similarity_threshold=0.9, candidates=4, longest_question_characters=1000, most_entries=2
         )
         semantic = SemanticCache(embedder, vectors, Verifier(), limits, clock, Tally().vetoed)
         kept = Limits(ttl_seconds=HOUR, longest_ttl_seconds=HOUR, largest_answer_bytes=10**6, highest_temperature=1.0)
         seals = Seals(b"a secret for a cache with a clock")
-        yield Timed(AnswerCache(exact, semantic, seals, kept, alarm=_no_alarm, clock=clock), clock)
+        yield Timed(AnswerCache(exact, semantic, seals, kept, alarm=_no_alarm, clock=clock), semantic, clock)
+
+
+async def test_of_too_many_answers_those_that_saved_least_go(timed: Timed) -> None:
+    costs = {"What is dear?": 900, "What is cheap but asked often?": 400, "What is cheap?": 500}
+    for question, cost in costs.items():
+        said = answer(question)
+        said.cost_micros = cost
+        await timed.cache.remember("clocks", store(prompt(question), said))
+    for _ in range(2):
+        asked = lookup(prompt("What is cheap but asked often?"), SEMANTIC)
+        assert (await timed.cache.find_semantic("clocks", asked)).answer is not None
+    assert await timed.semantic.keep_the_best() == 1
+    left = [
+        question
+        for question in costs
+        if (await timed.cache.find_semantic("clocks", lookup(prompt(question), SEMANTIC))).answer is not None
+    ]
+    assert left == ["What is dear?", "What is cheap but asked often?"]
 
 
 def _no_alarm(tenant_id: str, model: str, level: str) -> None:
