@@ -14,6 +14,8 @@ from llmmesh.tenant.v1.tenant_pb2_grpc import add_TenantServiceServicer_to_serve
 from meshkit.errors import DependencyUnavailable
 from meshkit.log import get_logger
 from meshkit.server import Mount, running
+from services.billing.alerts.channels import read_channels
+from services.billing.alerts.dispatcher import Dispatcher
 from services.billing.audit.anchor import Anchor
 from services.billing.audit.checkpoints import Seal
 from services.billing.audit.event import Event
@@ -24,6 +26,7 @@ from services.billing.compliance.packs import Packs
 from services.billing.compliance.servicer import ComplianceServicer
 from services.billing.compliance.violation import Violation
 from services.billing.config import BillingConfig
+from services.billing.database.alerts import AlertStore
 from services.billing.database.audit import AuditStore
 from services.billing.database.budgets import BudgetStore
 from services.billing.database.checkpoints import CheckpointStore
@@ -96,6 +99,7 @@ class _Room:
         self._settlements: Lane[Settlement, Settled] = self._lane("settle", settlements.settle)
         self._flushes: Lane[None, None] = self._lane("flush", settlements.flush)
         self._packs = Packs.read()
+        self._alerts = AlertStore(self.database)
         self._violations = ViolationStore(self.database)
         self._audit = AuditStore(self.database, self._violations_of)
         self._checkpoints = CheckpointStore(self.database)
@@ -116,7 +120,9 @@ class _Room:
         lanes: list[Lane[Any, Any]] = [self._holds, self._settlements, self._flushes, self._appends]
         notary = Notary(self._audit, self._checkpoints, self._seal, Anchor(self._config.audit_anchor_file))
         sealing = notary.run(self._config.audit_checkpoint_seconds)
-        return [*(lane.run() for lane in lanes), self._sweep(), sealing, self._open_and_follow()]
+        channels = read_channels(self._config.alert_channels)
+        alerting = Dispatcher(self._alerts, channels, self._config.alert_poll_seconds).run()
+        return [*(lane.run() for lane in lanes), self._sweep(), sealing, alerting, self._open_and_follow()]
 
     async def close(self) -> None:
         """Close every connection."""
@@ -209,6 +215,7 @@ class _Room:
             try:
                 LAPSED.inc(await self._reservations.sweep())
                 await self._violations.sweep(self._config.violation_days)
+                await self._alerts.sweep(self._config.alert_days)
             except DependencyUnavailable:
                 log.warning("sweep_postponed")
 

@@ -73,8 +73,11 @@ async def test_a_refusal_is_a_violation_with_masked_context(auditor: Tenant) -> 
     assert sorted(violation["rule"] for violation in violations) == sorted(attacks)
     for violation in violations:
         assert violation["request_id"] == event["request_id"]
-        found = violation["type"], violation["packs"], violation["direction"]
-        assert found == ("prompt_injection", ["base"], "input")
+        assert (violation["type"], violation["packs"], violation["direction"]) == (
+            "prompt_injection",
+            ["base"],
+            "input",
+        )
         assert "Ignore previous instructions" in violation["context"]
         assert MAIL not in violation["context"]
         assert len(violation["context"]) <= 100

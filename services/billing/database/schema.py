@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
@@ -223,4 +224,35 @@ violations = Table(
     _text("context"),
     _time("create_time"),
     Index(None, "tenant_id", "create_time", "id"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    _serial(),
+    _text("kind"),
+    _text("tenant_id"),
+    _text("severity"),
+    _text("title"),
+    _text("text"),
+    _text("fingerprint"),
+    Column("planned", Boolean, nullable=False, server_default="false"),
+    _made(),
+    Index("ix_alerts_unplanned", "id", postgresql_where=text("NOT planned")),
+)
+
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    _serial(),
+    Column("alert_id", BigInteger, ForeignKey("alerts.id", ondelete="CASCADE"), nullable=False),
+    _text("channel"),
+    _text("fingerprint"),
+    Column("repeats", Integer, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("sent_time", DateTime(timezone=True)),
+    Index(None, "alert_id"),
+    Index(None, "channel", "fingerprint"),
+    Index("ix_alert_deliveries_due", "channel", "next_time", postgresql_where=text("sent_time IS NULL")),
 )
