@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from llmmesh.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from llmmesh.audit.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_to_server
+from llmmesh.audit.v1.contents_pb2_grpc import add_ContentsServiceServicer_to_server
 from llmmesh.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
 from llmmesh.tenant.v1.tenant_pb2_grpc import add_TenantServiceServicer_to_server
 from meshkit.errors import DependencyUnavailable
@@ -26,10 +27,14 @@ from services.billing.compliance.packs import Packs
 from services.billing.compliance.servicer import ComplianceServicer
 from services.billing.compliance.violation import Violation
 from services.billing.config import BillingConfig
+from services.billing.contents.envelope import MasterKey
+from services.billing.contents.servicer import ContentsServicer
+from services.billing.contents.vault import Vault
 from services.billing.database.alerts import AlertStore
 from services.billing.database.audit import AuditStore
 from services.billing.database.budgets import BudgetStore
 from services.billing.database.checkpoints import CheckpointStore
+from services.billing.database.contents import ContentStore
 from services.billing.database.engine import Database
 from services.billing.database.ledger import LedgerStore
 from services.billing.database.prices import PriceStore
@@ -100,6 +105,7 @@ class _Room:
         self._flushes: Lane[None, None] = self._lane("flush", settlements.flush)
         self._packs = Packs.read()
         self._alerts = AlertStore(self.database)
+        self._contents = ContentStore(self.database)
         self._violations = ViolationStore(self.database)
         self._audit = AuditStore(self.database, self._violations_of)
         self._checkpoints = CheckpointStore(self.database)
@@ -112,6 +118,7 @@ class _Room:
             Mount(add_BillingServiceServicer_to_server, self._billing()),
             Mount(add_TenantServiceServicer_to_server, self._tenancy()),
             Mount(add_AuditServiceServicer_to_server, self._auditing()),
+            Mount(add_ContentsServiceServicer_to_server, ContentsServicer(self._vault())),
             Mount(add_ComplianceServiceServicer_to_server, ComplianceServicer(self._violations, self._packs)),
         ]
 
@@ -166,7 +173,12 @@ class _Room:
             prices=self._book,
             jwks=self._signing_key.jwks(),
             jwks_seconds=self._config.jwks_seconds,
+            keeps_contents=self._config.contents_key is not None,
         )
+
+    def _vault(self) -> Vault:
+        key = self._config.contents_key
+        return Vault(self._contents, MasterKey(key.get_secret_value()) if key else None)
 
     def _violations_of(self, event: Event) -> Iterable[Violation]:
         return self._packs.violations(event, self.policies.of(event.tenant_id).compliance_packs)
@@ -216,6 +228,7 @@ class _Room:
                 LAPSED.inc(await self._reservations.sweep())
                 await self._violations.sweep(self._config.violation_days)
                 await self._alerts.sweep(self._config.alert_days)
+                await self._contents.sweep(self._config.violation_days)
             except DependencyUnavailable:
                 log.warning("sweep_postponed")
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from meshkit.settings import ServiceSettings
 from services.billing.alerts.channels import read_channels
+from services.billing.contents.envelope import MasterKey
 from services.billing.price_list import read_price_list
 
 
@@ -47,6 +48,8 @@ class BillingConfig(ServiceSettings):
 
     violation_days: int = Field(default=365, ge=1, le=3660)
     """How long violations are kept, unless a tenant's policy says."""
+    contents_key: SecretStr | None = None
+    """32 bytes in base64 that wrap tenants' keys (`openssl rand -base64 32`); none keeps nobody's prompts."""
     alert_channels: Path | None = None
     """YAML file of channels that alerts go through; none writes them to the log."""
     alert_poll_seconds: float = Field(default=1.0, gt=0)
@@ -63,6 +66,13 @@ class BillingConfig(ServiceSettings):
             raise ValueError("is no database URL") from None
         if driver != "postgresql+psycopg":
             raise ValueError("must start with postgresql+psycopg://")
+        return value
+
+    @field_validator("contents_key")
+    @classmethod
+    def _is_master_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            MasterKey(value.get_secret_value())
         return value
 
     @field_validator("alert_channels")

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceStub
 from llmmesh.audit.v1.compliance_pb2_grpc import ComplianceServiceStub
+from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceStub
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
 from llmmesh.chat.v1 import chat_pb2
@@ -27,6 +28,7 @@ from services.billing.config import BillingConfig
 if TYPE_CHECKING:
     from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
     from llmmesh.audit.v1.compliance_pb2_grpc import ComplianceServiceAsyncStub
+    from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceAsyncStub
     from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceAsyncStub
     from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceAsyncStub
 
@@ -54,6 +56,7 @@ class Room:
     tenants: TenantServiceAsyncStub
     audit: AuditServiceAsyncStub
     compliance: ComplianceServiceAsyncStub
+    contents: ContentsServiceAsyncStub
 
     async def tenant(self, name: str, *, rubles: float = 1000, **fields: Any) -> Identity:
         """Make a tenant; returns a developer of it."""
@@ -145,6 +148,7 @@ async def billing_stubs(port: int, config: BillingConfig) -> AsyncIterator[Room]
         connect(target, TenantServiceStub, wait_seconds=5) as tenant_stub,
         connect(target, AuditServiceStub, wait_seconds=5) as audit_stub,
         connect(target, ComplianceServiceStub, wait_seconds=5) as compliance_stub,
+        connect(target, ContentsServiceStub, wait_seconds=5) as contents_stub,
     ):
-        stubs: list[Any] = [billing_stub, tenant_stub, audit_stub, compliance_stub]
+        stubs: list[Any] = [billing_stub, tenant_stub, audit_stub, compliance_stub, contents_stub]
         yield Room(port, config, *stubs)

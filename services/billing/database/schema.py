@@ -78,6 +78,7 @@ tenants = Table(
     Column("compliance_packs", ARRAY(Text), nullable=False, server_default="{}"),
     Column("violation_days", Integer, nullable=False, server_default="0"),
     Column("cache_limits", JSONB, nullable=False, server_default="{}"),
+    Column("keep_contents", Boolean, nullable=False, server_default="false"),
 )
 
 keys = Table(
@@ -255,4 +256,26 @@ alert_deliveries = Table(
     Index(None, "alert_id"),
     Index(None, "channel", "fingerprint"),
     Index("ix_alert_deliveries_due", "channel", "next_time", postgresql_where=text("sent_time IS NULL")),
+)
+
+content_keys = Table(
+    "content_keys",
+    metadata,
+    _serial(),
+    _text("tenant_id"),
+    Column("wrapped", LargeBinary, nullable=False),
+    _made(),
+    UniqueConstraint("tenant_id"),
+)
+
+audit_contents = Table(
+    "audit_contents",
+    metadata,
+    _text("tenant_id", primary_key=True),
+    _text("request_id", primary_key=True),
+    # No foreign key: whoever destroys a key need not look for what it opened.
+    Column("key_id", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    _made(),
+    Index(None, "create_time"),
 )

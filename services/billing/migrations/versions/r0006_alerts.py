@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0005_alerts"
-down_revision = "0004_compliance"
+revision = "0006_alerts"
+down_revision = "0005_cache_limits"
 
 
 def upgrade() -> None:
