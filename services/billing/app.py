@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from llmmesh.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from llmmesh.audit.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_to_server
+from llmmesh.audit.v1.contents_pb2_grpc import add_ContentsServiceServicer_to_server
 from llmmesh.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
 from llmmesh.billing.v1.budgets_pb2_grpc import add_BudgetServiceServicer_to_server
 from llmmesh.billing.v1.reports_pb2_grpc import add_ReportServiceServicer_to_server
@@ -16,6 +17,8 @@ from llmmesh.tenant.v1.tenant_pb2_grpc import add_TenantServiceServicer_to_serve
 from meshkit.errors import DependencyUnavailable
 from meshkit.log import get_logger
 from meshkit.server import Mount, running
+from services.billing.alerts.channels import read_channels
+from services.billing.alerts.dispatcher import Dispatcher
 from services.billing.audit.anchor import Anchor
 from services.billing.audit.checkpoints import Seal
 from services.billing.audit.event import Event
@@ -27,9 +30,14 @@ from services.billing.compliance.packs import Packs
 from services.billing.compliance.servicer import ComplianceServicer
 from services.billing.compliance.violation import Violation
 from services.billing.config import BillingConfig
+from services.billing.contents.envelope import MasterKey
+from services.billing.contents.servicer import ContentsServicer
+from services.billing.contents.vault import Vault
+from services.billing.database.alerts import AlertStore
 from services.billing.database.audit import AuditStore
 from services.billing.database.budgets import BudgetStore, BudgetUpkeep
 from services.billing.database.checkpoints import CheckpointStore
+from services.billing.database.contents import ContentStore
 from services.billing.database.engine import Database
 from services.billing.database.ledger import LedgerStore
 from services.billing.database.prices import PriceStore
@@ -110,6 +118,8 @@ class _Room:
         self._settlements: Lane[Settlement, Settled] = self._lane("settle", settlements.settle)
         self._flushes: Lane[None, None] = self._lane("flush", settlements.flush)
         self._packs = Packs.read()
+        self._alerts = AlertStore(self.database)
+        self._contents = ContentStore(self.database)
         self._violations = ViolationStore(self.database)
         self._audit = AuditStore(self.database, self._violations_of)
         self._checkpoints = CheckpointStore(self.database)
@@ -124,6 +134,7 @@ class _Room:
             Mount(add_ReportServiceServicer_to_server, ReportServicer(self._reports())),
             Mount(add_TenantServiceServicer_to_server, self._tenancy()),
             Mount(add_AuditServiceServicer_to_server, self._auditing()),
+            Mount(add_ContentsServiceServicer_to_server, ContentsServicer(self._vault())),
             Mount(add_ComplianceServiceServicer_to_server, ComplianceServicer(self._violations, self._packs)),
         ]
 
@@ -134,7 +145,10 @@ class _Room:
         ]  # fmt: skip
         notary = Notary(self._audit, self._checkpoints, self._seal, Anchor(self._config.audit_anchor_file))
         sealing = notary.run(self._config.audit_checkpoint_seconds)
-        return [*(lane.run() for lane in lanes), self._sweep(), self._roll_up(), sealing, self._open_and_follow()]
+        channels = read_channels(self._config.alert_channels)
+        alerting = Dispatcher(self._alerts, channels, self._config.alert_poll_seconds).run()
+        beside = [self._sweep(), self._roll_up(), sealing, alerting, self._open_and_follow()]
+        return [*(lane.run() for lane in lanes), *beside]
 
     async def close(self) -> None:
         """Close every connection."""
@@ -187,7 +201,12 @@ class _Room:
             prices=self._book,
             jwks=self._signing_key.jwks(),
             jwks_seconds=self._config.jwks_seconds,
+            keeps_contents=self._config.contents_key is not None,
         )
+
+    def _vault(self) -> Vault:
+        key = self._config.contents_key
+        return Vault(self._contents, MasterKey(key.get_secret_value()) if key else None)
 
     def _violations_of(self, event: Event) -> Iterable[Violation]:
         return self._packs.violations(event, self.policies.of(event.tenant_id).compliance_packs)
@@ -237,6 +256,8 @@ class _Room:
                 LAPSED.inc(await self._reservations.sweep())
                 await self._violations.sweep(self._config.violation_days)
                 BUDGET_EVENTS.inc(await self._upkeep.run())
+                await self._alerts.sweep(self._config.alert_days)
+                await self._contents.sweep(self._config.violation_days)
             except DependencyUnavailable:
                 log.warning("sweep_postponed")
 

@@ -10,6 +10,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from meshkit.settings import ServiceSettings
+from services.billing.alerts.channels import read_channels
+from services.billing.contents.envelope import MasterKey
 from services.billing.price_list import read_price_list
 
 
@@ -52,6 +54,14 @@ class BillingConfig(ServiceSettings):
 
     violation_days: int = Field(default=365, ge=1, le=3660)
     """How long violations are kept, unless a tenant's policy says."""
+    contents_key: SecretStr | None = None
+    """32 bytes in base64 that wrap tenants' keys (`openssl rand -base64 32`); none keeps nobody's prompts."""
+    alert_channels: Path | None = None
+    """YAML file of channels that alerts go through; none writes them to the log."""
+    alert_poll_seconds: float = Field(default=1.0, gt=0)
+    """How often new alerts are looked for."""
+    alert_days: int = Field(default=30, ge=1)
+    """How long alerts are kept and tried again."""
 
     @field_validator("database_url")
     @classmethod
@@ -62,6 +72,19 @@ class BillingConfig(ServiceSettings):
             raise ValueError("is no database URL") from None
         if driver != "postgresql+psycopg":
             raise ValueError("must start with postgresql+psycopg://")
+        return value
+
+    @field_validator("contents_key")
+    @classmethod
+    def _is_master_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            MasterKey(value.get_secret_value())
+        return value
+
+    @field_validator("alert_channels")
+    @classmethod
+    def _are_channels(cls, value: Path | None) -> Path | None:
+        read_channels(value)
         return value
 
     @field_validator("prices")

@@ -76,6 +76,7 @@ class _Flow:
         """The order of things."""
         self._policy = await self._known.policies.admit(self._exchange.caller)
         self._exchange.tenant_policy_version = self._policy.version
+        self._exchange.keeps_contents = self._policy.keep_contents
         offer = self._known.catalogue.chat_offer(self._exchange.model, self._policy)
         self._exchange.known_model = True
         hit = await self._exact_answer()

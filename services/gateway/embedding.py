@@ -42,6 +42,7 @@ class Embedding:
         async with self._resources.accounts.recorded(exchange):
             policy = await self._known.policies.admit(caller)
             exchange.tenant_policy_version = policy.version
+            exchange.keeps_contents = policy.keep_contents
             offer = self._known.catalogue.embedding_offer(model, policy)
             exchange.known_model = True
             messages = [_message(text) for text in texts]

@@ -40,6 +40,7 @@ class TenantPolicy:
     tier: chat_pb2.Tier.ValueType = chat_pb2.TIER_UNSPECIFIED
     routing_strategy: chat_pb2.RoutingStrategy.ValueType = chat_pb2.ROUTING_STRATEGY_UNSPECIFIED
     tags: tuple[str, ...] = ()
+    keep_contents: bool = False
     version: str = ""
     """Changes whenever anything in it does."""
     cache_limits: tenant_pb2.CacheLimits | None = field(default=None, compare=False)
@@ -58,6 +59,7 @@ class TenantPolicy:
             tier=policy.tier,
             routing_strategy=policy.routing_strategy,
             tags=tuple(policy.tags),
+            keep_contents=policy.keep_contents,
             version=hashlib.sha256(policy.SerializeToString(deterministic=True)).hexdigest()[:16],
             cache_limits=policy.cache_limits if policy.HasField("cache_limits") else None,
         )

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceStub
 from llmmesh.audit.v1.compliance_pb2_grpc import ComplianceServiceStub
+from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceStub
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
 from llmmesh.billing.v1.budgets_pb2_grpc import BudgetServiceStub
@@ -29,6 +30,7 @@ from services.billing.config import BillingConfig
 if TYPE_CHECKING:
     from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
     from llmmesh.audit.v1.compliance_pb2_grpc import ComplianceServiceAsyncStub
+    from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceAsyncStub
     from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceAsyncStub
     from llmmesh.billing.v1.budgets_pb2_grpc import BudgetServiceAsyncStub
     from llmmesh.billing.v1.reports_pb2_grpc import ReportServiceAsyncStub
@@ -60,6 +62,7 @@ class Room:
     compliance: ComplianceServiceAsyncStub
     budgets: BudgetServiceAsyncStub
     reports: ReportServiceAsyncStub
+    contents: ContentsServiceAsyncStub
 
     async def tenant(self, name: str, *, rubles: float = 1000, **fields: Any) -> Identity:
         """Make a tenant; returns a developer of it."""
@@ -153,6 +156,9 @@ async def billing_stubs(port: int, config: BillingConfig, *, wait_seconds: float
         connect(target, ComplianceServiceStub, wait_seconds=wait_seconds) as compliance_stub,
         connect(target, BudgetServiceStub, wait_seconds=wait_seconds) as budget_stub,
         connect(target, ReportServiceStub, wait_seconds=wait_seconds) as report_stub,
+        connect(target, ContentsServiceStub, wait_seconds=wait_seconds) as contents_stub,
     ):
-        stubs: list[Any] = [billing_stub, tenant_stub, audit_stub, compliance_stub, budget_stub, report_stub]
+        stubs: list[Any] = [
+            *(billing_stub, tenant_stub, audit_stub, compliance_stub, budget_stub, report_stub, contents_stub)
+        ]
         yield Room(port, config, *stubs)

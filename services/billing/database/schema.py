@@ -20,6 +20,7 @@ from sqlalchemy import (
     column,
     func,
     table,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
@@ -80,6 +81,7 @@ tenants = Table(
     Column("violation_days", Integer, nullable=False, server_default="0"),
     Column("cache_limits", JSONB, nullable=False, server_default="{}"),
     _text("currency_code"),
+    Column("keep_contents", Boolean, nullable=False, server_default="false"),
 )
 
 keys = Table(
@@ -285,4 +287,57 @@ violations = Table(
     _text("context"),
     _time("create_time"),
     Index(None, "tenant_id", "create_time", "id"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    _serial(),
+    _text("kind"),
+    _text("tenant_id"),
+    _text("severity"),
+    _text("title"),
+    _text("text"),
+    _text("fingerprint"),
+    Column("planned", Boolean, nullable=False, server_default="false"),
+    _made(),
+    Index("ix_alerts_unplanned", "id", postgresql_where=text("NOT planned")),
+)
+
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    _serial(),
+    Column("alert_id", BigInteger, ForeignKey("alerts.id", ondelete="CASCADE"), nullable=False),
+    _text("channel"),
+    _text("fingerprint"),
+    Column("repeats", Integer, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("sent_time", DateTime(timezone=True)),
+    Index(None, "alert_id"),
+    Index(None, "channel", "fingerprint"),
+    Index("ix_alert_deliveries_due", "channel", "next_time", postgresql_where=text("sent_time IS NULL")),
+)
+
+content_keys = Table(
+    "content_keys",
+    metadata,
+    _serial(),
+    _text("tenant_id"),
+    Column("wrapped", LargeBinary, nullable=False),
+    _made(),
+    UniqueConstraint("tenant_id"),
+)
+
+audit_contents = Table(
+    "audit_contents",
+    metadata,
+    _text("tenant_id", primary_key=True),
+    _text("request_id", primary_key=True),
+    # No foreign key: whoever destroys a key need not look for what it opened.
+    Column("key_id", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    _made(),
+    Index(None, "create_time"),
 )

@@ -146,6 +146,7 @@ def _columns(policy: Policy) -> dict[str, object]:
         "tags": list(policy.tags),
         "compliance_packs": list(policy.compliance_packs),
         "violation_days": policy.violation_days,
+        "keep_contents": policy.keep_contents,
     }
 
 
@@ -162,6 +163,7 @@ def _tenant(row: RowMapping) -> Tenant:
         tags=tuple(row["tags"]),
         compliance_packs=tuple(row["compliance_packs"]),
         violation_days=row["violation_days"],
+        keep_contents=row["keep_contents"],
     )
     return Tenant(row["id"], row["display_name"], policy, row["create_time"])
 

@@ -35,6 +35,7 @@ def policy_of(message: tenant_pb2.Policy) -> Policy:
         tags=_names("policy.tags", message.tags),
         compliance_packs=_packs("policy.compliance_packs", message.compliance_packs),
         violation_days=check_between("policy.violation_days", message.violation_days, 0, MOST_VIOLATION_DAYS),
+        keep_contents=message.keep_contents,
     )
 
 
@@ -66,6 +67,7 @@ def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
         tags=tenant.policy.tags,
         compliance_packs=tenant.policy.compliance_packs,
         violation_days=tenant.policy.violation_days,
+        keep_contents=tenant.policy.keep_contents,
     )
     return tenant_pb2.Tenant(
         id=tenant.id,

@@ -32,6 +32,7 @@ class Policy:
     compliance_packs: tuple[str, ...] = ()
     violation_days: int = 0
     """How long violations are kept; 0 leaves it to the room."""
+    keep_contents: bool = False
     tier: str = "unspecified"
     routing_strategy: str = "unspecified"
     tags: tuple[str, ...] = ()

@@ -327,6 +327,7 @@ class Policy(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     COMPLIANCE_PACKS_FIELD_NUMBER: _builtins.int
     VIOLATION_DAYS_FIELD_NUMBER: _builtins.int
+    KEEP_CONTENTS_FIELD_NUMBER: _builtins.int
     CACHE_LIMITS_FIELD_NUMBER: _builtins.int
     residency: _chat_pb2.DataResidency.ValueType
     """Where its data may be processed."""
@@ -340,6 +341,8 @@ class Policy(_message.Message):
     """In what order deployments are asked; unspecified leaves it to the routes file."""
     violation_days: _builtins.int
     """Days that violations are kept; 0 leaves it to the service, at most 3660."""
+    keep_contents: _builtins.bool
+    """Whether prompts and answers are kept, encrypted with a key of the tenant's own, for as long as violations are."""
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Public models it may name; empty means all."""
@@ -373,11 +376,12 @@ class Policy(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         compliance_packs: _abc.Iterable[_builtins.str] | None = ...,
         violation_days: _builtins.int = ...,
+        keep_contents: _builtins.bool = ...,
         cache_limits: Global___CacheLimits | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_limits", b"cache_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "cache_limits", b"cache_limits", "compliance_packs", b"compliance_packs", "guard_fail_open", b"guard_fail_open", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier", "violation_days", b"violation_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "cache_limits", b"cache_limits", "compliance_packs", b"compliance_packs", "guard_fail_open", b"guard_fail_open", "keep_contents", b"keep_contents", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier", "violation_days", b"violation_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,13 +2,8 @@
 
 from alembic import op
 
-<<<<<<<< HEAD:services/billing/migrations/versions/r0007_cache_limits.py
 revision = "0007_cache_limits"
 down_revision = "0006_rollups"
-========
-revision = "0005_cache_limits"
-down_revision = "0004_compliance"
->>>>>>>> cache-controls:services/billing/migrations/versions/r0005_cache_limits.py
 
 
 def upgrade() -> None:
