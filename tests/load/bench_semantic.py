@@ -44,9 +44,10 @@ TENANT = "bench"
 LOOKUPS = 200
 HITS = 40
 ACCURATE_DIMENSIONS = 384
-UNKNOWN_WORDS = """
-zebra quasar harpsichord tundra monsoon cathedral glacier origami volcano tapestry lagoon meteor
-""".split()
+UNKNOWN_WORDS = [
+    *("zebra", "quasar", "harpsichord", "tundra", "monsoon", "cathedral"),
+    *("glacier", "origami", "volcano", "tapestry", "lagoon", "meteor"),
+]
 
 
 class Embeddings(inference_pb2_grpc.InferenceServiceServicer):
