@@ -45,18 +45,8 @@ LOOKUPS = 200
 HITS = 40
 ACCURATE_DIMENSIONS = 384
 UNKNOWN_WORDS = [
-    "zebra",
-    "quasar",
-    "harpsichord",
-    "tundra",
-    "monsoon",
-    "cathedral",
-    "glacier",
-    "origami",
-    "volcano",
-    "tapestry",
-    "lagoon",
-    "meteor",
+    *("zebra", "quasar", "harpsichord", "tundra", "monsoon", "cathedral"),
+    *("glacier", "origami", "volcano", "tapestry", "lagoon", "meteor"),
 ]
 
 

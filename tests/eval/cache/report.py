@@ -36,7 +36,7 @@ class HeldOut:
         config = CacheConfig()
         self.plausible = self.measured.outlines >= config.plausible_similarity
         self.similar = self.measured.accurate >= config.similarity_threshold
-        self.state = ErrorBound(calibration(), target=config.false_hit_target).state("")
+        self.state = ErrorBound(calibration(), target=config.error_target).state("")
         self.served = self.plausible & self.similar & (self.certainty >= self.state.threshold)
 
     def stages(self) -> Iterator[tuple[str, NDArray[np.bool_]]]:
