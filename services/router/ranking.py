@@ -26,7 +26,7 @@ class Price:
     output_micros: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Demand:
     """A request, as far as choosing a deployment is concerned."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from meshkit.egress import DataClass, Residency
@@ -35,7 +37,8 @@ def explained(deployment):
         deployment("foreign", region="russia"),
     ]
     prices = {"near": Price(2, 4), "cheap": Price(1, 2)}
-    decider = Decider(deployments, StrategyTable(), RuleBook([], deployments), strategies(0.5, lambda _: 0.25), prices)
+    ways = strategies(0.5, lambda _: 0.25, untaught())
+    decider = Decider(deployments, StrategyTable(), RuleBook([], deployments), ways, prices)
     fleet = Fleet(deployments, decider, Egress({}))
     explainer = Explainer(
         Roster(fleet, never_released), lambda each: 7.0 if each.name == "cheap" else 0.0, lambda _: 0.25

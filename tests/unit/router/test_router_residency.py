@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from random import Random
 
 import pytest
 import structlog
@@ -29,6 +30,8 @@ from services.router.endpoints import OpenAIDeployment
 from services.router.failover import Failover
 from services.router.fleet import Fleet, Roster
 from services.router.latencies import FirstTokenTimes
+from services.router.learned.bandit import Bandit, Learning
+from services.router.learned.strategy import Learned
 from services.router.needs import Needs
 from services.router.preferences import Caller, StrategyName, StrategyTable, Tier
 from services.router.providers.provider import AnswerEvent, Embedded, Ended, FailureKind, ProviderFailure
@@ -205,7 +208,7 @@ class World:
         chance = random.Random(7).random
         prices = {each.name: Price(place, place) for place, each in enumerate(self.deployments) if place % 3}
         times = FirstTokenTimes(lambda: self.now)
-        ways = strategies(0.5, lambda each: chance() * times.expected(each))
+        ways = strategies(0.5, lambda each: chance() * times.expected(each), untaught())
         fleet = Fleet(
             self.deployments,
             decider(self.deployments, StrategyTable(), RuleBook(self.rules, self.deployments), ways, prices),
