@@ -14,6 +14,7 @@ from services.router.learned.bandit import NEUTRAL_QUALITY, Bandit, Learning
 from services.router.learned.context import Context, indices, names
 from services.router.learned.estimation import Logged
 from services.router.learned.rewards import Measured, Outcome, Worth
+from services.router.learned.strategy import Learned
 
 MIX = (
     (("length:short", 5), ("length:medium", 3), ("length:long", 1)),
@@ -134,6 +135,11 @@ class World:
         truth = DEPLOYMENTS[name]
         suits = sum(more for when, more in truth.suits.items() if features.issuperset(when.split("+")))
         return min(max(truth.quality + suits, 0.0), 1.0)
+
+
+def untaught() -> Learned:
+    """The strategy `learned` before it learned anything."""
+    return Learned(Bandit(Learning(), random.Random(1)))
 
 
 def capped_mean(usual: float, factors: Sequence[float]) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import pytest
 
 from meshkit.egress import DataClass, Residency
@@ -19,6 +17,7 @@ from services.router.preferences import Caller, Source, StrategyName, StrategyTa
 from services.router.ranking import Demand, Price
 from services.router.rules import RuleBook
 from services.router.strategies import strategies
+from tests.support.routing_world import untaught
 
 ALL = ("near", "cheap", "far", "small", "foreign")
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from random import Random
 
 import pytest
 
 from meshkit.egress import DataClass, Residency
 from services.router.constraints import Limits
 from services.router.latencies import FRESH_SECONDS, FirstTokenTimes
-from services.router.learned.bandit import Bandit, Learning
-from services.router.learned.strategy import Learned
 from services.router.needs import Needs
 from services.router.preferences import Caller, Source, StrategyName, StrategyTable, Tier
 from services.router.ranking import Demand, Price, Shortlist, cheapest_first, ranked
 from services.router.strategies import Balanced, Cheapest, Latency, Quality, Weighted, strategies
+from tests.support.routing_world import untaught
 
 LIMITS = Limits(frozenset(), DataClass.PUBLIC, Residency.GLOBAL)
 
@@ -58,9 +56,7 @@ def test_embedding_costs_what_is_read(deployment):
 def test_a_priority_stands_before_any_score(deployment):
     deployments = [deployment("later", priority=2), deployment("first", priority=1), deployment("last", priority=3)]
     prices = {"later": Price(1, 1), "first": Price(9, 9), "last": Price(0, 0)}
-    for strategy in strategies(
-        0.5, lambda each: float(len(each.name)), Learned(Bandit(Learning(), Random(1)))
-    ).values():
+    for strategy in strategies(0.5, lambda each: float(len(each.name)), untaught()).values():
         assert order(strategy, deployments, prices) == ["first", "later", "last"]
 
 

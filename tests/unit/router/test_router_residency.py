@@ -11,7 +11,6 @@ import random
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from random import Random
 
 import pytest
 import structlog
@@ -30,8 +29,6 @@ from services.router.endpoints import OpenAIDeployment
 from services.router.failover import Failover
 from services.router.fleet import Fleet, Roster
 from services.router.latencies import FirstTokenTimes
-from services.router.learned.bandit import Bandit, Learning
-from services.router.learned.strategy import Learned
 from services.router.needs import Needs
 from services.router.preferences import Caller, StrategyName, StrategyTable, Tier
 from services.router.providers.provider import AnswerEvent, Embedded, Ended, FailureKind, ProviderFailure
@@ -40,6 +37,7 @@ from services.router.routing import Router
 from services.router.rules import Rule, RuleBook
 from services.router.standing import Standings
 from services.router.strategies import strategies
+from tests.support.routing_world import untaught
 
 CASES = 5000
 QUICK = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
