@@ -157,7 +157,7 @@ async def test_two_routers_learn_together_and_a_third_begins_with_what_they_know
         await eventually(judged_elsewhere)
         await known(one, lambda arms: ratings(arms) > 0.99)
     async with make_room(named, SECTIONS, **shared) as third:
-        arms = await state(third)
+        arms = await known(third, outcomes)
         assert outcomes(arms) == pytest.approx(3, abs=0.01)
         assert ratings(arms) == pytest.approx(1, abs=0.01)
 
