@@ -35,16 +35,21 @@ class Learned:
     def scores(self, choice: Choice) -> Sequence[float]:
         """The rewards expected; that of the one picked is raised above all.
 
-        Only candidates of the first priority can be picked, because the others cannot come first.
+        Only candidates of the first group can be picked, because the others cannot come first.
         """
         if not choice.candidates:
             return []
-        demand, highest = choice.demand, min(each.priority for each in choice.candidates)
+        demand, bandit = choice.demand, self.bandit
         context = context_of(demand.prompt, Asked(demand.needs, demand.limits.data_class, demand.caller.tier or "none"))
-        gamble = self.bandit.choose([each.name for each in choice.candidates if each.priority == highest], context)
+        gamble = bandit.choose(_first_group(choice), context)
         dearest = max((cost for cost in choice.costs if cost < math.inf), default=0.0) / 1_000_000
         self.stakes[demand] = Stake(context, gamble, dearest)
         return [
-            FIRST if each.name == gamble.first else self.bandit.expected(each.name, context)
-            for each in choice.candidates
+            FIRST if each.name == gamble.first else bandit.expected(each.name, context) for each in choice.candidates
         ]
+
+
+def _first_group(choice: Choice) -> list[str]:
+    first = min(choice.groups, default=0)
+    groups = choice.groups or [first] * len(choice.candidates)
+    return [each.name for each, group in zip(choice.candidates, groups, strict=True) if group == first]

@@ -133,3 +133,14 @@ def test_the_tenants_own_strategy_goes_before_the_models_and_that_before_the_tie
 )
 def test_a_tier_the_file_says_nothing_about_has_a_strategy(tier, strategy):
     assert StrategyTable().chosen("m", Caller(tier=tier)) == (strategy, Source.TIER)
+
+
+def test_the_learned_pick_is_one_that_can_come_first_and_its_chance_is_known(deployment):
+    learned, asked = untaught(), demand()
+    deployments = [deployment("late", priority=2), deployment("a"), deployment("b"), deployment("barred")]
+    ranking = ranked(learned, asked, Shortlist.of(deployments, preferred=("a", "b")), {})
+    first = ranking.deployments()[0].name
+    gamble = learned.stakes[asked].gamble
+    assert gamble.first == first
+    assert gamble.chances == {"a": 0.5, "b": 0.5}
+    assert learned.stakes.get(demand()) is None
