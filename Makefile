@@ -139,6 +139,10 @@ protos-drift: $(VENV) ## Stubs and descriptor set are what the protos generate
 bench: $(VENV) ## Measure the mesh on this machine; prints a table, writes JSON
 	python -m tests.load.bench $(ARGS)
 
+.PHONY: bench-routing
+bench-routing: $(VENV) ## Learned routing against the best there is, in a simulation: tables and a plot
+	OPENBLAS_NUM_THREADS=1 python -m tests.load.bench_routing
+
 .PHONY: load-%
 load-%: $(VENV) ## Load one service's main RPC (ghz, else h2load), such as load-cache
 	tests/load/run.sh $*

@@ -26,6 +26,8 @@ from services.router.failover import Failover
 from services.router.fleet import Fleet, Roster
 from services.router.inspection import Inspection
 from services.router.latencies import FirstTokenTimes
+from services.router.lessons import lessons
+from services.router.observing import ObservedRouter
 from services.router.prices import fresh_prices
 from services.router.providers.adapters import Providers, opened_providers
 from services.router.reloading import Reloader
@@ -56,12 +58,14 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         opened_providers(
             cast("InferenceServiceAsyncStub", inference), os.environ, config.provider_connections
         ) as providers,
+        lessons(config) as learned,
         fresh_prices(cast("BillingServiceAsyncStub", billing), config.price_refresh_seconds) as prices,
     ):
         first_tokens, failover = FirstTokenTimes(), Failover(standings)
 
         def fleet(routes: Routes) -> Fleet:
-            ways = strategies(routes.strategies.quality_share, first_tokens.expected)
+            learned.follow(routes)
+            ways = strategies(routes.strategies.quality_share, first_tokens.expected, learned.strategy)
             rules = RuleBook(routes.rules, routes.deployments)
             return _fleet(routes, Decider(routes.deployments, routes.strategies, rules, ways, prices), providers)
 
@@ -73,7 +77,8 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         explainer = Explainer(roster, failover.seconds_until_free, first_tokens.expected)
         inspection = Inspection(roster, standings)
         checks = HealthChecks(roster, standings, config.check_policy)
-        servicer = RouterServicer(routing, explainer, inspection, reloader)
+        observed = ObservedRouter(routing, prices, learned.observers)
+        servicer = RouterServicer(routing, observed, explainer, inspection, reloader, learned)
         mount = Mount(add_RouterServiceServicer_to_server, servicer)
         async with (
             in_background(checks.run(), roster.release_ended(), reloader.watch()),

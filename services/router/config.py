@@ -57,6 +57,13 @@ class RouterConfig(ServiceSettings):
     provider_connections: int = Field(default=1000, ge=1)
     """Most connections open to any one HTTP deployment at once."""
 
+    redis_timeout_seconds: float = Field(default=1.0, gt=0, le=30)
+    """Longest wait for Redis; no chat waits for it."""
+    learning_beat_seconds: float = Field(default=1.0, gt=0, le=60)
+    """How often conclusions are drawn from outcomes and shared."""
+    decisions_kept: int = Field(default=50_000, ge=0)
+    """Choices of the strategy `learned` kept in Redis for replay, about; some 600 bytes each."""
+
     @property
     def breaker_policy(self) -> BreakerPolicy:
         """The settings of every breaker."""

@@ -26,6 +26,7 @@ class StrategyName(StrEnum):
     QUALITY = "quality"
     LATENCY = "latency"
     WEIGHTED = "weighted"
+    LEARNED = "learned"
 
 
 class Source(StrEnum):

@@ -26,7 +26,7 @@ class Price:
     output_micros: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Demand:
     """A request, as far as choosing a deployment is concerned."""
 
@@ -49,6 +49,8 @@ class Choice:
     candidates: Sequence[Deployment]
     costs: Sequence[float]
     """What the request would cost at each, in millionths of a micro-unit; infinite where no price is known."""
+    groups: Sequence[int] = ()
+    """As in `Shortlist.groups`."""
 
 
 class Strategy(Protocol):
@@ -102,7 +104,7 @@ def ranked(strategy: Strategy, demand: Demand, shortlist: Shortlist, prices: Map
     """Rank by group, then by score; the cheaper of equals first, then the order of the file."""
     needs = demand.needs
     cost = costs(shortlist.names, prices, needs.input_tokens, needs.likely_output_tokens)
-    scores = strategy.scores(Choice(demand, shortlist.deployments, cost))
+    scores = strategy.scores(Choice(demand, shortlist.deployments, cost, shortlist.groups))
     # Sorting by one number after the other is twice as fast as once by tuples.
     order = sorted(range(len(cost)), key=cost.__getitem__)
     order.sort(key=scores.__getitem__, reverse=True)

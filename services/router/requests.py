@@ -66,6 +66,23 @@ def explained_demand(request: router_pb2.ExplainRouteRequest, tenant_id: str) ->
     return Demand(model, chat_needs(prompt), limits, caller, prompt=prompt)
 
 
+def checked_judgement(request: router_pb2.RecordFeedbackRequest) -> tuple[str, float]:
+    """Which answer is judged, and its score from -1 to 1.
+
+    Raises:
+        FieldInvalid: If there is no answer, no judgement, or one beyond the scale.
+    """
+    if not request.request_id:
+        raise FieldInvalid("request_id", "must be the x-request-id of an answer")
+    if not request.HasField("judgement"):
+        raise FieldInvalid("score", "must be set, or thumbs_up")
+    if request.HasField("thumbs_up"):
+        return request.request_id, 1.0 if request.thumbs_up else -1.0
+    if not -1 <= request.score <= 1:
+        raise FieldInvalid("score", "must be from -1 to 1")
+    return request.request_id, request.score
+
+
 def limits_of(constraints: router_pb2.RouteConstraints) -> Limits:
     """The constraints of a request."""
     if constraints.data_class not in DATA_CLASSES:

@@ -6,18 +6,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from services.router.deployment import Deployment
 from services.router.endpoints import AnyDeployment, HttpDeployment
+from services.router.learned.bandit import Learning
 from services.router.preferences import StrategyTable
 from services.router.rules import Rule, unknown_names
 
 REFERENCE = "env:"
-SECTIONS = ("deployments", "strategies", "rules")
+SECTIONS = ("deployments", "strategies", "rules", "learning")
+Section = TypeVar("Section", bound=BaseModel)
 
 _deployment: TypeAdapter[Deployment] = TypeAdapter(AnyDeployment)
 
@@ -43,6 +45,8 @@ class Routes:
     """In what order they are asked."""
     rules: list[Rule]
     """What is forbidden, required or preferred, and when."""
+    learning: Learning
+    """How the strategy `learned` learns."""
 
 
 def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
@@ -59,6 +63,7 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
     everyone = [deployment for _, deployment in read]
     strategies = _strategies(document, {deployment.serves for deployment in everyone}, mistakes)
     rules = _rules(document, everyone, mistakes)
+    learning = _section(document, "learning", Learning, mistakes)
     left_out = [each for _, each in read if isinstance(each, HttpDeployment) and _is_left_out(each, environment)]
     kept = [(index, deployment) for index, deployment in read if deployment not in left_out]
     mistakes.extend(_unset(kept, environment))
@@ -66,7 +71,7 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
         mistakes.append("deployments: every one is optional and none has its credential")
     if mistakes:
         raise RoutesInvalid(path, mistakes)
-    return Routes([deployment for _, deployment in kept], left_out, strategies, rules)
+    return Routes([deployment for _, deployment in kept], left_out, strategies, rules, learning)
 
 
 def resolved(value: str, environment: Mapping[str, str]) -> str:
@@ -91,11 +96,7 @@ def _read(document: Any) -> tuple[list[tuple[int, Deployment]], list[str]]:
 
 def _strategies(document: Any, models: set[str], mistakes: list[str]) -> StrategyTable:
     """The section `strategies`; what is wrong with it is added to `mistakes`."""
-    try:
-        table = StrategyTable.model_validate(document.get("strategies", {}) if isinstance(document, dict) else {})
-    except ValidationError as fault:
-        mistakes.extend(_described("strategies", fault))
-        return StrategyTable()
+    table = _section(document, "strategies", StrategyTable, mistakes)
     mistakes.extend(
         f"strategies.{part}.{model}: no deployment serves it"
         for part in ("models", "hedges")
@@ -119,6 +120,15 @@ def _rules(document: Any, deployments: list[Deployment], mistakes: list[str]) ->
             mistakes.extend(_described(f"rules[{index}]", fault))
     mistakes.extend(unknown_names(read, deployments))
     return [rule for _, rule in read]
+
+
+def _section(document: Any, name: str, kind: type[Section], mistakes: list[str]) -> Section:
+    """A section of the file, the default one where it is wrong; what is wrong with it is added to `mistakes`."""
+    try:
+        return kind.model_validate(document.get(name, {}) if isinstance(document, dict) else {})
+    except ValidationError as fault:
+        mistakes.extend(_described(name, fault))
+        return kind()
 
 
 def _described(place: str, fault: ValidationError, levels_left_out: int = 0) -> Iterator[str]:

@@ -17,9 +17,18 @@ from services.router.deployment import Deployment
 from services.router.explaining import Explainer
 from services.router.explanations import route_explanation
 from services.router.inspection import Inspection, Report
+from services.router.learned.report import learned_report
+from services.router.lessons import Lessons
+from services.router.observing import ObservedRouter
 from services.router.providers.provider import Health
 from services.router.reloading import Reloader, RoutesStatus
-from services.router.requests import chat_demand, data_class_of, embedding_demand, explained_demand
+from services.router.requests import (
+    chat_demand,
+    checked_judgement,
+    data_class_of,
+    embedding_demand,
+    explained_demand,
+)
 from services.router.routing import Chosen, Finished, RouteEvent, Router
 from services.router.vitals import Figures
 
@@ -42,18 +51,29 @@ BREAKER = {
 class RouterServicer(RouterServiceServicer):
     """Speaks llmmesh.router.v1."""
 
-    def __init__(self, router: Router, explainer: Explainer, inspection: Inspection, reloader: Reloader) -> None:
+    def __init__(
+        self,
+        router: Router,
+        observed: ObservedRouter,
+        explainer: Explainer,
+        inspection: Inspection,
+        reloader: Reloader,
+        learned: Lessons,
+    ) -> None:
         self._router = router
+        self._observed = observed
         self._explainer = explainer
         self._inspection = inspection
         self._reloader = reloader
+        self._learned = learned
 
     async def StreamGenerateChat(
         self, request: router_pb2.StreamGenerateChatRequest, context: Context
     ) -> AsyncIterator[router_pb2.StreamGenerateChatResponse]:
         """Route a prompt and stream the answer; a caller who hangs up stops the provider."""
-        demand = chat_demand(request, current_identity().tenant_id)
-        async with aclosing(self._router.stream_chat(demand)) as events:
+        asker = current_identity()
+        demand = chat_demand(request, asker.tenant_id)
+        async with aclosing(self._observed.stream_chat(demand, asker)) as events:
             async for event in events:
                 yield _step(event)
 
@@ -92,6 +112,20 @@ class RouterServicer(RouterServiceServicer):
         """The state of every deployment."""
         states = map(_state, await self._inspection.reports())
         return router_pb2.ListProvidersResponse(providers=states, routes=_routes(self._reloader.status))
+
+    async def RecordFeedback(
+        self, request: router_pb2.RecordFeedbackRequest, context: Context
+    ) -> router_pb2.RecordFeedbackResponse:
+        """Judge an answer of the caller's tenant."""
+        request_id, score = checked_judgement(request)
+        await self._learned.feedback.rate(current_identity().tenant_id, request_id, score)
+        return router_pb2.RecordFeedbackResponse()
+
+    async def GetLearnedRouting(
+        self, request: router_pb2.GetLearnedRoutingRequest, context: Context
+    ) -> router_pb2.GetLearnedRoutingResponse:
+        """What the strategy `learned` knows."""
+        return learned_report(self._learned.strategy.bandit)
 
 
 def _step(event: RouteEvent) -> router_pb2.StreamGenerateChatResponse:

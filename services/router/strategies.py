@@ -16,7 +16,7 @@ NEVER_BY_CHANCE = -1.0
 
 
 def strategies(
-    quality_share: float, first_token_seconds: Callable[[Deployment], float]
+    quality_share: float, first_token_seconds: Callable[[Deployment], float], learned: Strategy
 ) -> Mapping[StrategyName, Strategy]:
     """Every strategy by its name."""
     return {
@@ -25,6 +25,7 @@ def strategies(
         StrategyName.QUALITY: Quality(),
         StrategyName.LATENCY: Latency(first_token_seconds),
         StrategyName.WEIGHTED: Weighted(),
+        StrategyName.LEARNED: learned,
     }
 
 

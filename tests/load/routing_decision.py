@@ -21,6 +21,7 @@ from services.router.preferences import Caller, StrategyTable, Tier
 from services.router.ranking import Demand, Price
 from services.router.rules import Rule, RuleBook
 from services.router.strategies import strategies
+from tests.support.routing_world import untaught
 
 DEPLOYMENTS = 100
 DECISIONS = 4000
@@ -48,7 +49,7 @@ def measured() -> Decisions:
     deployments = [_deployment(place) for place in range(DEPLOYMENTS)]
     prices = {each.name: Price(place % 17, place % 23) for place, each in enumerate(deployments)}
     rules = [Rule.model_validate({"name": name, "when": when, **does}) for name, when, does in RULES]
-    ways = strategies(0.5, lambda each: each.first_token_seconds)
+    ways = strategies(0.5, lambda each: each.first_token_seconds, untaught())
     decider = Decider(deployments, StrategyTable(), RuleBook(rules, deployments), ways, prices)
     demands = list(_demands(frozenset(each.name for each in deployments)))
     new = [_microseconds(decider, demand) for demand in demands]

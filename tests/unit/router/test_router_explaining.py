@@ -17,6 +17,7 @@ from services.router.preferences import Caller, Source, StrategyName, StrategyTa
 from services.router.ranking import Demand, Price
 from services.router.rules import RuleBook
 from services.router.strategies import strategies
+from tests.support.routing_world import untaught
 
 ALL = ("near", "cheap", "far", "small", "foreign")
 
@@ -35,7 +36,8 @@ def explained(deployment):
         deployment("foreign", region="russia"),
     ]
     prices = {"near": Price(2, 4), "cheap": Price(1, 2)}
-    decider = Decider(deployments, StrategyTable(), RuleBook([], deployments), strategies(0.5, lambda _: 0.25), prices)
+    ways = strategies(0.5, lambda _: 0.25, untaught())
+    decider = Decider(deployments, StrategyTable(), RuleBook([], deployments), ways, prices)
     fleet = Fleet(deployments, decider, Egress({}))
     explainer = Explainer(
         Roster(fleet, never_released), lambda each: 7.0 if each.name == "cheap" else 0.0, lambda _: 0.25

@@ -14,6 +14,7 @@ from services.router.needs import Needs
 from services.router.preferences import Caller, Source, StrategyName, StrategyTable, Tier
 from services.router.ranking import Demand, Price, Shortlist, cheapest_first, ranked
 from services.router.strategies import Balanced, Cheapest, Latency, Quality, Weighted, strategies
+from tests.support.routing_world import untaught
 
 LIMITS = Limits(frozenset(), DataClass.PUBLIC, Residency.GLOBAL)
 
@@ -55,7 +56,7 @@ def test_embedding_costs_what_is_read(deployment):
 def test_a_priority_stands_before_any_score(deployment):
     deployments = [deployment("later", priority=2), deployment("first", priority=1), deployment("last", priority=3)]
     prices = {"later": Price(1, 1), "first": Price(9, 9), "last": Price(0, 0)}
-    for strategy in strategies(0.5, lambda each: float(len(each.name))).values():
+    for strategy in strategies(0.5, lambda each: float(len(each.name)), untaught()).values():
         assert order(strategy, deployments, prices) == ["first", "later", "last"]
 
 
@@ -132,3 +133,14 @@ def test_the_tenants_own_strategy_goes_before_the_models_and_that_before_the_tie
 )
 def test_a_tier_the_file_says_nothing_about_has_a_strategy(tier, strategy):
     assert StrategyTable().chosen("m", Caller(tier=tier)) == (strategy, Source.TIER)
+
+
+def test_the_learned_pick_is_one_that_can_come_first_and_its_chance_is_known(deployment):
+    learned, asked = untaught(), demand()
+    deployments = [deployment("late", priority=2), deployment("a"), deployment("b"), deployment("barred")]
+    ranking = ranked(learned, asked, Shortlist.of(deployments, preferred=("a", "b")), {})
+    first = ranking.deployments()[0].name
+    gamble = learned.stakes[asked].gamble
+    assert gamble.first == first
+    assert gamble.chances == {"a": 0.5, "b": 0.5}
+    assert learned.stakes.get(demand()) is None

@@ -37,6 +37,7 @@ from services.router.routing import Router
 from services.router.rules import Rule, RuleBook
 from services.router.standing import Standings
 from services.router.strategies import strategies
+from tests.support.routing_world import untaught
 
 CASES = 5000
 QUICK = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -205,7 +206,7 @@ class World:
         chance = random.Random(7).random
         prices = {each.name: Price(place, place) for place, each in enumerate(self.deployments) if place % 3}
         times = FirstTokenTimes(lambda: self.now)
-        ways = strategies(0.5, lambda each: chance() * times.expected(each))
+        ways = strategies(0.5, lambda each: chance() * times.expected(each), untaught())
         fleet = Fleet(
             self.deployments,
             decider(self.deployments, StrategyTable(), RuleBook(self.rules, self.deployments), ways, prices),

@@ -18,6 +18,7 @@ from services.router.preferences import Caller, Source, StrategyName, StrategyTa
 from services.router.ranking import Demand
 from services.router.rules import FACTS, Rule, RuleBook
 from services.router.strategies import strategies
+from tests.support.routing_world import untaught
 
 ANY = frozenset({"near", "far", "ours"})
 
@@ -39,7 +40,7 @@ def decider(deployment):
 
     def make(*rules: dict[str, object]) -> Decider:
         read = [Rule.model_validate({"name": f"rule {place}", **rule}) for place, rule in enumerate(rules)]
-        ways = strategies(0.5, lambda _: 0.0)
+        ways = strategies(0.5, lambda _: 0.0, untaught())
         return Decider(deployments, StrategyTable(), RuleBook(read, deployments), ways, {})
 
     return make

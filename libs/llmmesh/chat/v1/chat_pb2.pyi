@@ -193,6 +193,8 @@ class _RoutingStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Routi
     """By the time to the first token."""
     ROUTING_STRATEGY_WEIGHTED: _RoutingStrategy.ValueType  # 5
     """By chance, in proportion to the weights in the routes file."""
+    ROUTING_STRATEGY_LEARNED: _RoutingStrategy.ValueType  # 6
+    """By what was learned from outcomes and feedback, for prompts like this one."""
 
 class RoutingStrategy(_RoutingStrategy, metaclass=_RoutingStrategyEnumTypeWrapper):
     """In what order the deployments are asked that may and can answer."""
@@ -209,6 +211,8 @@ ROUTING_STRATEGY_LATENCY: RoutingStrategy.ValueType  # 4
 """By the time to the first token."""
 ROUTING_STRATEGY_WEIGHTED: RoutingStrategy.ValueType  # 5
 """By chance, in proportion to the weights in the routes file."""
+ROUTING_STRATEGY_LEARNED: RoutingStrategy.ValueType  # 6
+"""By what was learned from outcomes and feedback, for prompts like this one."""
 Global___RoutingStrategy: _TypeAlias = RoutingStrategy  # noqa: Y015
 
 @_typing.final

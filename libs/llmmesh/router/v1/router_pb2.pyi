@@ -921,3 +921,191 @@ class CallFigures(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CallFigures: _TypeAlias = CallFigures  # noqa: Y015
+
+@_typing.final
+class RecordFeedbackRequest(_message.Message):
+    """A judgement of an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    THUMBS_UP_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The answer's x-request-id."""
+    score: _builtins.float
+    """-1 (useless) to 1 (perfect)."""
+    thumbs_up: _builtins.bool
+    """True for 1, false for -1."""
+    comment: _builtins.str
+    """For the caller's own convenience; not read, not kept."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        score: _builtins.float = ...,
+        thumbs_up: _builtins.bool = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["judgement", b"judgement", "score", b"score", "thumbs_up", b"thumbs_up"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "judgement", b"judgement", "request_id", b"request_id", "score", b"score", "thumbs_up", b"thumbs_up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_judgement: _TypeAlias = _typing.Literal["score", "thumbs_up"]  # noqa: Y015
+    _WhichOneofArgType_judgement: _TypeAlias = _typing.Literal["judgement", b"judgement"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_judgement) -> _WhichOneofReturnType_judgement | None: ...
+
+Global___RecordFeedbackRequest: _TypeAlias = RecordFeedbackRequest  # noqa: Y015
+
+@_typing.final
+class RecordFeedbackResponse(_message.Message):
+    """The judgement is taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordFeedbackResponse: _TypeAlias = RecordFeedbackResponse  # noqa: Y015
+
+@_typing.final
+class GetLearnedRoutingRequest(_message.Message):
+    """Nothing to choose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLearnedRoutingRequest: _TypeAlias = GetLearnedRoutingRequest  # noqa: Y015
+
+@_typing.final
+class GetLearnedRoutingResponse(_message.Message):
+    """What is learned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    PREFERENCE_FIELD_NUMBER: _builtins.int
+    HALF_LIFE_FIELD_NUMBER: _builtins.int
+    preference: _builtins.float
+    """How strongly the better is preferred: with K candidates, one whose reward is expected to be lower by d than the
+    best is asked first with probability 1 / (K + this * d).
+    """
+    @_builtins.property
+    def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___LearnedDeployment]:
+        """Deployments with outcomes, by name."""
+
+    @_builtins.property
+    def half_life(self) -> _duration_pb2.Duration:
+        """After this time an outcome counts half."""
+
+    def __init__(
+        self,
+        *,
+        deployments: _abc.Iterable[Global___LearnedDeployment] | None = ...,
+        preference: _builtins.float = ...,
+        half_life: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["half_life", b"half_life"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployments", b"deployments", "half_life", b"half_life", "preference", b"preference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLearnedRoutingResponse: _TypeAlias = GetLearnedRoutingResponse  # noqa: Y015
+
+@_typing.final
+class LearnedDeployment(_message.Message):
+    """What is learned of one deployment. Counts and means fade with the half-life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    RATINGS_FIELD_NUMBER: _builtins.int
+    MEAN_SUCCESS_FIELD_NUMBER: _builtins.int
+    MEAN_SLOWNESS_FIELD_NUMBER: _builtins.int
+    MEAN_COST_FIELD_NUMBER: _builtins.int
+    MEAN_QUALITY_FIELD_NUMBER: _builtins.int
+    MEAN_REWARD_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Deployment name."""
+    outcomes: _builtins.float
+    """Outcomes."""
+    ratings: _builtins.float
+    """Judged answers."""
+    mean_success: _builtins.float
+    """Share of answers that came to their end."""
+    mean_slowness: _builtins.float
+    """Mean of time over the time that counts as slow, at most 1 each."""
+    mean_cost: _builtins.float
+    """Mean of cost over that of the dearest candidate, at most 1 each."""
+    mean_quality: _builtins.float
+    """Mean judgement, 0 to 1."""
+    mean_reward: _builtins.float
+    """Mean reward; answers nobody judged count as of neutral quality."""
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureWeight]:
+        """What each feature of a prompt adds to the reward expected."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        outcomes: _builtins.float = ...,
+        ratings: _builtins.float = ...,
+        mean_success: _builtins.float = ...,
+        mean_slowness: _builtins.float = ...,
+        mean_cost: _builtins.float = ...,
+        mean_quality: _builtins.float = ...,
+        mean_reward: _builtins.float = ...,
+        weights: _abc.Iterable[Global___FeatureWeight] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "mean_cost", b"mean_cost", "mean_quality", b"mean_quality", "mean_reward", b"mean_reward", "mean_slowness", b"mean_slowness", "mean_success", b"mean_success", "outcomes", b"outcomes", "ratings", b"ratings", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LearnedDeployment: _TypeAlias = LearnedDeployment  # noqa: Y015
+
+@_typing.final
+class FeatureWeight(_message.Message):
+    """One feature's weight."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    feature: _builtins.str
+    """Such as "always", "kind:code" or "language:russian"."""
+    weight: _builtins.float
+    """What it adds."""
+    def __init__(
+        self,
+        *,
+        feature: _builtins.str = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeatureWeight: _TypeAlias = FeatureWeight  # noqa: Y015

@@ -60,6 +60,16 @@ class RouterServiceStub:
                 request_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ListProvidersRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ListProvidersResponse.FromString,
                 _registered_method=True)
+        self.RecordFeedback = channel.unary_unary(
+                '/llmmesh.router.v1.RouterService/RecordFeedback',
+                request_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.RecordFeedbackRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.RecordFeedbackResponse.FromString,
+                _registered_method=True)
+        self.GetLearnedRouting = channel.unary_unary(
+                '/llmmesh.router.v1.RouterService/GetLearnedRouting',
+                request_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.GetLearnedRoutingRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.GetLearnedRoutingResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServiceServicer:
@@ -104,6 +114,22 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordFeedback(self, request, context):
+        """Say how good an answer was: the last judgement of an answer counts, and the same one twice counts once. Fails with
+        RESOURCE_NOT_FOUND unless the caller's tenant got the answer within the last day, from a provider, for a model
+        that something is learned for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLearnedRouting(self, request, context):
+        """What the strategy `learned` knows, as the router that is asked has it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -131,6 +157,16 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.ListProviders,
                     request_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ListProvidersRequest.FromString,
                     response_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ListProvidersResponse.SerializeToString,
+            ),
+            'RecordFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordFeedback,
+                    request_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.RecordFeedbackRequest.FromString,
+                    response_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.RecordFeedbackResponse.SerializeToString,
+            ),
+            'GetLearnedRouting': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLearnedRouting,
+                    request_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.GetLearnedRoutingRequest.FromString,
+                    response_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.GetLearnedRoutingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -269,6 +305,60 @@ class RouterService:
             '/llmmesh.router.v1.RouterService/ListProviders',
             llmmesh_dot_router_dot_v1_dot_router__pb2.ListProvidersRequest.SerializeToString,
             llmmesh_dot_router_dot_v1_dot_router__pb2.ListProvidersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.router.v1.RouterService/RecordFeedback',
+            llmmesh_dot_router_dot_v1_dot_router__pb2.RecordFeedbackRequest.SerializeToString,
+            llmmesh_dot_router_dot_v1_dot_router__pb2.RecordFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLearnedRouting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.router.v1.RouterService/GetLearnedRouting',
+            llmmesh_dot_router_dot_v1_dot_router__pb2.GetLearnedRoutingRequest.SerializeToString,
+            llmmesh_dot_router_dot_v1_dot_router__pb2.GetLearnedRoutingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,13 @@ class RouterServiceStub:
     """Every public model with the deployments that serve it."""
     ListProviders: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListProvidersRequest, _router_pb2.ListProvidersResponse]
     """The state of every deployment."""
+    RecordFeedback: _grpc.UnaryUnaryMultiCallable[_router_pb2.RecordFeedbackRequest, _router_pb2.RecordFeedbackResponse]
+    """Say how good an answer was: the last judgement of an answer counts, and the same one twice counts once. Fails with
+    RESOURCE_NOT_FOUND unless the caller's tenant got the answer within the last day, from a provider, for a model
+    that something is learned for.
+    """
+    GetLearnedRouting: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetLearnedRoutingRequest, _router_pb2.GetLearnedRoutingResponse]
+    """What the strategy `learned` knows, as the router that is asked has it."""
 
 @_typing.type_check_only
 class RouterServiceAsyncStub(RouterServiceStub):
@@ -69,6 +76,13 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """Every public model with the deployments that serve it."""
     ListProviders: _aio.UnaryUnaryMultiCallable[_router_pb2.ListProvidersRequest, _router_pb2.ListProvidersResponse]  # type: ignore[assignment]
     """The state of every deployment."""
+    RecordFeedback: _aio.UnaryUnaryMultiCallable[_router_pb2.RecordFeedbackRequest, _router_pb2.RecordFeedbackResponse]  # type: ignore[assignment]
+    """Say how good an answer was: the last judgement of an answer counts, and the same one twice counts once. Fails with
+    RESOURCE_NOT_FOUND unless the caller's tenant got the answer within the last day, from a provider, for a model
+    that something is learned for.
+    """
+    GetLearnedRouting: _aio.UnaryUnaryMultiCallable[_router_pb2.GetLearnedRoutingRequest, _router_pb2.GetLearnedRoutingResponse]  # type: ignore[assignment]
+    """What the strategy `learned` knows, as the router that is asked has it."""
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for ListProviders."""
@@ -117,5 +131,24 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.ListProvidersResponse, _abc.Awaitable[_router_pb2.ListProvidersResponse]]:
         """The state of every deployment."""
+
+    @_abc_1.abstractmethod
+    def RecordFeedback(
+        self,
+        request: _router_pb2.RecordFeedbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.RecordFeedbackResponse, _abc.Awaitable[_router_pb2.RecordFeedbackResponse]]:
+        """Say how good an answer was: the last judgement of an answer counts, and the same one twice counts once. Fails with
+        RESOURCE_NOT_FOUND unless the caller's tenant got the answer within the last day, from a provider, for a model
+        that something is learned for.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLearnedRouting(
+        self,
+        request: _router_pb2.GetLearnedRoutingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.GetLearnedRoutingResponse, _abc.Awaitable[_router_pb2.GetLearnedRoutingResponse]]:
+        """What the strategy `learned` knows, as the router that is asked has it."""
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""Learning from outcomes which deployment suits which prompt: a contextual bandit."""
