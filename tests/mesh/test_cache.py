@@ -41,13 +41,16 @@ async def from_cache(tenant: Tenant, text: str, **more: Any) -> httpx.Response:
 
 
 async def test_two_hundred_identical_questions_are_one_provider_call(tenant: Tenant, first: ScriptedProvider) -> None:
+    # A mesh that has just started does not know the guard's policy yet, and shares nothing until it does.
+    await from_cache(tenant, "Is anybody there?")
+    made = first.counters.requests
     first.set(ttft_ms=500)
     client = tenant.openai
     answers = await asyncio.gather(*(said(client, "What does every fox ask at once?") for _ in range(CROWD)))
     assert set(answers) == {FOX}
-    assert first.counters.requests == 1
+    assert first.counters.requests == made + 1
     rows = await tenant.usage(rows=100)
-    assert sum(row["cache_status"] == "miss" for row in rows) <= 1
+    assert sum(row["cache_status"] == "exact" for row in rows) >= 98
 
 
 async def test_streams_of_one_question_are_one_provider_call(tenant: Tenant, first: ScriptedProvider) -> None:
