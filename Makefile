@@ -100,6 +100,7 @@ fix: $(VENV) ## Repair style
 	ruff check --fix .
 	ruff format .
 	deploy/k8s/render.sh
+	python -m deploy.envoy.permissions
 
 ##### Protos
 
@@ -141,6 +142,14 @@ bench: $(VENV) ## Measure the mesh on this machine; prints a table, writes JSON
 .PHONY: load-%
 load-%: $(VENV) ## Load one service's main RPC (ghz, else h2load), such as load-cache
 	tests/load/run.sh $*
+
+.PHONY: eval-cache
+eval-cache: $(VENV) ## How often the semantic cache hits and errs on held-out questions: tables, and pictures in build/eval
+	python -m tests.eval.cache.report $(ARGS)
+
+.PHONY: train-cache-verifier
+train-cache-verifier: $(VENV) ## Fit the learned part of the cache's verifier to tests/eval/cache/questions
+	python -m tests.eval.cache.training
 
 .PHONY: clean
 clean: ## Remove caches and generated state; .venv, data and models stay

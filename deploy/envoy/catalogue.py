@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.api import annotations_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto
 
 from llmmesh.access.v1 import access_pb2
+from meshkit.access import role_name
 
 DESCRIPTOR_SET = Path(__file__).with_name("mesh.binpb")
 
@@ -33,6 +35,10 @@ class Method:
     """Whether the edge routes it: only RPCs with an access rule are for the outside."""
     anonymous: bool
     """Whether it needs no key."""
+    roles: tuple[str, ...]
+    """Words of the `roles` claim, one of which a key needs."""
+    rest: tuple[str, ...]
+    """Verbs and paths it is reached by over REST, such as `GET /v1/tenants/{tenant_id}`."""
 
     @property
     def path(self) -> str:
@@ -60,11 +66,22 @@ def _of_file(file: FileDescriptorProto) -> list[Method]:
 
 
 def _method(service: str, room: str, method: MethodDescriptorProto) -> Method:
+    rule = method.options.Extensions[access_pb2.rule]
     return Method(
         service=service,
         name=method.name,
         room=room,
         streams=method.server_streaming,
         exposed=method.options.HasExtension(access_pb2.rule),
-        anonymous=method.options.Extensions[access_pb2.rule].anonymous,
+        anonymous=rule.anonymous,
+        roles=tuple(role_name(role) for role in rule.roles),
+        rest=tuple(_rest(method)),
     )
+
+
+def _rest(method: MethodDescriptorProto) -> Iterator[str]:
+    rule = method.options.Extensions[annotations_pb2.http]
+    for binding in (rule, *rule.additional_bindings):
+        verb = binding.WhichOneof("pattern")
+        if verb:
+            yield f"{verb.upper()} {getattr(binding, verb)}"

@@ -11,6 +11,7 @@ _READS = ("Check", "Count", "Explain", "Get", "List", "Lookup")
 REPEATABLE = frozenset(
     {
         "/llmmesh.billing.v1.BillingService/CreateReservation",
+        "/llmmesh.billing.v1.BillingService/ExtendReservation",
         "/llmmesh.billing.v1.BillingService/CommitReservation",
         "/llmmesh.billing.v1.BillingService/CancelReservation",
         "/llmmesh.billing.v1.BillingService/RecordUsage",

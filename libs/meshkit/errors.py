@@ -6,7 +6,7 @@ MeshError (INTERNAL)
   RoleMissing · ModelNotAllowed · RegionNotAllowed · EgressRefused  PERMISSION_DENIED
   ModelNotFound · ResourceNotFound                         NOT_FOUND
   ResourceExists                                           ALREADY_EXISTS
-  ReservationConflict                                      ABORTED
+  ReservationConflict · VersionConflict                    ABORTED
   BudgetExceeded · RateLimited                             RESOURCE_EXHAUSTED
   ProviderRefused                                          FAILED_PRECONDITION
   ProviderTimeout · DependencyTimeout                      DEADLINE_EXCEEDED
@@ -145,6 +145,13 @@ class ReservationConflict(MeshError):
 
     code = grpc.StatusCode.ABORTED
     reason = "RESERVATION_CONFLICT"
+
+
+class VersionConflict(MeshError):
+    """The resource has changed since its etag was read."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "VERSION_CONFLICT"
 
 
 class BudgetExceeded(MeshError):

@@ -26,6 +26,7 @@ _SHAPES: dict[str, tuple[str, str | None]] = {
     "RESOURCE_NOT_FOUND": ("invalid_request_error", "resource_not_found"),
     "RESOURCE_EXISTS": ("invalid_request_error", "resource_exists"),
     "RESERVATION_CONFLICT": ("invalid_request_error", "reservation_conflict"),
+    "VERSION_CONFLICT": ("invalid_request_error", "version_conflict"),
     "BUDGET_EXCEEDED": ("insufficient_quota", "insufficient_quota"),
     "RATE_LIMITED": ("rate_limit_error", "rate_limit_exceeded"),
     "PROVIDER_REFUSED": ("invalid_request_error", "provider_refused"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meshkit.errors import CredentialInvalid
 from meshkit.identity import Identity, current_identity
-from services.billing.fields import check_tenant_id
+from services.billing.fields import check_id
 from services.billing.tenants.tenant import tenant_unknown
 
 ADMIN = "admin"
@@ -17,7 +17,7 @@ def visible_tenant(tenant_id: str) -> str:
         FieldInvalid: If it is no tenant id.
         ResourceNotFound: If it is another's: that it exists is nobody else's business.
     """
-    check_tenant_id("tenant_id", tenant_id)
+    check_id("tenant_id", tenant_id)
     only = only_tenant()
     if only is not None and only != tenant_id:
         raise tenant_unknown(tenant_id)

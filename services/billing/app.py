@@ -9,28 +9,40 @@ from typing import Any, NoReturn
 
 from llmmesh.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from llmmesh.audit.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_to_server
+from llmmesh.audit.v1.contents_pb2_grpc import add_ContentsServiceServicer_to_server
 from llmmesh.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
+from llmmesh.billing.v1.budgets_pb2_grpc import add_BudgetServiceServicer_to_server
+from llmmesh.billing.v1.reports_pb2_grpc import add_ReportServiceServicer_to_server
 from llmmesh.tenant.v1.tenant_pb2_grpc import add_TenantServiceServicer_to_server
 from meshkit.errors import DependencyUnavailable
 from meshkit.log import get_logger
 from meshkit.server import Mount, running
+from services.billing.alerts.channels import read_channels
+from services.billing.alerts.dispatcher import Dispatcher
 from services.billing.audit.anchor import Anchor
 from services.billing.audit.checkpoints import Seal
 from services.billing.audit.event import Event
 from services.billing.audit.notary import Notary
 from services.billing.audit.servicer import AuditServicer
+from services.billing.budgets.servicer import BudgetServicer
 from services.billing.coalescing import Lane
 from services.billing.compliance.packs import Packs
 from services.billing.compliance.servicer import ComplianceServicer
 from services.billing.compliance.violation import Violation
 from services.billing.config import BillingConfig
+from services.billing.contents.envelope import MasterKey
+from services.billing.contents.servicer import ContentsServicer
+from services.billing.contents.vault import Vault
+from services.billing.database.alerts import AlertStore
 from services.billing.database.audit import AuditStore
-from services.billing.database.budgets import BudgetStore
+from services.billing.database.budgets import BudgetStore, BudgetUpkeep
 from services.billing.database.checkpoints import CheckpointStore
+from services.billing.database.contents import ContentStore
 from services.billing.database.engine import Database
 from services.billing.database.ledger import LedgerStore
 from services.billing.database.prices import PriceStore
 from services.billing.database.reservations import ReservationStore
+from services.billing.database.rollups import Rollup, RollupStore
 from services.billing.database.settlements import SettlementStore
 from services.billing.database.tenants import KeyStore, TenantStore
 from services.billing.database.violations import ViolationStore
@@ -38,11 +50,13 @@ from services.billing.database.wire import Wire
 from services.billing.following import Following
 from services.billing.key_file import signing_key_from
 from services.billing.ledger import CacheHits
-from services.billing.metrics import LAPSED
+from services.billing.metrics import BUDGET_EVENTS, LAPSED
 from services.billing.migrations.upgrade import upgrade
 from services.billing.price_list import read_price_list
 from services.billing.prices import PriceBook
-from services.billing.reservations import Held, Hold, Reservations, Settled, Settlement
+from services.billing.reports.report import Reports
+from services.billing.reports.servicer import ReportServicer
+from services.billing.reservations import Held, Hold, Lease, Reservations, Settled, Settlement
 from services.billing.servicer import BillingServicer
 from services.billing.tenants.keyring import Keyring
 from services.billing.tenants.policies import Policies
@@ -50,6 +64,8 @@ from services.billing.tenants.servicer import TenantServicer
 from services.billing.tenants.tokens import SigningKey
 
 RETRY_SECONDS = 0.25
+ROLLUP_SECONDS = 600.0
+"""Longest that summing up may take; only a first time takes more than a moment."""
 BATCH_ITEMS = 64
 WAITING_ITEMS = 2048
 
@@ -88,14 +104,22 @@ class _Room:
         self._budgets = BudgetStore(self.database)
         self._tenants = TenantStore(self.database)
         self._keys = KeyStore(self.database)
-        self._wires = [Wire(self.database, seconds=config.database_seconds) for _ in range(3)]
-        hold_wire, settle_wire, flush_wire = self._wires
+        self._wires = [Wire(self.database, seconds=config.database_seconds) for _ in range(5)]
+        hold_wire, release_wire, settle_wire, flush_wire, upkeep_wire = self._wires
         settlements = SettlementStore(settle_wire, flush_wire)
-        self._reservations = ReservationStore(self.database, hold_wire, lease_seconds=config.reservation_seconds)
+        self._reservations = ReservationStore(
+            hold_wire, release_wire, upkeep_wire, lease_seconds=config.reservation_seconds
+        )
+        self._upkeep = BudgetUpkeep(upkeep_wire)
+        self._wires.append(rollup_wire := Wire(self.database, seconds=ROLLUP_SECONDS))
+        self._rollup = Rollup(rollup_wire)
         self._holds: Lane[Hold, Held] = self._lane("hold", self._reservations.hold)
+        self._releases: Lane[Lease, None] = self._lane("release", self._reservations.release)
         self._settlements: Lane[Settlement, Settled] = self._lane("settle", settlements.settle)
         self._flushes: Lane[None, None] = self._lane("flush", settlements.flush)
         self._packs = Packs.read()
+        self._alerts = AlertStore(self.database)
+        self._contents = ContentStore(self.database)
         self._violations = ViolationStore(self.database)
         self._audit = AuditStore(self.database, self._violations_of)
         self._checkpoints = CheckpointStore(self.database)
@@ -106,17 +130,25 @@ class _Room:
         """The services of the room."""
         return [
             Mount(add_BillingServiceServicer_to_server, self._billing()),
+            Mount(add_BudgetServiceServicer_to_server, BudgetServicer(self._budgets)),
+            Mount(add_ReportServiceServicer_to_server, ReportServicer(self._reports())),
             Mount(add_TenantServiceServicer_to_server, self._tenancy()),
             Mount(add_AuditServiceServicer_to_server, self._auditing()),
+            Mount(add_ContentsServiceServicer_to_server, ContentsServicer(self._vault())),
             Mount(add_ComplianceServiceServicer_to_server, ComplianceServicer(self._violations, self._packs)),
         ]
 
     def work(self) -> list[Coroutine[Any, Any, Any]]:
         """What runs beside the calls."""
-        lanes: list[Lane[Any, Any]] = [self._holds, self._settlements, self._flushes, self._appends]
+        lanes: list[Lane[Any, Any]] = [
+            self._holds, self._releases, self._settlements, self._flushes, self._appends
+        ]  # fmt: skip
         notary = Notary(self._audit, self._checkpoints, self._seal, Anchor(self._config.audit_anchor_file))
         sealing = notary.run(self._config.audit_checkpoint_seconds)
-        return [*(lane.run() for lane in lanes), self._sweep(), sealing, self._open_and_follow()]
+        channels = read_channels(self._config.alert_channels)
+        alerting = Dispatcher(self._alerts, channels, self._config.alert_poll_seconds).run()
+        beside = [self._sweep(), self._roll_up(), sealing, alerting, self._open_and_follow()]
+        return [*(lane.run() for lane in lanes), *beside]
 
     async def close(self) -> None:
         """Close every connection."""
@@ -143,12 +175,21 @@ class _Room:
                 hold=self._holds.submit,
                 settle=self._settlements.submit,
                 flush=self._flushes.submit,
-                release=self._reservations.release,
+                release=self._releases.submit,
             ),
             cache_hits=CacheHits(self._book, currency_of=currency_of, record=ledger.record),
             budgets=self._budgets,
             ledger=ledger,
             prices=self._book,
+        )
+
+    def _reports(self) -> Reports:
+        return Reports(
+            self._book,
+            currency_of=self._budgets.currency_of,
+            lines=RollupStore(self.database).lines,
+            baseline=self._config.report_baseline,
+            embedder=self._config.report_embedder,
         )
 
     def _tenancy(self) -> TenantServicer:
@@ -160,7 +201,12 @@ class _Room:
             prices=self._book,
             jwks=self._signing_key.jwks(),
             jwks_seconds=self._config.jwks_seconds,
+            keeps_contents=self._config.contents_key is not None,
         )
+
+    def _vault(self) -> Vault:
+        key = self._config.contents_key
+        return Vault(self._contents, MasterKey(key.get_secret_value()) if key else None)
 
     def _violations_of(self, event: Event) -> Iterable[Violation]:
         return self._packs.violations(event, self.policies.of(event.tenant_id).compliance_packs)
@@ -209,8 +255,19 @@ class _Room:
             try:
                 LAPSED.inc(await self._reservations.sweep())
                 await self._violations.sweep(self._config.violation_days)
+                BUDGET_EVENTS.inc(await self._upkeep.run())
+                await self._alerts.sweep(self._config.alert_days)
+                await self._contents.sweep(self._config.violation_days)
             except DependencyUnavailable:
                 log.warning("sweep_postponed")
+
+    async def _roll_up(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(self._config.rollup_seconds)
+            try:
+                await self._rollup.run()
+            except DependencyUnavailable:
+                log.warning("rollup_postponed")
 
 
 @asynccontextmanager

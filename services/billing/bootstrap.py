@@ -20,7 +20,7 @@ import orjson
 from meshkit.errors import MeshError
 from services.billing.database.engine import Database
 from services.billing.database.tenants import KeyStore, TenantStore
-from services.billing.fields import check_currency, check_micros, check_tenant_id
+from services.billing.fields import check_currency, check_id, check_micros
 from services.billing.migrations.upgrade import upgrade
 from services.billing.tenants.keyring import Keyring
 from services.billing.tenants.tenant import NewTenant
@@ -118,7 +118,7 @@ def main() -> None:
     arguments = _arguments()
     try:
         tenant = NewTenant(
-            id=check_tenant_id("--tenant", arguments.tenant),
+            id=check_id("--tenant", arguments.tenant),
             display_name=arguments.tenant,
             budget_limit_micros=check_micros("--budget", arguments.budget),
             currency_code=check_currency("--currency", arguments.currency),

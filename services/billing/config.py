@@ -10,6 +10,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from meshkit.settings import ServiceSettings
+from services.billing.alerts.channels import read_channels
+from services.billing.contents.envelope import MasterKey
 from services.billing.price_list import read_price_list
 
 
@@ -29,11 +31,17 @@ class BillingConfig(ServiceSettings):
     database_seconds: float = Field(default=2.0, gt=0)
     """Longest that one call may wait for the database."""
     database_connections: int = Field(default=8, ge=1)
-    """Most connections in the pool; four more stand beside it."""
+    """Most connections in the pool; seven more stand beside it."""
     reservation_seconds: float = Field(default=900.0, gt=0)
     """How long a reservation holds money without being settled; longer than any answer takes."""
     sweep_seconds: float = Field(default=15.0, gt=0)
-    """How often lapsed reservations are let go."""
+    """How often lapsed reservations are let go, rolling budgets moved on and thresholds looked at."""
+    rollup_seconds: float = Field(default=5.0, gt=0)
+    """How often the ledger is summed up; reports add what is newer by themselves."""
+    report_baseline: str = "openai/gpt-4-turbo"
+    """Deployment whose price reports compare with, unless they are asked for another."""
+    report_embedder: str = "local/multilingual-e5-small"
+    """Deployment whose price the semantic cache's embeddings are counted at."""
     jwks_seconds: int = Field(default=300, ge=0)
     """How long the key set may be cached."""
 
@@ -46,6 +54,14 @@ class BillingConfig(ServiceSettings):
 
     violation_days: int = Field(default=365, ge=1, le=3660)
     """How long violations are kept, unless a tenant's policy says."""
+    contents_key: SecretStr | None = None
+    """32 bytes in base64 that wrap tenants' keys (`openssl rand -base64 32`); none keeps nobody's prompts."""
+    alert_channels: Path | None = None
+    """YAML file of channels that alerts go through; none writes them to the log."""
+    alert_poll_seconds: float = Field(default=1.0, gt=0)
+    """How often new alerts are looked for."""
+    alert_days: int = Field(default=30, ge=1)
+    """How long alerts are kept and tried again."""
 
     @field_validator("database_url")
     @classmethod
@@ -56,6 +72,19 @@ class BillingConfig(ServiceSettings):
             raise ValueError("is no database URL") from None
         if driver != "postgresql+psycopg":
             raise ValueError("must start with postgresql+psycopg://")
+        return value
+
+    @field_validator("contents_key")
+    @classmethod
+    def _is_master_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            MasterKey(value.get_secret_value())
+        return value
+
+    @field_validator("alert_channels")
+    @classmethod
+    def _are_channels(cls, value: Path | None) -> Path | None:
+        read_channels(value)
         return value
 
     @field_validator("prices")

@@ -7,14 +7,14 @@ import re
 from meshkit.errors import FieldInvalid
 from services.billing.money import MOST_MICROS
 
-_TENANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,61}[a-z0-9]")
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,61}[a-z0-9]")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def check_tenant_id(field: str, value: str) -> str:
-    """A tenant's id."""
-    if not _TENANT_ID.fullmatch(value):
+def check_id(field: str, value: str) -> str:
+    """The id of something people name: a tenant, a team, a budget."""
+    if not _ID.fullmatch(value):
         raise FieldInvalid(
             field,
             "must be 2 to 63 lower-case letters, digits and dashes, and begin and end with a letter or digit",

@@ -61,6 +61,10 @@ class LedgerRow:
     currency_code: str
     finish_reason: str
     create_time: datetime
+    team_id: str
+    tags: tuple[str, ...]
+    overrun_micros: int
+    """Used beyond every hard budget, and not billed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +86,6 @@ class UsageSummary:
     total: UsageTotal
     by_provider: list[UsageTotal]
     by_model: list[UsageTotal]
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What a tenant may spend in a calendar month (UTC)."""
-
-    tenant_id: str
-    limit_micros: int
-    spent_micros: int
-    reserved_micros: int
-    currency_code: str
-    period_start: datetime
 
 
 class CacheHits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,8 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
-from services.billing.fields import check_count, check_listed, check_tenant_id, check_text
-from services.billing.ledger import Budget, CacheHit, LedgerRow, UsageTotal
+from services.billing.fields import check_count, check_id, check_listed, check_number_of, check_text
+from services.billing.ledger import CacheHit, LedgerRow, UsageTotal
 from services.billing.prices import Quote, Usage
 from services.billing.reservations import Ask, Reservation
 
@@ -65,15 +66,19 @@ def time_of(field: str, message: Timestamp) -> datetime:
 
 def ask_of(request: billing_pb2.CreateReservationRequest) -> Ask:
     """What a reservation is asked for."""
-    if not 1 <= len(request.deployments) <= MOST_DEPLOYMENTS:
-        raise FieldInvalid("deployments", f"must hold 1 to {MOST_DEPLOYMENTS} names")
     return Ask(
         request_id=check_text("request_id", request.request_id),
         model=check_text("model", request.model),
-        deployments=tuple(check_text("deployments", deployment) for deployment in request.deployments),
+        deployments=deployments_of(request.deployments),
         input_tokens=check_count("input_tokens", request.input_tokens),
         max_output_tokens=check_count("max_output_tokens", request.max_output_tokens),
     )
+
+
+def deployments_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Deployments that may answer."""
+    check_number_of("deployments", len(names), least=1, most=MOST_DEPLOYMENTS)
+    return tuple(check_text("deployments", name) for name in names)
 
 
 def usage_of(field: str, message: chat_pb2.TokenUsage) -> Usage:
@@ -89,7 +94,7 @@ def cache_hit_of(field: str, message: billing_pb2.UsageRecord) -> CacheHit:
     made = time_of(f"{field}.create_time", message.create_time) if message.HasField("create_time") else None
     return CacheHit(
         request_id=check_text(f"{field}.request_id", message.request_id),
-        tenant_id=check_tenant_id(f"{field}.tenant_id", message.tenant_id),
+        tenant_id=check_id(f"{field}.tenant_id", message.tenant_id),
         key_id=check_text(f"{field}.key_id", message.key_id, required=False),
         model=check_text(f"{field}.model", message.model),
         deployment=check_text(f"{field}.deployment", message.deployment),
@@ -125,18 +130,6 @@ def price_message(quote: Quote) -> billing_pb2.Price:
     )
 
 
-def budget_message(budget: Budget) -> billing_pb2.Budget:
-    """A budget."""
-    return billing_pb2.Budget(
-        tenant_id=budget.tenant_id,
-        limit_micros=budget.limit_micros,
-        spent_micros=budget.spent_micros,
-        reserved_micros=budget.reserved_micros,
-        currency_code=budget.currency_code,
-        period_start_time=timestamp(budget.period_start),
-    )
-
-
 def usage_record_message(row: LedgerRow) -> billing_pb2.UsageRecord:
     """A ledger row."""
     usage = chat_pb2.TokenUsage(
@@ -161,6 +154,9 @@ def usage_record_message(row: LedgerRow) -> billing_pb2.UsageRecord:
         currency_code=row.currency_code,
         finish_reason=enum_value(chat_pb2.FinishReason, row.finish_reason),
         create_time=timestamp(row.create_time),
+        team_id=row.team_id,
+        tags=row.tags,
+        overrun_micros=row.overrun_micros,
     )
 
 

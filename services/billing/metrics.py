@@ -14,6 +14,10 @@ LAPSED = Counter("llm_reservations_lapsed", "Reservations let go because nobody 
 AUDIT_RECORDS = Counter("llmmesh_audit_records", "Audit records written.")
 CHECKPOINTS = Counter("llmmesh_audit_checkpoints", "Checkpoints signed.")
 CHAINS_BROKEN = Counter("llmmesh_audit_chains_broken", "Times a chain was found to be not what was written.")
+BUDGET_EVENTS = Counter("llm_budget_events", "Thresholds that budgets reached.")
+ALERTS = Counter(
+    "llmmesh_alerts", "Alerts carried, by channel and whether the receiver took them.", ["channel", "outcome"]
+)
 BATCH_ITEMS = Histogram(
     "llmmesh_billing_batch_items", "Calls written by one statement.", ["lane"], buckets=(1, 2, 4, 8, 16, 32, 64, 128)
 )

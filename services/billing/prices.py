@@ -91,11 +91,15 @@ class PriceBook:
             FieldInvalid: If the amount is absurd.
             DependencyUnavailable: If the book is not loaded yet.
         """
-        price = self.price(deployment, at)
-        cost = ceil_div(price.of(usage) * self._rate(price.currency_code, at), MICROS * self._rate(currency_code, at))
+        cost = self.total(deployment, usage, currency_code, at)
         if cost > MOST_MICROS:
             raise FieldInvalid("usage", "costs more than a billion units: check the token counts")
         return cost
+
+    def total(self, deployment: str, usage: Usage, currency_code: str, at: datetime) -> int:
+        """The same for the tokens of many requests together, however much it is."""
+        price = self.price(deployment, at)
+        return ceil_div(price.of(usage) * self._rate(price.currency_code, at), MICROS * self._rate(currency_code, at))
 
     def dearest(self, deployments: Sequence[str], usage: Usage, currency_code: str, at: datetime) -> int:
         """The most that `usage` can cost at any of `deployments`."""

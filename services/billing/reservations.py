@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -62,10 +63,13 @@ class Lease:
     currency_code: str
     priced_at: datetime
     """Time whose prices hold for this request."""
+    team_id: str = ""
 
     def to_id(self) -> str:
         """Write it as an opaque id."""
-        parts = (self.tenant_id, self.key_id, self.request_id, self.model, self.currency_code, self.priced_at)
+        parts = (
+            self.tenant_id, self.key_id, self.request_id, self.model, self.currency_code, self.priced_at, self.team_id
+        )  # fmt: skip
         return urlsafe_b64encode(orjson.dumps(parts)).decode().rstrip("=")
 
     @classmethod
@@ -78,13 +82,13 @@ class Lease:
         padding = "=" * (-len(reservation_id) % 4)
         try:
             parts = orjson.loads(urlsafe_b64decode(reservation_id + padding))
-            tenant_id, key_id, request_id, model, currency_code, priced_at = parts
+            tenant_id, key_id, request_id, model, currency_code, priced_at, team_id = parts
             if not all(part.isprintable() for part in parts):
                 raise ValueError(parts)
             time = datetime.fromisoformat(priced_at).astimezone(UTC)
         except (ValueError, TypeError, AttributeError, OverflowError):
             raise ValueError("not the id of a reservation") from None
-        return cls(tenant_id, key_id, request_id, model, currency_code, time)
+        return cls(tenant_id, key_id, request_id, model, currency_code, time, team_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +101,26 @@ class Hold:
     model: str
     fingerprint: str
     amount_micros: int
+    """In all, what is held already included."""
     priced_at: datetime
+    extends: bool = False
+    """Whether a hold that stands may grow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """What the database says about a hold that was asked for."""
 
-    budget_known: bool
+    tenant_known: bool
+    team_id: str
+    """Of the key, when the hold was asked for."""
+    refused: bool
+    budget_id: str
+    """The budget with the least left, of those that refuse."""
     left_micros: int
     limit_micros: int
+    lapsed: bool
+    """Refused although something of the tenant's has lapsed and can be let go."""
     billed: bool
     """The request has its ledger row already."""
     fingerprint: str | None
@@ -143,6 +157,7 @@ class Settled:
     """What the ledger says about a settlement that was asked for."""
 
     cost_micros: int
+    """Billed; less than what was used cost, if a hard budget could not bear it."""
     first: bool
     """False when the request had been billed before."""
 
@@ -174,23 +189,35 @@ class Reservations:
         it then lapses.
 
         Raises:
-            BudgetExceeded: If less than the worst case is left this month.
+            BudgetExceeded: If a hard budget of the tenant, the key's team or the key has less than that left.
             ReservationConflict: If the request id stands for another request, or for one already billed.
             ResourceNotFound: If the tenant is unknown or a deployment has no price.
             BillingUnavailable: If the database is away.
         """
-        try:
-            reservation = await self._create(caller, ask)
-        except DependencyUnavailable as error:
-            RESERVATIONS.labels("unavailable").inc()
-            raise BillingUnavailable(
-                "Spending cannot be reserved now: retry in a moment.", retry_after_seconds=1
-            ) from error
-        except MeshError as error:
-            RESERVATIONS.labels(error.reason.lower()).inc()
-            raise
-        RESERVATIONS.labels("held").inc()
-        return reservation
+        with _counted():
+            currency_code = await self._currency_of(caller.tenant_id)
+            now = datetime.now(UTC)
+            amount = self._book.dearest(ask.deployments, ask.worst_case, currency_code, now)
+            hold = Hold(caller.tenant_id, caller.key_id, ask.request_id, ask.model, ask.fingerprint, amount, now)
+            return await self._standing(hold, currency_code)
+
+    async def extend(
+        self, caller: Identity, lease: Lease, deployments: tuple[str, ...], worst_case: Usage
+    ) -> Reservation:
+        """Hold `worst_case` in all, at the prices of the reservation; it never shrinks. A repeat does nothing.
+
+        Raises:
+            BudgetExceeded: If a hard budget has less left; what was held stays held.
+            ReservationConflict: If the request is billed already.
+            BillingUnavailable: If the database is away.
+        """
+        _check_owner(caller, lease)
+        with _counted():
+            amount = self._book.dearest(deployments, worst_case, lease.currency_code, lease.priced_at)
+            hold = Hold(
+                lease.tenant_id, lease.key_id, lease.request_id, lease.model, "", amount, lease.priced_at, extends=True
+            )
+            return await self._standing(hold, lease.currency_code)
 
     async def commit(
         self, caller: Identity, lease: Lease, *, deployment: str, provider: str, usage: Usage, finish_reason: str
@@ -213,36 +240,50 @@ class Reservations:
         _check_owner(caller, lease)
         await self._release(lease)
 
-    async def _create(self, caller: Identity, ask: Ask) -> Reservation:
-        currency_code = await self._currency_of(caller.tenant_id)
-        now = datetime.now(UTC)
-        amount = self._book.dearest(ask.deployments, ask.worst_case, currency_code, now)
-        hold = Hold(caller.tenant_id, caller.key_id, ask.request_id, ask.model, ask.fingerprint, amount, now)
+    async def _standing(self, hold: Hold, currency_code: str) -> Reservation:
         held = await self._hold(hold)
         priced_at, expire_time = _standing(held, hold, currency_code)
-        lease = Lease(caller.tenant_id, caller.key_id, ask.request_id, ask.model, currency_code, priced_at)
+        RESERVATIONS.labels("extended" if hold.extends else "held").inc()
+        lease = Lease(
+            hold.tenant_id, hold.key_id, hold.request_id, hold.model, currency_code, priced_at, held.team_id
+        )  # fmt: skip
         return Reservation(lease.to_id(), held.amount_micros, currency_code, expire_time)
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Count whatever refuses a reservation; a database that is away is billing being away."""
+    try:
+        yield
+    except DependencyUnavailable as error:
+        RESERVATIONS.labels("unavailable").inc()
+        message = "Spending cannot be reserved now: retry in a moment."
+        raise BillingUnavailable(message, retry_after_seconds=1) from error
+    except MeshError as error:
+        RESERVATIONS.labels(error.reason.lower()).inc()
+        raise
 
 
 def _standing(held: Held, hold: Hold, currency_code: str) -> tuple[datetime, datetime]:
     """When the hold was priced and when it lapses; raises when none stands for this very request."""
-    if not held.budget_known:
+    if not held.tenant_known:
         raise tenant_unknown(hold.tenant_id)
     if held.billed:
         raise _conflict(hold.request_id, "is billed already: use a new id for a new request")
-    if held.priced_at is None or held.expire_time is None:
+    if held.refused or held.priced_at is None or held.expire_time is None:
         raise _exceeded(held, hold, currency_code)
-    if held.fingerprint != hold.fingerprint:
+    if held.fingerprint != hold.fingerprint and not hold.extends:
         raise _conflict(hold.request_id, "holds money for another request: use a new id for each")
     return held.priced_at, held.expire_time
 
 
 def _exceeded(held: Held, hold: Hold, currency_code: str) -> BudgetExceeded:
+    budget = f"tenants/{hold.tenant_id}/budgets/{held.budget_id}"
     return BudgetExceeded(
-        f"The budget of tenant {hold.tenant_id!r} is spent: of {to_text(held.limit_micros)} {currency_code} a month "
-        f"{to_text(max(0, held.left_micros))} is left and this request may cost {to_text(hold.amount_micros)}. "
-        "Raise the budget, ask for fewer tokens or wait for the next month.",
-        budget=f"tenants/{hold.tenant_id}/budget",
+        f"The budget {held.budget_id!r} of tenant {hold.tenant_id!r} is spent: of {to_text(held.limit_micros)} "
+        f"{currency_code} {to_text(max(0, held.left_micros))} is left and this request may cost "
+        f"{to_text(hold.amount_micros)}. Raise the budget, ask for fewer tokens or wait for its next period.",
+        budget=budget,
     )
 
 

@@ -11,14 +11,16 @@ from meshkit.errors import FieldInvalid
 from meshkit.server import Context
 from services.billing import pagination
 from services.billing.access import paying_caller, visible_tenant
+from services.billing.budgets.budget import DEFAULT_ID, Budget, BudgetChange, budget_unknown
+from services.billing.budgets.messages import budget_message
 from services.billing.database.budgets import BudgetStore
 from services.billing.database.ledger import LedgerStore
-from services.billing.fields import check_micros, check_number_of, check_text
+from services.billing.fields import check_count, check_id, check_micros, check_number_of, check_text
 from services.billing.ledger import CacheHits
 from services.billing.messages import (
     ask_of,
-    budget_message,
     cache_hit_of,
+    deployments_of,
     enum_word,
     price_message,
     reservation_message,
@@ -27,8 +29,9 @@ from services.billing.messages import (
     usage_record_message,
     usage_total_message,
 )
-from services.billing.prices import PriceBook
+from services.billing.prices import PriceBook, Usage
 from services.billing.reservations import Lease, Reservations
+from services.billing.tenants.tenant import tenant_unknown
 
 MOST_RECORDS = 1000
 
@@ -73,6 +76,19 @@ class BillingServicer(BillingServiceServicer):
         )
         return billing_pb2.CommitReservationResponse(cost_micros=settled.cost_micros, currency_code=lease.currency_code)
 
+    async def ExtendReservation(
+        self, request: billing_pb2.ExtendReservationRequest, context: Context
+    ) -> billing_pb2.ExtendReservationResponse:
+        """Hold more for an answer that outgrows its reservation."""
+        worst_case = Usage(
+            input_tokens=check_count("input_tokens", request.input_tokens),
+            output_tokens=check_count("max_output_tokens", request.max_output_tokens),
+        )
+        reservation = await self._reservations.extend(
+            paying_caller(), _lease(request.reservation_id), deployments_of(request.deployments), worst_case
+        )
+        return billing_pb2.ExtendReservationResponse(reservation=reservation_message(reservation))
+
     async def CancelReservation(
         self, request: billing_pb2.CancelReservationRequest, context: Context
     ) -> billing_pb2.CancelReservationResponse:
@@ -98,15 +114,17 @@ class BillingServicer(BillingServiceServicer):
 
     async def GetBudget(self, request: billing_pb2.GetBudgetRequest, context: Context) -> billing_pb2.GetBudgetResponse:
         """A tenant's budget."""
-        budget = await self._budgets.get(visible_tenant(request.tenant_id))
-        return billing_pb2.GetBudgetResponse(budget=budget_message(budget))
+        return billing_pb2.GetBudgetResponse(budget=budget_message(await self._budget(request)))
 
     async def UpdateBudget(
         self, request: billing_pb2.UpdateBudgetRequest, context: Context
     ) -> billing_pb2.UpdateBudgetResponse:
         """Set a tenant's budget."""
         limit_micros = check_micros("limit_micros", request.limit_micros)
-        budget = await self._budgets.set_limit(visible_tenant(request.tenant_id), limit_micros)
+        change = BudgetChange(limit_micros=limit_micros)
+        budget = await self._budgets.change(visible_tenant(request.tenant_id), DEFAULT_ID, change)
+        if budget is None:
+            raise tenant_unknown(request.tenant_id)
         return billing_pb2.UpdateBudgetResponse(budget=budget_message(budget))
 
     async def ListUsageRecords(
@@ -135,6 +153,15 @@ class BillingServicer(BillingServiceServicer):
             by_provider=[usage_total_message(total, currency_code) for total in summary.by_provider],
             by_model=[usage_total_message(total, currency_code) for total in summary.by_model],
         )
+
+    async def _budget(self, request: billing_pb2.GetBudgetRequest) -> Budget:
+        tenant_id = visible_tenant(request.tenant_id)
+        await self._budgets.currency_of(tenant_id)  # raises when there is no such tenant
+        budget_id = check_id("budget_id", request.budget_id or DEFAULT_ID)
+        budget = await self._budgets.get(tenant_id, budget_id)
+        if budget is None:
+            raise budget_unknown(tenant_id, budget_id)
+        return budget
 
 
 def _lease(reservation_id: str) -> Lease:

@@ -28,8 +28,9 @@ from services.cache.statistics import Tally
 from services.cache.sweep import Sweep
 from services.cache.use_records import use_records
 from services.cache.vectorstores.edge import edge_store
-from services.cache.vectorstores.port import VectorStore
-from services.cache.verification.verifier import Verifier
+from services.cache.vectorstores.port import Dimensions, VectorStore
+from services.cache.verification.verifier import Verifier, calibration
+from wordvectors import WordVectors
 
 if TYPE_CHECKING:
     from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
@@ -47,9 +48,10 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
             )
         )
         inference = await enter(connect(config.mesh_target, InferenceServiceStub))
+        embedder = _embedder(config, cast("InferenceServiceAsyncStub", inference))
+        await enter(in_background(embedder.serve_stores()))
         tally = Tally()
-        vectors = await enter(_vector_store(config))
-        semantic = _semantic(config, cast("InferenceServiceAsyncStub", inference), vectors, tally)
+        semantic = _semantic(config, embedder, await enter(_vector_store(config)), tally)
         audit = await enter(connect(config.mesh_target, AuditServiceStub))
         alarms = Alarms(cast("AuditServiceAsyncStub", audit))
         await enter(in_background(Sweep(semantic, every_seconds=config.sweep_seconds).run(), alarms.run()))
@@ -71,7 +73,7 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
                 config.redis_url, timeout_seconds=config.redis_timeout_seconds, kept_seconds=config.report_seconds
             )
         )
-        feedback = Feedback(records, answers, tally, ErrorBound((), target=config.error_target).observe)
+        feedback = Feedback(records, answers, tally, semantic.learn)
         await enter(in_background(feedback.run()))
         mount = Mount(add_CacheServiceServicer_to_server, CacheServicer(answers, feedback))
         yield await enter(running([mount], config, room="cache"))
@@ -81,10 +83,8 @@ def _secret(config: CacheConfig) -> bytes:
     return config.sealing_key.get_secret_value().encode() or secret_in(config.qdrant_path)
 
 
-def _semantic(
-    config: CacheConfig, inference: InferenceServiceAsyncStub, store: VectorStore, tally: Tally
-) -> SemanticCache:
-    embedder = Embedder(
+def _embedder(config: CacheConfig, inference: InferenceServiceAsyncStub) -> Embedder:
+    return Embedder(
         inference,
         model=config.embedding_model,
         dimensions=config.embedding_dimensions,
@@ -92,23 +92,29 @@ def _semantic(
         kept=config.embeddings_kept,
         at_once=config.embeddings_at_once,
     )
+
+
+def _semantic(config: CacheConfig, embedder: Embedder, store: VectorStore, tally: Tally) -> SemanticCache:
     limits = SemanticLimits(
+        plausible_similarity=config.plausible_similarity,
         similarity_threshold=config.similarity_threshold,
         candidates=config.candidates,
         longest_question_characters=config.longest_question_characters,
         most_entries=config.most_semantic_entries,
     )
-    return SemanticCache(embedder, store, Verifier(), limits, time.time, tally.vetoed)
+    words, bound = WordVectors.packaged(), ErrorBound(calibration(), target=config.error_target)
+    return SemanticCache(words, embedder, store, Verifier(), bound, limits, time.time, tally.vetoed)
 
 
 @asynccontextmanager
 async def _vector_store(config: CacheConfig) -> AsyncIterator[VectorStore]:
     """The Qdrant server when a URL is set, else the embedded store; vectors of different models never mix."""
-    name = f"{config.embedding_model}-{config.embedding_dimensions}".replace("/", "_")
+    dimensions = Dimensions(accurate=config.embedding_dimensions, sketch=WordVectors.packaged().dimensions)
+    name = f"{config.embedding_model}-{dimensions.accurate}-{dimensions.sketch}".replace("/", "_")
     if not config.qdrant_url:
         async with edge_store(
             config.qdrant_path / name,
-            dimensions=config.embedding_dimensions,
+            dimensions=dimensions,
             timeout_seconds=config.vector_store_timeout_seconds,
         ) as embedded:
             yield embedded
@@ -120,7 +126,7 @@ async def _vector_store(config: CacheConfig) -> AsyncIterator[VectorStore]:
         config.qdrant_url,
         api_key=config.qdrant_api_key.get_secret_value() or None,
         collection=f"llmmesh-answers-{name}",
-        dimensions=config.embedding_dimensions,
+        dimensions=dimensions,
         timeout_seconds=config.vector_store_timeout_seconds,
     ) as server:
         yield server

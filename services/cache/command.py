@@ -21,8 +21,10 @@ from llmmesh.inference.v1 import inference_pb2
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.client import connect
 from meshkit.identity import Identity, acting_as
-from services.cache.simulation import Asked, Prediction, Simulation, Vectors
-from services.cache.verification.verifier import Verifier
+from services.cache.config import CacheConfig
+from services.cache.errorbound import ErrorBound
+from services.cache.simulation import Asked, Difference, Prediction, Simulation, Vectors
+from services.cache.verification.verifier import Verifier, calibration
 from services.cache.warming import Pair, Warming
 from wordvectors import WordVectors
 
@@ -85,7 +87,7 @@ def _simulate(given: argparse.Namespace) -> None:
     vectors = asyncio.run(_embedded(questions, given)) if given.target else _approximate(questions)
     simulation = Simulation(
         vectors,
-        Verifier().difference,
+        _difference(vectors, exact=bool(given.target)),
         ttl_seconds=given.ttl,
         candidates=given.candidates,
         longest_question=given.longest_question,
@@ -94,6 +96,23 @@ def _simulate(given: argparse.Namespace) -> None:
     _show(predictions)
     if given.plot:
         _plot(predictions, given.plot)
+
+
+def _difference(vectors: Vectors, *, exact: bool) -> Difference:
+    """What keeps two questions apart; without accurate vectors only the checks speak, not the learned part."""
+    verifier, table = Verifier(), WordVectors.packaged()
+    threshold = ErrorBound(calibration(), target=CacheConfig().error_target).state("").threshold
+
+    def difference(asked: str, stored: str) -> str | None:
+        refusal = verifier.refusal(asked, stored)
+        if refusal or not exact:
+            return refusal
+        similarity = float(vectors[asked] @ vectors[stored])
+        outline = float(table.embed(asked) @ table.embed(stored))
+        sure = verifier.certainty(asked, stored, similarity=similarity, outline=outline) >= threshold
+        return None if sure else "certainty"
+
+    return difference
 
 
 def _approximate(questions: Sequence[str]) -> Vectors:

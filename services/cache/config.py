@@ -52,12 +52,14 @@ class CacheConfig(ServiceSettings):
     """Vectors kept in memory, 1.5 KB each, so that storing after a lookup does not embed again."""
     embeddings_at_once: int = Field(default=8, gt=0)
     """Embeddings under way before more questions miss at once."""
-    similarity_threshold: float = Field(default=0.92, gt=0, le=1)
+    plausible_similarity: float = Field(default=0.45, gt=0, le=1)
+    """Least cosine of the sketches of two questions that may ask the same; less, and nothing is embedded."""
+    similarity_threshold: float = Field(default=0.88, gt=0, le=1)
     """Least cosine similarity of a semantic candidate; belongs to the embedding model."""
     most_semantic_entries: int = Field(default=100_000, gt=0)
-    """Semantic entries kept, of all tenants together; those that save least go first. About 6 KB of memory each."""
-    candidates: int = Field(default=4, gt=0)
-    """Most similar questions that are verified before a semantic lookup is a miss."""
+    """Semantic entries kept, of all tenants together; those that save least go first. About 8 KB of memory each."""
+    candidates: int = Field(default=6, gt=0)
+    """Plausible questions that are looked at before a semantic lookup is a miss."""
     longest_question_characters: int = Field(default=1000, gt=0)
     """Longer questions are not looked up semantically: the embedding sees their beginning only."""
     error_target: float = Field(default=0.01, gt=0, lt=1)

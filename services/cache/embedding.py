@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,13 @@ from services.cache.dependency import Dependency, Unavailable, Unusable
 
 if TYPE_CHECKING:
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
+
+
+LARGEST_BATCH = 16
+MOST_WAITING = 1024
+"""Questions to be stored that wait for their vectors; more are not stored."""
+STORING_SECONDS = 10.0
+"""Longest that a batch may take: nobody's answer waits for it."""
 
 
 class Embedder:
@@ -38,6 +47,8 @@ class Embedder:
         self._at_once = at_once
         self._under_way = 0
         self._vectors: OrderedDict[bytes, array[float]] = OrderedDict()
+        self._waiting: deque[tuple[str, asyncio.Future[array[float]]]] = deque()
+        self._arrived = asyncio.Event()
         self._dependency = Dependency("embeddings", faults=(AioRpcError,))
 
     async def vector(self, text: str) -> list[float]:
@@ -46,7 +57,7 @@ class Embedder:
         Raises:
             Unavailable: If the model is away, warming or late, or too many embeddings are under way.
         """
-        digest = blake2b(text.encode(), digest_size=16).digest()
+        digest = _digest(text)
         known = self._vectors.get(digest)
         if known is not None:
             self._vectors.move_to_end(digest)
@@ -55,30 +66,78 @@ class Embedder:
         self._keep(digest, vector)
         return vector.tolist()
 
+    async def vector_to_store(self, text: str) -> list[float]:
+        """As `vector`, but off the path of any answer: with what else waits, in one batch; needs `serve_stores`.
+
+        Raises:
+            Unavailable: If the model is away or late, or too much waits.
+        """
+        digest = _digest(text)
+        known = self._vectors.get(digest)
+        if known is not None:
+            return known.tolist()
+        if len(self._waiting) >= MOST_WAITING:
+            raise Unavailable("too many questions wait to be embedded")
+        vector: asyncio.Future[array[float]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((text, vector))
+        self._arrived.set()
+        self._keep(digest, await vector)
+        return vector.result().tolist()
+
+    async def serve_stores(self) -> None:
+        """Embed batches for `vector_to_store` until cancelled."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                await self._serve_batch(
+                    [self._waiting.popleft() for _ in range(min(LARGEST_BATCH, len(self._waiting)))]
+                )
+
+    async def _serve_batch(self, batch: Sequence[tuple[str, asyncio.Future[array[float]]]]) -> None:
+        wanted = [(text, vector) for text, vector in batch if not vector.done()]
+        try:
+            vectors = await self._dependency.ask(
+                lambda: self._call([text for text, _ in wanted], STORING_SECONDS), timeout_seconds=STORING_SECONDS
+            )
+        except Unavailable as error:
+            for _, vector in wanted:
+                if not vector.done():
+                    vector.set_exception(Unavailable(str(error)))
+            return
+        for (_, vector), made in zip(wanted, vectors, strict=True):
+            if not vector.done():
+                vector.set_result(made)
+
     async def _embed(self, text: str) -> array[float]:
         if self._under_way >= self._at_once:
             raise Unavailable("too many embeddings are under way")
         self._under_way += 1
         try:
             timeout_seconds = time_left(self._timeout_seconds)
-            return await self._dependency.ask(
-                lambda: self._call(text, timeout_seconds), timeout_seconds=timeout_seconds
+            (vector,) = await self._dependency.ask(
+                lambda: self._call([text], timeout_seconds), timeout_seconds=timeout_seconds
             )
+            return vector
         finally:
             self._under_way -= 1
 
-    async def _call(self, text: str, timeout_seconds: float) -> array[float]:
+    async def _call(self, texts: Sequence[str], timeout_seconds: float) -> list[array[float]]:
         request = inference_pb2.EmbedTextRequest(
-            model=self._model, texts=[text], purpose=inference_pb2.EMBEDDING_PURPOSE_QUERY
+            model=self._model, texts=texts, purpose=inference_pb2.EMBEDDING_PURPOSE_QUERY
         )
         answer = await self._inference.EmbedText(request, timeout=timeout_seconds)
         vectors = [array("f", embedding.values) for embedding in answer.embeddings]
-        if len(vectors) != 1 or len(vectors[0]) != self._dimensions:
-            lengths = [len(vector) for vector in vectors]
-            raise Unusable(f"{self._model!r} made vectors of {lengths} numbers, not of {self._dimensions}")
-        return vectors[0]
+        lengths = [len(vector) for vector in vectors]
+        if lengths != [self._dimensions] * len(texts):
+            raise Unusable(f"{self._model!r} made vectors of {lengths} numbers, not {len(texts)} of {self._dimensions}")
+        return vectors
 
     def _keep(self, digest: bytes, vector: array[float]) -> None:
         self._vectors[digest] = vector
         if len(self._vectors) > self._kept:
             self._vectors.popitem(last=False)
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=16).digest()

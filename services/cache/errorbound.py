@@ -1,10 +1,10 @@
 """How sure the verifier must be before an answer is served, so that a tenant's rate of wrong hits stays in bounds.
 
-The evidence is outcomes: how sure the verifier was of a hit, and whether the hit was right. There is a calibration set
-that travels with the verifier, and what each tenant reports. A threshold is kept when the one-sided upper bound
-(Clopper and Pearson) of the rate of wrong hits at or above it is within the tenant's target. Thresholds are tried from
-the strictest that has enough evidence downwards, and the first that fails ends the search: in such a fixed sequence no
-correction for trying many is needed.
+The rate is that of vCache: wrong hits over all lookups that had a candidate, served or not. The evidence is outcomes:
+how sure the verifier was of a candidate, and whether its answer was right. There is a calibration set that travels with
+the verifier, and what each tenant reports. A threshold is kept when the one-sided upper bound (Clopper and Pearson) of
+the rate is within the tenant's target. Thresholds are tried from the strictest downwards, and the first that fails ends
+the search: in such a fixed sequence no correction for trying many is needed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NEVER = math.inf
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A hit that was judged."""
+    """A candidate that was judged."""
 
     certainty: float
     """How sure the verifier was, from 0 to 1."""
@@ -36,7 +36,7 @@ class BoundState:
     """Everything a tenant's threshold rests on, to be shown."""
 
     target: float
-    """Largest rate of wrong hits the tenant accepts."""
+    """Largest rate of wrong hits among lookups with a candidate that the tenant accepts."""
     confidence: float
     """How sure the bound is meant to be."""
     threshold: float
@@ -44,10 +44,13 @@ class BoundState:
     upper_bound: float
     """The rate of wrong hits at this threshold is at most this, with that confidence."""
     estimate: float
-    """Wrong hits over all judged hits at this threshold."""
+    """Wrong hits over all judged candidates at this threshold."""
     judged: int
-    """Outcomes at or above the threshold, the calibration set's included."""
+    """All outcomes, the calibration set's included."""
+    served: int
+    """Those at or above the threshold."""
     wrong: int
+    """Those of them that were wrong."""
     reported_right: int
     """What the tenant reported, at any certainty."""
     reported_wrong: int
@@ -112,17 +115,11 @@ class ErrorBound:
         reported = self._tenants.get(tenant_id, _Evidence())
         right = _at_or_above(self._calibration.right, reported.right)
         wrong = _at_or_above(self._calibration.wrong, reported.wrong)
-        needed = enough(target, self._confidence)
+        judged = right[0] + wrong[0]
         level = LEVELS + 1
-        # Where to begin is decided by how much evidence there is, not by what it says: else the bound would not hold.
-        for lower in range(LEVELS, -1, -1):
-            judged = right[lower] + wrong[lower]
-            if judged < needed:
-                continue
-            if _at_most(wrong[lower], judged, target) > 1 - self._confidence:  # that is, upper_bound > target
-                break
-            level = lower
-        judged, failed = (right[level] + wrong[level], wrong[level]) if level <= LEVELS else (0, 0)
+        while level and _at_most(wrong[level - 1], judged, target) <= 1 - self._confidence:  # upper_bound <= target
+            level -= 1
+        served, failed = (right[level] + wrong[level], wrong[level]) if level <= LEVELS else (0, 0)
         return BoundState(
             target=target,
             confidence=self._confidence,
@@ -130,6 +127,7 @@ class ErrorBound:
             upper_bound=upper_bound(failed, judged, self._confidence),
             estimate=failed / judged if judged else 0.0,
             judged=judged,
+            served=served,
             wrong=failed,
             reported_right=sum(reported.right),
             reported_wrong=sum(reported.wrong),
@@ -149,12 +147,6 @@ def upper_bound(wrong: int, judged: int, confidence: float) -> float:
         else:
             high = middle
     return high
-
-
-@lru_cache(maxsize=256)
-def enough(target: float, confidence: float) -> int:
-    """How many right hits, and no wrong one, bound the rate by `target`."""
-    return math.ceil(math.log(1 - confidence) / math.log1p(-target)) if target < 1 else 1
 
 
 def _at_most(wrong: int, judged: int, rate: float) -> float:

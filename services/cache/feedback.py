@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Judged(Protocol):
     """Learns from a semantic hit that was judged."""
 
-    def __call__(self, tenant_id: str, certainty: float, *, right: bool, entry_id: str = "") -> None:
-        """How certain the hit was, and whether it was right."""
+    def __call__(self, tenant_id: str, entry_id: str, *, right: bool) -> None:
+        """Which entry served the tenant, and whether it was right."""
 
 
 FLUSH_SECONDS = 1.0
@@ -90,7 +90,7 @@ class Feedback:
             raise _away() from error
         if first and source.outcome == "semantic":
             self._tally.add(tenant_id, source.model, "right" if right else "wrong")
-            self._judged(tenant_id, source.similarity, right=right, entry_id=source.entry_id)
+            self._judged(tenant_id, source.entry_id, right=right)
         return cache_pb2.ReportHitResponse(
             exact_count=removed.exact_count, semantic_count=removed.semantic_count, repeated=not first
         )

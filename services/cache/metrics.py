@@ -26,3 +26,12 @@ UNUSABLE = Counter(
 )
 ALARMS_LOST = Counter("llm_cache_alarms_lost_total", "Tampered entries that the audit log was not told of.")
 SWEPT = Counter("llm_cache_swept_entries_total", "Semantic answers removed, by reason: expired or surplus.", ["reason"])
+ACCURATE_LOOKUPS = Counter(
+    "llm_cache_accurate_lookups_total",
+    "Semantic lookups with a plausible candidate, for which the accurate model is asked.",
+)
+CERTAINTY = Histogram(
+    "llm_cache_certainty",
+    "How sure the verifier was of the candidates it judged.",
+    buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0),
+)

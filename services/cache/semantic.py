@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import unicodedata
 import uuid
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
 
 from services.cache.keys import Question
-from services.cache.metrics import VETOES
-from services.cache.vectorstores.port import Entry, Match, Near, Selection, VectorStore
+from services.cache.metrics import ACCURATE_LOOKUPS, CERTAINTY, VETOES
+from services.cache.vectorstores.port import Entry, Glance, Match, Near, Plausible, Selection, VectorStore
 
 if TYPE_CHECKING:
     from services.cache.embedding import Embedder
+    from services.cache.errorbound import BoundState, ErrorBound
     from services.cache.verification.verifier import Verifier
+    from wordvectors import WordVectors
 
 Vetoed: TypeAlias = Callable[[str, str, str], None]
 """Is told the tenant, model and check of each refusal by the verifier."""
 
 MOST_SERVED = 10_000
-"""Entries whose use is noted between two sweeps."""
+"""Entries whose use is noted between two sweeps, and whose certainty is remembered for reports."""
 
 
 @dataclass(frozen=True, slots=True)
 class SemanticLimits:
     """What may be a semantic hit."""
 
+    plausible_similarity: float
+    """Of sketches."""
     similarity_threshold: float
+    """Of accurate vectors."""
     candidates: int
     longest_question_characters: int
     most_entries: int
@@ -48,24 +54,33 @@ class Answer:
 
 
 class SemanticCache:
-    """Finds a verified answer to the same question in other words, within one tenant and one context."""
+    """Finds a verified answer to the same question in other words, within one tenant and one context.
+
+    A lookup goes from cheap to dear, and most end at once: sketches of the words find what is plausible, checks refuse
+    what cannot ask the same, and only for what is left the accurate model is asked.
+    """
 
     def __init__(
         self,
+        words: WordVectors,
         embedder: Embedder,
         store: VectorStore,
         verifier: Verifier,
+        bound: ErrorBound,
         limits: SemanticLimits,
         clock: Callable[[], float],
         vetoed: Vetoed,
     ) -> None:
+        self._words = words
         self._embedder = embedder
         self._store = store
         self._verifier = verifier
+        self._bound = bound
         self._limits = limits
         self._clock = clock
         self._vetoed = vetoed
         self._worths: dict[str, float] = {}
+        self._certainties: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def takes(self, question: Question | None) -> bool:
         """Whether the level handles the question at all."""
@@ -77,22 +92,63 @@ class SemanticCache:
         Raises:
             Unavailable: If the embeddings or the store are away.
         """
+        plausible = await self._plausible(tenant_id, question)
+        if not plausible:
+            return None
+        ACCURATE_LOOKUPS.inc()
         near = Near(
             vector=await self._embedder.vector(question.text),
             tenant_id=tenant_id,
             context=question.context,
             now=self._clock(),
             at_least=self._limits.similarity_threshold,
+            limit=len(plausible),
+            among=[candidate.entry_id for candidate in plausible],
+        )
+        return self._surest(tenant_id, question, await self._store.nearest(near), plausible)
+
+    async def _plausible(self, tenant_id: str, question: Question) -> list[Plausible]:
+        """Entries whose words are near and which no check refuses."""
+        glance = Glance(
+            sketch=self._words.embed(question.text).tolist(),
+            tenant_id=tenant_id,
+            context=question.context,
+            now=self._clock(),
+            at_least=self._limits.plausible_similarity,
             limit=self._limits.candidates,
         )
-        for match in await self._store.nearest(near):
-            veto = await self._verifier.veto(question.text, match.question)
-            if veto is None:
-                self._served(match)
+        found = await self._store.plausible(glance)
+        if not found:
+            return []
+        await self._verifier.load()
+        return [candidate for candidate in found if not self._refused(tenant_id, question, candidate)]
+
+    def _refused(self, tenant_id: str, question: Question, candidate: Plausible) -> bool:
+        refusal = self._verifier.refusal(question.text, candidate.question)
+        if refusal:
+            self._note_veto(tenant_id, question, refusal)
+        return refusal is not None
+
+    def _note_veto(self, tenant_id: str, question: Question, check: str) -> None:
+        VETOES.labels(check).inc()
+        self._vetoed(tenant_id, question.model, check)
+
+    def _surest(
+        self, tenant_id: str, question: Question, matches: Sequence[Match], plausible: Sequence[Plausible]
+    ) -> Match | None:
+        """The match that most surely asks the same, if that is sure enough for the tenant."""
+        outlines = {candidate.entry_id: candidate.similarity for candidate in plausible}
+        sure = [(self._certainty(question, match, outlines[match.entry_id]), match) for match in matches]
+        for certainty, match in sorted(sure, key=lambda pair: -pair[0]):
+            CERTAINTY.observe(certainty)
+            if self._bound.admits(tenant_id, certainty, entry_id=match.reference):
+                self._served(tenant_id, match, certainty)
                 return match
-            VETOES.labels(veto).inc()
-            self._vetoed(tenant_id, question.model, veto)
+            self._note_veto(tenant_id, question, "certainty")
         return None
+
+    def _certainty(self, question: Question, match: Match, outline: float) -> float:
+        return self._verifier.certainty(question.text, match.question, similarity=match.similarity, outline=outline)
 
     async def remember(self, tenant_id: str, question: Question, answer: Answer, *, ttl_seconds: float) -> None:
         """Store an answer; the same question in the same context replaces it.
@@ -102,7 +158,8 @@ class SemanticCache:
         """
         entry = Entry(
             entry_id=_entry_id(tenant_id, question),
-            vector=await self._embedder.vector(question.text),
+            vector=await self._embedder.vector_to_store(question.text),
+            sketch=self._words.embed(question.text).tolist(),
             tenant_id=tenant_id,
             model=question.model,
             context=question.context,
@@ -135,11 +192,27 @@ class SemanticCache:
         """Remove expired answers; returns how many. Raises Unavailable."""
         return await self._store.forget_expired(self._clock())
 
-    def _served(self, match: Match) -> None:
+    def learn(self, tenant_id: str, entry_id: str, *, right: bool) -> None:
+        """Take a report of a hit: the threshold of the tenant follows.
+
+        Of a hit that is no longer remembered the worst is assumed: a wrong one was sure, a right one was not.
+        """
+        certainty = self._certainties.get((tenant_id, entry_id), 0.0 if right else 1.0)
+        self._bound.observe(tenant_id, certainty, right=right, entry_id=entry_id)
+
+    def bound_state(self, tenant_id: str) -> BoundState:
+        """How sure the verifier must be for the tenant, and why."""
+        return self._bound.state(tenant_id)
+
+    def _served(self, tenant_id: str, match: Match, certainty: float) -> None:
         """An answer is worth what it saves each time, times the times: those served often and dear stay longest."""
         if len(self._worths) < MOST_SERVED:
             worth, saves = self._worths.get(match.entry_id, match.worth), max(match.saves, 1.0)
             self._worths[match.entry_id] = worth + saves
+        self._certainties[tenant_id, match.reference] = certainty
+        self._certainties.move_to_end((tenant_id, match.reference))
+        if len(self._certainties) > MOST_SERVED:
+            self._certainties.popitem(last=False)
 
 
 def _entry_id(tenant_id: str, question: Question) -> str:

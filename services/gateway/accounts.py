@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from google.protobuf import timestamp_pb2
 
-from llmmesh.audit.v1 import audit_pb2
+from llmmesh.audit.v1 import audit_pb2, contents_pb2
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
@@ -44,6 +44,8 @@ ASKED = frozenset(
 )
 CACHED = frozenset({gateway_pb2.CACHE_STATUS_EXACT, gateway_pb2.CACHE_STATUS_SEMANTIC})
 
+PROMPT_JOINT = "\n"
+
 log = get_logger()
 
 
@@ -55,11 +57,13 @@ class Accounts:
         events: Callable[[audit_pb2.Event], bool],
         records: Callable[[billing_pb2.UsageRecord], bool],
         uses: Callable[[cache_pb2.CacheUse], bool],
+        contents: Callable[[contents_pb2.KeepContentsRequest], bool],
         record_now: Callable[[Sequence[audit_pb2.Event]], Awaitable[None]],
     ) -> None:
         self._put_event = events
         self._put_record = records
         self._put_use = uses
+        self._put_contents = contents
         self._record_now = record_now
 
     @asynccontextmanager
@@ -107,6 +111,8 @@ class Accounts:
             self._put_record(_usage_record(exchange, now))
         if exchange.cache_status in ASKED and exchange.caller.tenant_id:
             self._put_use(_cache_use(exchange))
+        if exchange.keeps_contents:
+            self._put_contents(_contents(exchange))
         _measure(exchange, outcome)
 
 
@@ -124,7 +130,7 @@ def _event(exchange: Exchange, outcome: str, reason: str, now: timestamp_pb2.Tim
         guard_policy_version="" if exchange.unguarded else exchange.guard_policy_version,
         deployment=exchange.deployment,
         cache_status=cache_word(exchange.cache_status),
-        prompt_sha256=_sha256(exchange.prompt_texts, "\n"),
+        prompt_sha256=_sha256(exchange.prompt_texts, PROMPT_JOINT),
         answer_sha256=_sha256(exchange.answer_texts, "") if exchange.answer_texts else "",
         create_time=now,
         findings=exchange.findings.values(),
@@ -136,6 +142,15 @@ def _event(exchange: Exchange, outcome: str, reason: str, now: timestamp_pb2.Tim
         cost_micros=exchange.cost_micros,
         currency_code=exchange.currency_code,
         finish_reason=exchange.finish_reason,
+    )
+
+
+def _contents(exchange: Exchange) -> contents_pb2.KeepContentsRequest:
+    return contents_pb2.KeepContentsRequest(
+        tenant_id=exchange.caller.tenant_id,
+        request_id=exchange.caller.request_id,
+        prompt=PROMPT_JOINT.join(exchange.prompt_texts),
+        answer="".join(exchange.answer_texts),
     )
 
 

@@ -38,7 +38,13 @@ async def gateway(config: GatewayConfig) -> AsyncIterator[int]:
     async with connected(config) as peers:
         outboxes = Outboxes.to(peers, config)
         flights = Flights(config.flight_seconds)
-        accounts = Accounts(outboxes.events.put, outboxes.records.put, outboxes.uses.put, peers.billing.record_events)
+        accounts = Accounts(
+            outboxes.events.put,
+            outboxes.records.put,
+            outboxes.uses.put,
+            outboxes.contents.put,
+            peers.billing.record_events,
+        )
         resources = Resources(peers, known, accounts, outboxes.settlements.put, outboxes.answers.put, flights)
         async with (
             background(peers, known, outboxes, config),

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from llmmesh.audit.v1 import audit_pb2
+from llmmesh.audit.v1 import audit_pb2, contents_pb2
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.cache.v1 import cache_pb2
 from meshkit.log import get_logger
@@ -34,6 +34,7 @@ class Outboxes:
     settlements: Outbox[Settlement]
     records: Outbox[billing_pb2.UsageRecord]
     events: Outbox[audit_pb2.Event]
+    contents: Outbox[contents_pb2.KeepContentsRequest]
     answers: Outbox[CacheOrder]
     uses: Outbox[cache_pb2.CacheUse]
 
@@ -58,6 +59,7 @@ class Outboxes:
             ),
             records=Outbox("usage", peers.billing.record_usage, batched),
             events=Outbox("audit", peers.billing.record_events, batched),
+            contents=Outbox("contents", peers.billing.keep_contents, OutboxLimits(config.store_capacity)),
             uses=Outbox("cache_uses", peers.cache.record_uses, batched),
             answers=Outbox(
                 "answers", tell_cache, OutboxLimits(config.store_capacity, attempts=1, workers=STORE_WORKERS)
@@ -66,7 +68,7 @@ class Outboxes:
 
     def each(self) -> Sequence[Outbox[Any]]:
         """All of them, the most important first."""
-        return (self.settlements, self.records, self.events, self.answers, self.uses)
+        return (self.settlements, self.records, self.events, self.contents, self.answers, self.uses)
 
 
 @asynccontextmanager

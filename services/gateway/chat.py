@@ -76,6 +76,7 @@ class _Flow:
         """The order of things."""
         self._policy = await self._known.policies.admit(self._exchange.caller)
         self._exchange.tenant_policy_version = self._policy.version
+        self._exchange.keeps_contents = self._policy.keep_contents
         offer = self._known.catalogue.chat_offer(self._exchange.model, self._policy)
         self._exchange.known_model = True
         hit = await self._exact_answer()
@@ -193,10 +194,12 @@ class _Flow:
         return found if found.answer else None
 
     async def _reserved(self, plan: Plan) -> Spending:
-        reservation = await self._peers.billing.reserve(plan.reservation(self._exchange.caller.request_id))
+        asked = plan.reservation(self._exchange.caller.request_id)
+        reservation = await self._peers.billing.reserve(asked)
         prompt = self._question.prompt
         return Spending(
             self._exchange,
+            asked,
             reservation,
             lambda: estimated_prompt_tokens(prompt),
             self._peers.billing,
@@ -278,6 +281,7 @@ async def _counted(steps: Steps, spending: Spending) -> AsyncGenerator[router_pb
                 spending.begin(step.route)
             elif step.HasField("delta"):
                 spending.count(step.delta)
+                await spending.keep_covered()
             yield step
 
 

@@ -62,6 +62,6 @@ class GatewayConfig(ServiceSettings):
     settlement_capacity: int = Field(default=10_000, ge=1)
     """Settlements kept while billing is away."""
     store_capacity: int = Field(default=1_000, ge=1)
-    """Answers on their way to the cache."""
+    """Answers on their way to the cache; as many contents on their way to billing, of tenants that want them kept."""
     outbox_drain_seconds: float = Field(default=5.0, ge=0)
     """Longest that SIGTERM waits, after the last call, for all of these to be delivered."""

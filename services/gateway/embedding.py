@@ -42,6 +42,7 @@ class Embedding:
         async with self._resources.accounts.recorded(exchange):
             policy = await self._known.policies.admit(caller)
             exchange.tenant_policy_version = policy.version
+            exchange.keeps_contents = policy.keep_contents
             offer = self._known.catalogue.embedding_offer(model, policy)
             exchange.known_model = True
             messages = [_message(text) for text in texts]
@@ -58,15 +59,13 @@ class Embedding:
         self, exchange: Exchange, policy: TenantPolicy, offer: Offer, texts: Sequence[str]
     ) -> EmbeddedTexts:
         exchange.candidates = offer.deployments
-        reservation = await self._peers.billing.reserve(
-            billing_pb2.CreateReservationRequest(
-                request_id=exchange.caller.request_id,
-                model=offer.model,
-                deployments=offer.deployments,
-                input_tokens=text_token_bound(texts),
-            )
+        reservation = billing_pb2.CreateReservationRequest(
+            request_id=exchange.caller.request_id,
+            model=offer.model,
+            deployments=offer.deployments,
+            input_tokens=text_token_bound(texts),
         )
-        with self._spending(exchange, reservation, texts) as spending:
+        with await self._spending(exchange, reservation, texts) as spending:
             asked = time.perf_counter()
             response = await self._peers.router.embed(_request(exchange, policy, offer, texts))
             exchange.provider_seconds = time.perf_counter() - asked
@@ -76,11 +75,15 @@ class Embedding:
         report = exchange.report(cost_micros, spending.currency_code)
         return EmbeddedTexts(response.embeddings, response.usage, report)
 
-    def _spending(self, exchange: Exchange, reservation: billing_pb2.Reservation, texts: Sequence[str]) -> Spending:
+    async def _spending(
+        self, exchange: Exchange, asked: billing_pb2.CreateReservationRequest, texts: Sequence[str]
+    ) -> Spending:
         def prompt_tokens() -> int:
             return sum(estimated_tokens(text) for text in texts)
 
-        return Spending(exchange, reservation, prompt_tokens, self._peers.billing, self._resources.settle_later)
+        billing = self._peers.billing
+        reservation = await billing.reserve(asked)
+        return Spending(exchange, asked, reservation, prompt_tokens, billing, self._resources.settle_later)
 
 
 def _message(text: str) -> chat_pb2.ChatMessage:

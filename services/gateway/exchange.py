@@ -99,6 +99,8 @@ class Exchange:
     findings: dict[tuple[str, str], audit_pb2.Finding] = field(default_factory=dict)
     """What the guard found, each rule once a side."""
     tenant_policy_version: str = ""
+    keeps_contents: bool = False
+    """Whether the tenant wants prompt and answer kept."""
     candidates: Sequence[str] = ()
     """Deployments it could have gone to."""
     cached_request_id: str = ""

@@ -40,10 +40,11 @@ class TenantPolicy:
     tier: chat_pb2.Tier.ValueType = chat_pb2.TIER_UNSPECIFIED
     routing_strategy: chat_pb2.RoutingStrategy.ValueType = chat_pb2.ROUTING_STRATEGY_UNSPECIFIED
     tags: tuple[str, ...] = ()
-    cache_limits: tenant_pb2.CacheLimits | None = field(default=None, compare=False)
-    """None means the cache's own. A message cannot be hashed, and no offer depends on it."""
+    keep_contents: bool = False
     version: str = ""
     """Changes whenever anything in it does."""
+    cache_limits: tenant_pb2.CacheLimits | None = field(default=None, compare=False)
+    """None means the cache's own. A message cannot be hashed, and no offer depends on it."""
 
     @classmethod
     def from_message(cls, policy: tenant_pb2.Policy) -> TenantPolicy:
@@ -58,8 +59,9 @@ class TenantPolicy:
             tier=policy.tier,
             routing_strategy=policy.routing_strategy,
             tags=tuple(policy.tags),
-            cache_limits=policy.cache_limits if policy.HasField("cache_limits") else None,
+            keep_contents=policy.keep_contents,
             version=hashlib.sha256(policy.SerializeToString(deterministic=True)).hexdigest()[:16],
+            cache_limits=policy.cache_limits if policy.HasField("cache_limits") else None,
         )
 
     def preferences(self) -> router_pb2.RoutePreferences:

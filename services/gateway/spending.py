@@ -15,6 +15,10 @@ from services.gateway.exchange import Exchange, FinishReason
 from services.gateway.peers.billing import BillingPeer, Settlement
 from services.gateway.tokens import estimated_tokens
 
+OVERRUN_FACTOR = 1.5
+OVERRUN_TOKENS = 32
+"""Our count of an answer may lie so far above its provider's before it is held against the provider."""
+
 
 class Spending:
     """A reservation until its settlement.
@@ -26,6 +30,7 @@ class Spending:
     def __init__(
         self,
         exchange: Exchange,
+        asked: billing_pb2.CreateReservationRequest,
         reservation: billing_pb2.Reservation,
         prompt_tokens: Callable[[], int],
         billing: BillingPeer,
@@ -33,6 +38,7 @@ class Spending:
     ) -> None:
         self.currency_code = reservation.currency_code
         self._exchange = exchange
+        self._asked = asked
         self._reservation_id = reservation.id
         self._prompt_tokens = prompt_tokens
         self._billing = billing
@@ -41,6 +47,8 @@ class Spending:
         self._settled = False
         self._output: list[str] = []
         self._reasoning: list[str] = []
+        self._characters = 0
+        self._covered_tokens: float = asked.max_output_tokens
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +74,30 @@ class Spending:
             self._reasoning.append(delta.reasoning)
         for call in delta.tool_calls:
             self._output.append(call.name + call.arguments)
+            self._characters += len(call.name) + len(call.arguments)
+        self._characters += len(delta.text) + len(delta.reasoning)
+
+    async def keep_covered(self) -> None:
+        """Hold more once the answer has outgrown its reservation, as when a provider ignores the limit it was given.
+
+        Raises BillingUnavailable; BUDGET_EXCEEDED passes as billing said it. Either ends the answer.
+        """
+        limit = self._covered_tokens * OVERRUN_FACTOR + OVERRUN_TOKENS
+        # No script makes more than a token of two characters by our count: most answers need not be counted at all.
+        if self._characters / 2 <= limit:
+            return
+        usage = self.estimate()
+        counted = usage.output_tokens + usage.reasoning_tokens
+        if counted <= limit:
+            return
+        request = billing_pb2.ExtendReservationRequest(
+            reservation_id=self._reservation_id,
+            deployments=self._asked.deployments,
+            input_tokens=self._asked.input_tokens,
+            max_output_tokens=2 * counted,
+        )
+        await self._billing.extend(request)
+        self._covered_tokens = 2 * counted
 
     def estimate(self) -> chat_pb2.TokenUsage:
         """What was used so far, counted by us."""

@@ -15,10 +15,11 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from services.cache.vectorstores.edge import edge_store
-from services.cache.vectorstores.port import Entry, Near, Selection, VectorStore
+from services.cache.vectorstores.port import Dimensions, Entry, Glance, Near, Selection, VectorStore
 from services.cache.vectorstores.qdrant_server import QdrantServerStore, qdrant_server_store
 
 DIMENSIONS = 8
+LENGTHS = Dimensions(accurate=DIMENSIONS, sketch=DIMENSIONS)
 NOW = 1_000_000.0
 TIMEOUT_SECONDS = 5.0
 
@@ -34,7 +35,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 async def _open(kind: str, folder: Path, stack: AsyncExitStack) -> VectorStore:
     if kind == "edge":
         opened = await stack.enter_async_context(
-            edge_store(folder, dimensions=DIMENSIONS, timeout_seconds=TIMEOUT_SECONDS)
+            edge_store(folder, dimensions=LENGTHS, timeout_seconds=TIMEOUT_SECONDS)
         )
         await opened.owner.serving.wait()
         return opened
@@ -45,13 +46,13 @@ async def _open(kind: str, folder: Path, stack: AsyncExitStack) -> VectorStore:
                 os.environ["QDRANT_URL"],
                 api_key=os.environ.get("QDRANT_API_KEY"),
                 collection=collection,
-                dimensions=DIMENSIONS,
+                dimensions=LENGTHS,
                 timeout_seconds=TIMEOUT_SECONDS,
             )
         )
     client = AsyncQdrantClient(":memory:")
     stack.push_async_callback(client.close)
-    return QdrantServerStore(client, collection=collection, dimensions=DIMENSIONS, timeout_seconds=TIMEOUT_SECONDS)
+    return QdrantServerStore(client, collection=collection, dimensions=LENGTHS, timeout_seconds=TIMEOUT_SECONDS)
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,7 @@ def entry(**changes: object) -> Entry:
     base = Entry(
         entry_id=str(uuid.uuid4()),
         vector=_axis(0),
+        sketch=_axis(4),
         tenant_id="acme",
         model="small",
         context="c1",
@@ -78,6 +80,11 @@ def entry(**changes: object) -> Entry:
 
 def near(**changes: object) -> Near:
     base = Near(vector=_axis(0), tenant_id="acme", context="c1", now=NOW, at_least=0.9, limit=3)
+    return replace(base, **changes)
+
+
+def glance(**changes: object) -> Glance:
+    base = Glance(sketch=_axis(4), tenant_id="acme", context="c1", now=NOW, at_least=0.5, limit=3)
     return replace(base, **changes)
 
 
@@ -216,3 +223,42 @@ async def test_random_tenants_with_equal_questions_share_nothing(store: VectorSt
         matches = await store.nearest(near(tenant_id=tenant_id, limit=50))
         assert {match.answer for match in matches} == {tenant_id.encode()}
         assert len(matches) == 10
+
+
+async def test_what_may_ask_the_same_is_found_by_its_sketch_best_first(store: VectorStore) -> None:
+    for lean in (0.6, 0.2, 3.0, 0.4):
+        await store.put(entry(sketch=_axis(4, lean), question=str(lean)))
+    found = await store.plausible(glance())
+    assert [plausible.question for plausible in found] == ["0.2", "0.4", "0.6"]
+    assert found[0].similarity == pytest.approx(1 / 1.04**0.5, abs=0.01)
+
+
+async def test_sketches_of_other_tenants_contexts_and_times_are_never_found(store: VectorStore) -> None:
+    await store.put(entry(expires_at=NOW + 1))
+    for elsewhere in (glance(tenant_id="rival"), glance(context="c2"), glance(now=NOW + 1), glance(sketch=_axis(2))):
+        assert await store.plausible(elsewhere) == []
+    assert len(await store.plausible(glance())) == 1
+
+
+async def test_an_entry_stored_again_has_its_newer_sketch_alone(store: VectorStore) -> None:
+    first = entry()
+    await store.put(first)
+    await store.put(replace(first, sketch=_axis(2)))
+    assert await store.plausible(glance()) == []
+    assert [found.entry_id for found in await store.plausible(glance(sketch=_axis(2)))] == [first.entry_id]
+
+
+async def test_what_was_forgotten_is_not_plausible(store: VectorStore) -> None:
+    await store.put(entry())
+    await store.put(entry(expires_at=NOW - 1))
+    assert await store.forget_expired(NOW) == 1
+    assert await store.forget(Selection("acme")) == 1
+    assert await store.plausible(glance()) == []
+
+
+async def test_only_the_entries_asked_for_are_compared(store: VectorStore) -> None:
+    kept, other = entry(), entry()
+    await store.put(kept)
+    await store.put(other)
+    assert [match.entry_id for match in await store.nearest(near(among=[kept.entry_id]))] == [kept.entry_id]
+    assert await store.nearest(near(among=[kept.entry_id], tenant_id="rival")) == []

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
@@ -26,42 +26,24 @@ from rich.table import Table
 
 from tests.load import routing_decision
 from tests.load.awake import awake
+from tests.load.bench_billing import billing_figures
 from tests.load.bench_cache import crowd_figure, lookup_figures
 from tests.load.bench_router import router_figures
+from tests.load.bench_semantic import semantic_figures
 from tests.load.figure import Figure, at_least, at_most
 from tests.load.generator import Load, h2load
+from tests.load.machine import machine
 from tests.support.fix_mesh import PRICES, ROUTES, Mesh, Tenant, eventually, running_mesh
 
 ROUNDS = 3
 SECONDS_PER_ROUND = 6
 PAIRS = 150
-PARTS = ("", "decision", "exact", "miss", "lookup", "crowd", "router", "memory", "start")
 console = Console(width=120)
 
 
 def chat(text: str) -> bytes:
     """A request body."""
     return json.dumps({"model": "scripted", "messages": [{"role": "user", "content": text}]}).encode()
-
-
-async def machine() -> Figure:
-    """One round trip between two processes: what any hop costs at the least, here and now."""
-    echo = "import sys\nwhile line := sys.stdin.buffer.readline(): sys.stdout.buffer.write(line); sys.stdout.flush()"
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(sys.executable, "-IS", "-c", echo, stdin=pipe, stdout=pipe)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    times = []
-    for _ in range(2000):
-        started = time.perf_counter()
-        process.stdin.write(b"x\n")
-        await process.stdout.readline()
-        times.append((time.perf_counter() - started) * 1000)
-    process.stdin.close()
-    await process.wait()
-    return Figure(
-        "the machine: a round trip between two processes, p50", round(statistics.median(times), 3), "ms", "", None
-    )
 
 
 async def exact_hits(mesh: Mesh, tenant: Tenant) -> list[Figure]:
@@ -181,13 +163,17 @@ async def scripted_process() -> AsyncIterator[str]:
         await process.wait()
 
 
-async def bench(only: str) -> list[Figure]:
-    """Run every benchmark whose name contains `only`."""
-    figures = [await machine()]
-    if only in "decision":
-        figures.append(decision())
-    if only == "decision":
-        return figures
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is measured: a mesh, and the scripted provider behind it."""
+
+    mesh: Mesh
+    provider_url: str
+
+
+@asynccontextmanager
+async def setting() -> AsyncIterator[Setting]:
+    """A mesh of its own with a provider that answers at once."""
     with tempfile.TemporaryDirectory() as folder:
         async with scripted_process() as provider_url:
             var = Path(folder)
@@ -195,28 +181,81 @@ async def bench(only: str) -> list[Figure]:
             (var / "routes.yaml").write_text(routes)
             settings = {"LLMMESH_ROUTES": str(var / "routes.yaml"), "LLMMESH_PRICES": str(PRICES)}
             async with running_mesh(var, **settings, SCRIPTED_KEY="sk", LLMMESH_LOCAL_MODELS="none") as mesh:
-                if only in "exact":
-                    console.log("exact hits …")
-                    figures += await exact_hits(mesh, await mesh.tenant())
-                if only in "miss":
-                    console.log("misses …")
-                    exact_only = await mesh.tenant(cache="CACHE_POLICY_EXACT")
-                    figures.append(await misses(exact_only, provider_url, "semantic level off", 12))
-                    figures.append(await misses(await mesh.tenant(), provider_url, "semantic level on", 50))
-                if only in "lookup":
-                    console.log("exact look-ups …")
-                    figures += await lookup_figures(mesh.settings)
-                if only in "crowd":
-                    console.log("a crowd …")
-                    figures.append(await crowd_figure(await mesh.tenant(), provider_url))
-                if only in "router":
-                    console.log("router alone …")
-                    figures += await router_figures(mesh.settings["LLMMESH_ROUTER_ADDRESS"], provider_url)
-                if only in "memory":
-                    figures += memory(mesh)
-                if only in "start":
-                    console.log("second start …")
-                    figures.append(await second_start(mesh))
+                yield Setting(mesh, provider_url)
+
+
+async def _decision() -> list[Figure]:
+    return [decision()]
+
+
+async def _semantic() -> list[Figure]:
+    return await semantic_figures(Path("var/semantic-growth.png"))
+
+
+async def _exact(at: Setting) -> list[Figure]:
+    return await exact_hits(at.mesh, await at.mesh.tenant())
+
+
+async def _miss(at: Setting) -> list[Figure]:
+    exact_only = await at.mesh.tenant(cache="CACHE_POLICY_EXACT")
+    return [
+        await misses(exact_only, at.provider_url, "semantic level off", 12),
+        await misses(await at.mesh.tenant(), at.provider_url, "semantic level on", 50),
+    ]
+
+
+async def _lookup(at: Setting) -> list[Figure]:
+    return await lookup_figures(at.mesh.settings)
+
+
+async def _crowd(at: Setting) -> list[Figure]:
+    return [await crowd_figure(await at.mesh.tenant(), at.provider_url)]
+
+
+async def _router(at: Setting) -> list[Figure]:
+    return await router_figures(at.mesh.settings["LLMMESH_ROUTER_ADDRESS"], at.provider_url)
+
+
+async def _memory(at: Setting) -> list[Figure]:
+    return memory(at.mesh)
+
+
+async def _start(at: Setting) -> list[Figure]:
+    return [await second_start(at.mesh)]
+
+
+ALONE: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
+    "decision": _decision,
+    "billing": billing_figures,
+    "semantic": _semantic,
+}
+"""Parts that need no mesh."""
+THROUGH_MESH: dict[str, Callable[[Setting], Awaitable[list[Figure]]]] = {
+    "exact": _exact,
+    "miss": _miss,
+    "lookup": _lookup,
+    "crowd": _crowd,
+    "router": _router,
+    "memory": _memory,
+    "start": _start,
+}
+"""In this order: the last one restarts the mesh."""
+
+
+async def bench(only: str) -> list[Figure]:
+    """Measure the part named `only`, or all of them."""
+    figures = [await machine()]
+    for name, measure_alone in ALONE.items():
+        if only in ("", name):
+            console.log(f"{name} …")
+            figures += await measure_alone()
+    if only in ALONE:
+        return figures
+    async with setting() as at:
+        for name, measure in THROUGH_MESH.items():
+            if only in ("", name):
+                console.log(f"{name} …")
+                figures += await measure(at)
     return figures
 
 
@@ -238,7 +277,7 @@ def show(figures: list[Figure], path: Path) -> None:
 def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default="", choices=PARTS, help="one part alone")
+    parser.add_argument("--only", default="", choices=("", *ALONE, *THROUGH_MESH), help="one part alone")
     parser.add_argument("--json", type=Path, default=Path("var/bench.json"), help="where to write (%(default)s)")
     parser.add_argument("--let-sleep", action="store_true", help="do not keep the processors awake (see awake.py)")
     given = parser.parse_args()

@@ -206,3 +206,12 @@ def test_a_mistake_in_the_values_is_named(values: list[str], complaint: str) -> 
     rendered = helm("template", "llmmesh", str(CHART), "--set", ",".join(values))
     assert rendered.returncode != 0
     assert complaint in rendered.stderr
+
+
+def test_new_routes_restart_no_router_and_other_files_restart_their_service(shipped: list[Manifest]) -> None:
+    annotated = {
+        room: "checksum/files" in deployment["spec"]["template"]["metadata"]["annotations"]
+        for room, deployment in of_kind(shipped, "Deployment").items()
+        if room in ROOMS
+    }
+    assert annotated == {room: room != "router" for room in annotated}

@@ -14,8 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceStub
 from llmmesh.audit.v1.compliance_pb2_grpc import ComplianceServiceStub
+from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceStub
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
+from llmmesh.billing.v1.budgets_pb2_grpc import BudgetServiceStub
+from llmmesh.billing.v1.reports_pb2_grpc import ReportServiceStub
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.tenant.v1 import tenant_pb2
 from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceStub
@@ -27,7 +30,10 @@ from services.billing.config import BillingConfig
 if TYPE_CHECKING:
     from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
     from llmmesh.audit.v1.compliance_pb2_grpc import ComplianceServiceAsyncStub
+    from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceAsyncStub
     from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceAsyncStub
+    from llmmesh.billing.v1.budgets_pb2_grpc import BudgetServiceAsyncStub
+    from llmmesh.billing.v1.reports_pb2_grpc import ReportServiceAsyncStub
     from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceAsyncStub
 
 PRICES = """
@@ -54,6 +60,9 @@ class Room:
     tenants: TenantServiceAsyncStub
     audit: AuditServiceAsyncStub
     compliance: ComplianceServiceAsyncStub
+    budgets: BudgetServiceAsyncStub
+    reports: ReportServiceAsyncStub
+    contents: ContentsServiceAsyncStub
 
     async def tenant(self, name: str, *, rubles: float = 1000, **fields: Any) -> Identity:
         """Make a tenant; returns a developer of it."""
@@ -137,14 +146,19 @@ async def billing_room(config: BillingConfig, *, until_ready: bool = True) -> As
 
 
 @asynccontextmanager
-async def billing_stubs(port: int, config: BillingConfig) -> AsyncIterator[Room]:
+async def billing_stubs(port: int, config: BillingConfig, *, wait_seconds: float = 5) -> AsyncIterator[Room]:
     """Connect to a room that runs already."""
     target = f"127.0.0.1:{port}"
     async with (
-        connect(target, BillingServiceStub, wait_seconds=5) as billing_stub,
-        connect(target, TenantServiceStub, wait_seconds=5) as tenant_stub,
-        connect(target, AuditServiceStub, wait_seconds=5) as audit_stub,
-        connect(target, ComplianceServiceStub, wait_seconds=5) as compliance_stub,
+        connect(target, BillingServiceStub, wait_seconds=wait_seconds) as billing_stub,
+        connect(target, TenantServiceStub, wait_seconds=wait_seconds) as tenant_stub,
+        connect(target, AuditServiceStub, wait_seconds=wait_seconds) as audit_stub,
+        connect(target, ComplianceServiceStub, wait_seconds=wait_seconds) as compliance_stub,
+        connect(target, BudgetServiceStub, wait_seconds=wait_seconds) as budget_stub,
+        connect(target, ReportServiceStub, wait_seconds=wait_seconds) as report_stub,
+        connect(target, ContentsServiceStub, wait_seconds=wait_seconds) as contents_stub,
     ):
-        stubs: list[Any] = [billing_stub, tenant_stub, audit_stub, compliance_stub]
+        stubs: list[Any] = [
+            *(billing_stub, tenant_stub, audit_stub, compliance_stub, budget_stub, report_stub, contents_stub)
+        ]
         yield Room(port, config, *stubs)

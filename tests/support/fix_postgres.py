@@ -113,6 +113,13 @@ class Postgres:
 @pytest.fixture(scope="session")
 def postgres_factory() -> Iterator[Callable[[], Postgres]]:
     """Makes servers of one's own, for tests that stop them; all gone at the end."""
+    with postgres_servers() as make:
+        yield make
+
+
+@contextmanager
+def postgres_servers() -> Iterator[Callable[[], Postgres]]:
+    """Makes servers for the block."""
     with ExitStack() as stack:
         template = stack.enter_context(_folder())
         subprocess.run(
@@ -141,7 +148,7 @@ def database_url(postgres: Postgres) -> Iterator[str]:
 def _cluster(template: Path) -> Iterator[Postgres]:
     with _folder() as folder:
         subprocess.run([*_as_postgres(), "cp", "-a", str(template), str(folder / "data")], check=True)
-        server = Postgres(folder / "data", _free_port())
+        server = Postgres(folder / "data", free_port())
         try:
             server.start()
             yield server
@@ -190,7 +197,8 @@ def _binary(name: str) -> Path:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

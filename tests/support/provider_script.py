@@ -21,6 +21,7 @@ class Script:
     reply: str = knob("The quick brown fox jumps over the lazy dog.", "what it says, one word a token")
     echo: bool = knob(False, "say the last message back instead")
     reply_tokens: int = knob(0, "repeat the reply up to this many tokens; 0 says it once")
+    ignore_limit: bool = knob(False, "say more than it was allowed to")
     tool_arguments: str = knob('{"city": "Paris", "days": 3}', "arguments of the call it makes when tools are sent")
     headers_ms: float = knob(0.0, "wait before the first byte of the reply")
     ttft_ms: float = knob(0.0, "wait between the role-only chunk and the first token")

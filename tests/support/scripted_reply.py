@@ -68,7 +68,7 @@ def reply_to(asked: Asked, script: Script) -> Reply:
     pieces = tokens(script.tool_arguments if asked.tool else asked.last if script.echo else script.reply)
     if script.reply_tokens and pieces:
         pieces = list(itertools.islice(itertools.cycle(pieces), script.reply_tokens))
-    limit = asked.limit or len(pieces)
+    limit = len(pieces) if script.ignore_limit else asked.limit or len(pieces)
     finish = script.finish_reason or ("length" if len(pieces) > limit else "tool_calls" if asked.tool else "stop")
     pieces = pieces[:limit]
     thoughts = tokens(script.reasoning)

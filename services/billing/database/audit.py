@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.audit.chain import NOTHING, Head, Record, chained
 from services.billing.audit.event import Event
+from services.billing.compliance.alarm import alerts_of
 from services.billing.compliance.violation import Violation
+from services.billing.database.alerts import add_alerts
 from services.billing.database.engine import ConnectionStale, Database, driver
 from services.billing.database.schema import audit_chains, audit_records
 from services.billing.database.violations import add_violations
@@ -98,6 +100,7 @@ class AuditStore:
                 await _grow(connection, records)
             if violations:
                 await add_violations(connection, violations)
+                await add_alerts(connection, alerts_of(violations))
         AUDIT_RECORDS.inc(len(records))
 
 

@@ -2,25 +2,78 @@
 
 from __future__ import annotations
 
-from sqlalchemy import RowMapping, case, func, select, update
+from dataclasses import asdict
+from typing import Any
 
+from sqlalchemy import ColumnElement, RowMapping, delete, func, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as insert_or_skip
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.billing.budgets.budget import Budget, BudgetChange, BudgetEvent, NewBudget
 from services.billing.database.engine import Database
-from services.billing.database.schema import budgets
-from services.billing.ledger import Budget
+from services.billing.database.grants import LOCK, MATCHES
+from services.billing.database.schema import budget_events, budgets, budgets_now, tenants
+from services.billing.database.wire import Wire
+from services.billing.pagination import Position
 from services.billing.tenants.tenant import tenant_unknown
 
-_MONTH = func.date_trunc("month", func.now(), "UTC")
-_ROLLED = (
-    budgets.c.tenant_id,
-    budgets.c.limit_micros,
-    case((budgets.c.period_start < _MONTH, 0), else_=budgets.c.spent_micros).label("spent_micros"),
-    budgets.c.reserved_micros,
-    budgets.c.currency_code,
-    func.greatest(budgets.c.period_start, _MONTH).label("period_start"),
-)
-"""A budget as of this month, whether or not a request has rolled it over yet."""
-
 MOST_CURRENCIES_REMEMBERED = 100_000
+
+_BUDGETS = select(budgets_now, tenants.c.currency_code).join(tenants, tenants.c.id == budgets_now.c.tenant_id)
+
+_ROLLING = """
+SELECT DISTINCT tenant_id FROM budgets
+WHERE cycle = 'rolling' AND period_start < now() - make_interval(secs => rolling_seconds)
+"""
+_ADVANCE = f"""
+WITH moved AS (
+    SELECT asked.*, now() - make_interval(secs => rolling_seconds) AS start FROM budgets AS asked
+    WHERE tenant_id = ANY(%(tenant_ids)s) AND cycle = 'rolling'
+)
+UPDATE budgets SET period_start = moved.start, spent_micros = budgets.spent_micros - (
+    SELECT coalesce(sum(cost_micros), 0) FROM ledger AS asked JOIN moved AS budget ON {MATCHES}
+    WHERE budget.id = moved.id AND asked.tenant_id = moved.tenant_id
+        AND asked.create_time >= moved.period_start AND asked.create_time < moved.start
+)
+FROM moved
+WHERE (budgets.tenant_id, budgets.id) = (moved.tenant_id, moved.id) AND moved.period_start < moved.start
+RETURNING budgets.id
+"""  # noqa: S608 - made of constants
+_TAKE_OVER = text(f"""
+UPDATE budgets SET
+    spent_micros = (
+        SELECT coalesce(sum(cost_micros), 0) FROM ledger AS asked
+        JOIN budgets AS budget ON {MATCHES}
+        WHERE budget.tenant_id = :tenant_id AND budget.id = :id AND create_time >= period_start
+    ),
+    reserved_micros = (
+        SELECT coalesce(sum(amount_micros), 0) FROM reservations AS asked
+        JOIN budgets AS budget ON {MATCHES}
+        WHERE budget.tenant_id = :tenant_id AND budget.id = :id
+    )
+WHERE tenant_id = :tenant_id AND id = :id
+""")  # noqa: S608 - made of constants
+_ALERT = """
+WITH reached AS MATERIALIZED (
+    SELECT now.*, coalesce((
+        SELECT max(percent) FROM unnest(alert_percents) AS percent
+        WHERE spent_micros > 0 AND spent_micros::numeric * 100 >= limit_micros::numeric * percent
+    ), 0) AS percent
+    FROM budgets_now AS now
+),
+crossed AS (
+    UPDATE budgets SET alerted_percent = reached.percent FROM reached
+    WHERE (budgets.tenant_id, budgets.id) = (reached.tenant_id, reached.id)
+        AND reached.percent <> budgets.alerted_percent AND budgets.alerted_percent = reached.alerted_percent
+    RETURNING reached.*
+)
+INSERT INTO budget_events (tenant_id, budget_id, percent, spent_micros, limit_micros)
+SELECT tenant_id, id, passed, spent_micros, limit_micros
+FROM crossed CROSS JOIN LATERAL unnest(alert_percents) AS passed
+WHERE passed > alerted_percent AND passed <= percent
+ORDER BY passed
+RETURNING id
+"""
 
 
 class BudgetStore:
@@ -30,46 +83,148 @@ class BudgetStore:
         self._database = database
         self._currencies: dict[str, str] = {}
 
-    async def get(self, tenant_id: str) -> Budget:
-        """The budget of a tenant, as of this month.
+    async def create(self, new: NewBudget) -> Budget | None:
+        """Make a budget that has borne what its scope spent in this period and holds now; None when its id is taken."""
+        async with self._database.transaction("create_budget") as connection:
+            await _lock(connection, new.tenant_id)
+            made = await insert_budget(connection, new)
+            if made:
+                await connection.execute(_TAKE_OVER, {"tenant_id": new.tenant_id, "id": new.id})
+        return await self.get(new.tenant_id, new.id) if made else None
+
+    async def get(self, tenant_id: str, budget_id: str) -> Budget | None:
+        """One budget, as of now."""
+        wanted = (budgets_now.c.tenant_id == tenant_id) & (budgets_now.c.id == budget_id)
+        rows = await self._database.fetch("get_budget", _BUDGETS.where(wanted))
+        return _budget(rows[0]) if rows else None
+
+    async def page(self, tenant_id: str, *, most: int, after: str, team_id: str, key_id: str) -> list[Budget]:
+        """At most `most` budgets by id, after the id `after`; of one team or key, when it is given."""
+        statement = _BUDGETS.where(budgets_now.c.tenant_id == tenant_id, budgets_now.c.id > after)
+        for column, value in ((budgets_now.c.team_id, team_id), (budgets_now.c.key_id, key_id)):
+            if value:
+                statement = statement.where(column == value)
+        rows = await self._database.fetch("list_budgets", statement.order_by(budgets_now.c.id).limit(most))
+        return [_budget(row) for row in rows]
+
+    async def change(self, tenant_id: str, budget_id: str, change: BudgetChange, *, version: int = 0) -> Budget | None:
+        """Change settings, of one version if it is given; None when there is no such budget or version.
+
+        What is spent and held stays, even beyond a lower limit.
+        """
+        values = {name: value for name, value in asdict(change).items() if value is not None}
+        statement = (
+            update(budgets)
+            .where(*_version(tenant_id, budget_id, version))
+            .values(**values, version=budgets.c.version + 1)
+            .returning(budgets.c.id)
+        )
+        rows = await self._database.fetch("change_budget", statement)
+        return await self.get(tenant_id, budget_id) if rows else None
+
+    async def delete(self, tenant_id: str, budget_id: str, *, version: int = 0) -> bool:
+        """Delete a budget, of one version if it is given; False when there is none."""
+        statement = delete(budgets).where(*_version(tenant_id, budget_id, version)).returning(budgets.c.id)
+        async with self._database.transaction("delete_budget") as connection:
+            await _lock(connection, tenant_id)
+            return (await connection.execute(statement)).one_or_none() is not None
+
+    async def events(self, tenant_id: str, *, most: int, before: Position | None) -> list[BudgetEvent]:
+        """At most `most` events of a tenant, newest first, older than `before`."""
+        statement = select(budget_events).where(budget_events.c.tenant_id == tenant_id)
+        place = tuple_(budget_events.c.create_time, budget_events.c.id)
+        if before:
+            statement = statement.where(place < (before.time, before.id))
+        statement = statement.order_by(budget_events.c.create_time.desc(), budget_events.c.id.desc()).limit(most)
+        return [_event(row) for row in await self._database.fetch("list_budget_events", statement)]
+
+    async def currency_of(self, tenant_id: str) -> str:
+        """Currency of a tenant's money. It never changes, so it is asked for once.
 
         Raises:
             ResourceNotFound: If there is no such tenant.
         """
-        rows = await self._database.fetch("get_budget", select(*_ROLLED).where(budgets.c.tenant_id == tenant_id))
-        return _budget(rows[0] if rows else None, tenant_id)
-
-    async def set_limit(self, tenant_id: str, limit_micros: int) -> Budget:
-        """Change the limit; what is spent and held stays, even beyond a lower limit."""
-        statement = (
-            update(budgets)
-            .where(budgets.c.tenant_id == tenant_id)
-            .values(limit_micros=limit_micros)
-            .returning(*_ROLLED)
-        )
-        rows = await self._database.fetch("update_budget", statement)
-        return _budget(rows[0] if rows else None, tenant_id)
-
-    async def currency_of(self, tenant_id: str) -> str:
-        """Currency of a tenant's budget. It never changes, so it is asked for once."""
         known = self._currencies.get(tenant_id)
         if known:
             return known
-        currency_code = (await self.get(tenant_id)).currency_code
+        statement = select(tenants.c.currency_code).where(tenants.c.id == tenant_id)
+        rows = await self._database.fetch("currency_of", statement)
+        if not rows:
+            raise tenant_unknown(tenant_id)
         if len(self._currencies) >= MOST_CURRENCIES_REMEMBERED:
             self._currencies.clear()
-        self._currencies[tenant_id] = currency_code
-        return currency_code
+        return self._currencies.setdefault(tenant_id, str(rows[0]["currency_code"]))
 
 
-def _budget(row: RowMapping | None, tenant_id: str) -> Budget:
-    if row is None:
-        raise tenant_unknown(tenant_id)
+class BudgetUpkeep:
+    """What moves without a request: the start of rolling periods, and thresholds reached."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def run(self) -> int:
+        """Forget what left a rolling period, then record each threshold reached since; says how many.
+
+        Until it runs a rolling budget still counts what has left its period: it errs on the safe side.
+        """
+        rows = await self._wire.fetch("rolling_tenants", _ROLLING)
+        if rows:
+            await self._wire.fetch("advance_budgets", LOCK, _ADVANCE, tenant_ids=[row["tenant_id"] for row in rows])
+        return len(await self._wire.fetch("alert_budgets", _ALERT))
+
+
+async def insert_budget(connection: AsyncConnection, new: NewBudget) -> bool:
+    """Add a budget that nothing has been spent from; False when its id is taken."""
+    row: dict[str, Any] = {**asdict(new), "alert_percents": list(new.alert_percents), "period_start": _start(new)}
+    row |= {"spent_micros": 0, "reserved_micros": 0, "alerted_percent": 0, "version": 1}
+    statement = insert_or_skip(budgets).values(row).on_conflict_do_nothing().returning(budgets.c.id)
+    return (await connection.execute(statement)).one_or_none() is not None
+
+
+def _start(new: NewBudget) -> ColumnElement[Any]:
+    if new.cycle == "rolling":
+        return func.now() - func.make_interval(0, 0, 0, 0, 0, 0, new.rolling_seconds)
+    if new.cycle == "prepaid":
+        return func.now()
+    return func.date_trunc(new.cycle, func.now(), new.time_zone)
+
+
+async def _lock(connection: AsyncConnection, tenant_id: str) -> None:
+    """Let nobody else move the tenant's money until the transaction ends."""
+    await connection.execute(select(tenants.c.id).where(tenants.c.id == tenant_id).with_for_update(key_share=True))
+
+
+def _version(tenant_id: str, budget_id: str, version: int) -> list[ColumnElement[bool]]:
+    wanted = [budgets.c.tenant_id == tenant_id, budgets.c.id == budget_id]
+    return [*wanted, budgets.c.version == version] if version else wanted
+
+
+def _budget(row: RowMapping) -> Budget:
     return Budget(
         tenant_id=row["tenant_id"],
+        id=row["id"],
+        team_id=row["team_id"],
+        key_id=row["key_id"],
+        cycle=row["cycle"],
+        rolling_seconds=row["rolling_seconds"],
+        time_zone=row["time_zone"],
+        soft=row["soft"],
+        alert_percents=tuple(row["alert_percents"]),
         limit_micros=row["limit_micros"],
         spent_micros=row["spent_micros"],
         reserved_micros=row["reserved_micros"],
         currency_code=row["currency_code"],
         period_start=row["period_start"],
+        version=row["version"],
+    )
+
+
+def _event(row: RowMapping) -> BudgetEvent:
+    return BudgetEvent(
+        id=row["id"],
+        budget_id=row["budget_id"],
+        percent=row["percent"],
+        spent_micros=row["spent_micros"],
+        limit_micros=row["limit_micros"],
+        create_time=row["create_time"],
     )

@@ -18,14 +18,15 @@ from services.billing.prices import Usage
 _RECORD = text("""
 INSERT INTO ledger (tenant_id, request_id, key_id, model, deployment, provider, cache_status, input_tokens,
     cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated, cost_micros, saved_micros,
-    currency_code, finish_reason, create_time)
-SELECT tenant_id, request_id, key_id, model, deployment, provider, cache_status, input_tokens, cached_input_tokens,
+    currency_code, finish_reason, create_time, team_id, tags)
+SELECT hit.tenant_id, request_id, key_id, model, deployment, provider, cache_status, input_tokens, cached_input_tokens,
     cache_write_tokens, output_tokens, reasoning_tokens, estimated, 0, saved_micros, currency_code, finish_reason,
-    least(coalesce(create_time, now()), now())
+    least(coalesce(hit.create_time, now()), now()), coalesce(keys.team_id, ''), coalesce(keys.tags, '{}')
 FROM jsonb_to_recordset(CAST(:hits AS jsonb)) AS hit(
     tenant_id text, request_id text, key_id text, model text, deployment text, provider text, cache_status text,
     input_tokens int, cached_input_tokens int, cache_write_tokens int, output_tokens int, reasoning_tokens int,
     estimated boolean, saved_micros bigint, currency_code text, finish_reason text, create_time timestamptz)
+LEFT JOIN keys ON keys.id = hit.key_id AND keys.tenant_id = hit.tenant_id
 ON CONFLICT (request_id, tenant_id) DO NOTHING
 RETURNING tenant_id, request_id
 """)
@@ -135,6 +136,9 @@ def _row(row: RowMapping) -> LedgerRow:
         currency_code=row["currency_code"],
         finish_reason=row["finish_reason"],
         create_time=row["create_time"],
+        team_id=row["team_id"],
+        tags=tuple(row["tags"]),
+        overrun_micros=row["overrun_micros"],
     )
 
 

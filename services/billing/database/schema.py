@@ -17,7 +17,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    column,
     func,
+    table,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
@@ -74,9 +77,11 @@ tenants = Table(
     Column("tier", Text, nullable=False, server_default="unspecified"),
     Column("routing_strategy", Text, nullable=False, server_default="unspecified"),
     Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
-    Column("cache_limits", JSONB, nullable=False, server_default="{}"),
     Column("compliance_packs", ARRAY(Text), nullable=False, server_default="{}"),
     Column("violation_days", Integer, nullable=False, server_default="0"),
+    Column("cache_limits", JSONB, nullable=False, server_default="{}"),
+    _text("currency_code"),
+    Column("keep_contents", Boolean, nullable=False, server_default="false"),
 )
 
 keys = Table(
@@ -89,6 +94,8 @@ keys = Table(
     _made(),
     _time("expire_time"),
     Column("revoke_time", DateTime(timezone=True)),
+    _text("team_id"),
+    Column("tags", ARRAY(Text), nullable=False),
     Index(None, "tenant_id", "create_time", "id"),
 )
 
@@ -96,13 +103,40 @@ budgets = Table(
     "budgets",
     metadata,
     _of_tenant(primary_key=True),
-    _text("currency_code"),
     _micros("limit_micros"),
     _micros("spent_micros"),
     _micros("reserved_micros"),
     _time("period_start"),
+    _text("id", primary_key=True),
+    _text("team_id"),
+    _text("key_id"),
+    _text("cycle"),
+    Column("rolling_seconds", BigInteger, nullable=False),
+    _text("time_zone"),
+    Column("soft", Boolean, nullable=False),
+    Column("alert_percents", ARRAY(Integer), nullable=False),
+    _count("alerted_percent"),
+    _count("version"),
+    CheckConstraint("(cycle = 'rolling') = (rolling_seconds > 0)", name="rolling"),
+    Index(None, "tenant_id", "team_id", "key_id"),
     # Room on the page for the next version of a row that every request rewrites.
     postgresql_with={"fillfactor": "50"},
+)
+
+budgets_now = table("budgets_now", *(column(each.name, each.type) for each in budgets.c))
+"""A view: budgets as of now, whether or not a request has begun their new period yet."""
+
+budget_events = Table(
+    "budget_events",
+    metadata,
+    _serial(),
+    _of_tenant(),
+    _text("budget_id"),
+    _count("percent"),
+    _micros("spent_micros"),
+    _micros("limit_micros"),
+    _made(),
+    Index(None, "tenant_id", "create_time", "id"),
 )
 
 prices = Table(
@@ -131,7 +165,7 @@ exchange_rates = Table(
 reservations = Table(
     "reservations",
     metadata,
-    # No foreign key: a row is only made under the lock of its tenant's budget, and checking costs every request.
+    # No foreign key: a row is only made under the lock of its tenant, and checking costs every request.
     _text("tenant_id", primary_key=True),
     _text("request_id", primary_key=True),
     _text("key_id"),
@@ -140,6 +174,7 @@ reservations = Table(
     _micros("amount_micros"),
     _time("priced_at"),
     _time("expire_time"),
+    _text("team_id"),
     Index(None, "expire_time"),
 )
 
@@ -165,8 +200,37 @@ ledger = Table(
     _text("currency_code"),
     _text("finish_reason"),
     _made(),
+    _text("team_id"),
+    Column("tags", ARRAY(Text), nullable=False),
+    _micros("overrun_micros"),
+    Column("transaction_id", BigInteger, nullable=False),
     UniqueConstraint("request_id", "tenant_id"),
     Index(None, "tenant_id", "create_time", "id"),
+    Index(None, "transaction_id"),
+)
+
+DIMENSIONS = ("team_id", "key_id", "model", "deployment", "provider", "cache_status")
+SUMS = (
+    "request_count", "input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
+    "cost_micros", "saved_micros", "overrun_micros",
+)  # fmt: skip
+
+usage_rollups = Table(
+    "usage_rollups",
+    metadata,
+    _text("tenant_id", primary_key=True),
+    _text("span", primary_key=True),
+    Column("start", DateTime(timezone=True), primary_key=True, nullable=False),
+    *(_text(name, primary_key=True) for name in DIMENSIONS),
+    Column("tags", ARRAY(Text), primary_key=True, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
+)
+
+rollup_progress = Table(
+    "rollup_progress",
+    metadata,
+    # Of the transaction whose rows come next.
+    Column("before_id", BigInteger, primary_key=True, autoincrement=False, nullable=False),
 )
 
 audit_chains = Table(
@@ -223,4 +287,57 @@ violations = Table(
     _text("context"),
     _time("create_time"),
     Index(None, "tenant_id", "create_time", "id"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    _serial(),
+    _text("kind"),
+    _text("tenant_id"),
+    _text("severity"),
+    _text("title"),
+    _text("text"),
+    _text("fingerprint"),
+    Column("planned", Boolean, nullable=False, server_default="false"),
+    _made(),
+    Index("ix_alerts_unplanned", "id", postgresql_where=text("NOT planned")),
+)
+
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    _serial(),
+    Column("alert_id", BigInteger, ForeignKey("alerts.id", ondelete="CASCADE"), nullable=False),
+    _text("channel"),
+    _text("fingerprint"),
+    Column("repeats", Integer, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("sent_time", DateTime(timezone=True)),
+    Index(None, "alert_id"),
+    Index(None, "channel", "fingerprint"),
+    Index("ix_alert_deliveries_due", "channel", "next_time", postgresql_where=text("sent_time IS NULL")),
+)
+
+content_keys = Table(
+    "content_keys",
+    metadata,
+    _serial(),
+    _text("tenant_id"),
+    Column("wrapped", LargeBinary, nullable=False),
+    _made(),
+    UniqueConstraint("tenant_id"),
+)
+
+audit_contents = Table(
+    "audit_contents",
+    metadata,
+    _text("tenant_id", primary_key=True),
+    _text("request_id", primary_key=True),
+    # No foreign key: whoever destroys a key need not look for what it opened.
+    Column("key_id", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    _made(),
+    Index(None, "create_time"),
 )

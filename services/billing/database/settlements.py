@@ -1,89 +1,96 @@
-"""Billing: ledger row, counters and the end of the reservation in one statement over many requests.
+"""Billing: ledger row, counters and the end of the reservation in one transaction over many requests.
 
-The statement commits without waiting for the disk (`relaxed`), and a second one waits: so the budget rows are locked
-for the time of a statement and not for that of a disk write, during which nobody could reserve from them.
+It commits without waiting for the disk, and a second one waits: so tenants are locked for the time of a statement and
+not for that of a disk write, during which nobody could reserve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from services.billing.database.grants import BUDGETS, GRANTED, LOCK
 from services.billing.database.wire import Wire
 from services.billing.reservations import Settled, Settlement
 from services.billing.tenants.tenant import tenant_unknown
 
-_SETTLE = """
-WITH relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
-budget AS MATERIALIZED (
-    SELECT tenant_id, reserved_micros,
-        CASE WHEN period_start < date_trunc('month', now(), 'UTC') THEN 0 ELSE spent_micros END AS spent_micros,
-        greatest(period_start, date_trunc('month', now(), 'UTC')) AS period_start
-    FROM budgets WHERE tenant_id = ANY(%(tenant_ids)s) ORDER BY tenant_id FOR UPDATE
-),
-asked AS MATERIALIZED (
-    SELECT settlement.*, budget.period_start, held.place AS held_at
+_SETTLE = f"""
+WITH RECURSIVE asked AS MATERIALIZED (
+    SELECT settlement.*, tenants.id IS NOT NULL AS tenant_known, held.place AS held_at, keys.tags,
+        least(settlement.cost_micros, coalesce(held.amount_micros, 0)) AS covered_micros,
+        coalesce(held.amount_micros, 0) AS held_micros, billed.cost_micros AS billed_micros,
+        tenants.id IS NOT NULL AND billed.cost_micros IS NULL
+            AND 1 = row_number() OVER (PARTITION BY settlement.tenant_id, settlement.request_id ORDER BY ordinal)
+            AS first
     FROM jsonb_to_recordset(%(settlements)s) AS settlement(
-        ordinal int, tenant_id text, request_id text, key_id text, model text, deployment text, provider text,
-        input_tokens int, cached_input_tokens int, cache_write_tokens int, output_tokens int, reasoning_tokens int,
-        estimated boolean, cost_micros bigint, currency_code text, finish_reason text)
-    LEFT JOIN budget USING (tenant_id)
+        ordinal int, tenant_id text, team_id text, request_id text, key_id text, model text, deployment text,
+        provider text, input_tokens int, cached_input_tokens int, cache_write_tokens int, output_tokens int,
+        reasoning_tokens int, estimated boolean, cost_micros bigint, currency_code text, finish_reason text)
+    LEFT JOIN tenants ON tenants.id = settlement.tenant_id
+    LEFT JOIN keys ON keys.id = settlement.key_id AND keys.tenant_id = settlement.tenant_id
     LEFT JOIN LATERAL (
-        SELECT r.ctid AS place FROM reservations r
+        SELECT r.ctid AS place, r.amount_micros FROM reservations r
         WHERE r.tenant_id = settlement.tenant_id AND r.request_id = settlement.request_id LIMIT 1
     ) AS held ON true
+    LEFT JOIN LATERAL (
+        -- An expression, so that only the index by request id can serve.
+        SELECT l.cost_micros FROM ledger l
+        WHERE l.request_id = settlement.request_id AND l.tenant_id || '' = settlement.tenant_id LIMIT 1
+    ) AS billed ON true
+),
+matched AS MATERIALIZED (
+    SELECT ordinal, budget.*, limit_micros - spent_micros - reserved_micros
+        + (sum(held_micros - covered_micros) OVER (PARTITION BY budget.tenant_id, budget.id))::bigint AS left_micros
+    FROM asked {BUDGETS} WHERE first
+),
+wanted AS MATERIALIZED (
+    SELECT ordinal, tenant_id, cost_micros - covered_micros AS amount_micros, true AS partly
+    FROM asked WHERE first AND cost_micros > covered_micros
+),
+{GRANTED},
+charged AS MATERIALIZED (
+    SELECT asked.*, covered_micros + coalesce(granted_micros, 0) AS charged_micros,
+        greatest(now(), (SELECT max(period_start) FROM matched WHERE matched.tenant_id = asked.tenant_id)) AS booked_at
+    FROM asked LEFT JOIN granted USING (tenant_id, ordinal) WHERE first
 ),
 booked AS (
-    INSERT INTO ledger (tenant_id, request_id, key_id, model, deployment, provider, cache_status, input_tokens,
-        cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated, cost_micros, saved_micros,
-        currency_code, finish_reason, create_time)
-    SELECT tenant_id, request_id, key_id, model, deployment, provider, 'miss', input_tokens, cached_input_tokens,
-        cache_write_tokens, output_tokens, reasoning_tokens, estimated, cost_micros, 0, currency_code, finish_reason,
-        greatest(now(), period_start)
-    FROM asked WHERE period_start IS NOT NULL ORDER BY ordinal
+    INSERT INTO ledger (tenant_id, team_id, request_id, key_id, tags, model, deployment, provider, cache_status,
+        input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated,
+        cost_micros, overrun_micros, saved_micros, currency_code, finish_reason, create_time)
+    SELECT tenant_id, team_id, request_id, key_id, coalesce(tags, '{{}}'), model, deployment, provider, 'miss',
+        input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated,
+        charged_micros, cost_micros - charged_micros, 0, currency_code, finish_reason, booked_at
+    FROM charged ORDER BY ordinal
     ON CONFLICT (request_id, tenant_id) DO NOTHING
     RETURNING tenant_id, request_id, cost_micros
 ),
 released AS (
-    DELETE FROM reservations WHERE ctid = ANY(ARRAY(SELECT held_at FROM asked WHERE held_at IS NOT NULL))
-    RETURNING tenant_id, amount_micros
-),
-change AS (
-    SELECT tenant_id, sum(spent)::bigint AS spent, sum(freed)::bigint AS freed
-    FROM (
-        SELECT tenant_id, cost_micros AS spent, 0 AS freed FROM booked
-        UNION ALL
-        SELECT tenant_id, 0, amount_micros FROM released
-    ) AS parts
-    GROUP BY tenant_id
+    DELETE FROM reservations WHERE ctid = ANY(ARRAY(SELECT held_at FROM asked WHERE first AND held_at IS NOT NULL))
 ),
 counted AS (
     UPDATE budgets
-    SET spent_micros = budget.spent_micros + change.spent, reserved_micros = budget.reserved_micros - change.freed,
-        period_start = budget.period_start
-    FROM budget JOIN change USING (tenant_id)
-    WHERE budgets.tenant_id = budget.tenant_id
+    SET spent_micros = change.spent_micros + spent, reserved_micros = reserved_micros - freed,
+        period_start = change.period_start
+    FROM (
+        SELECT tenant_id, id, spent_micros, period_start, coalesce(sum(booked.cost_micros), 0)::bigint AS spent,
+            sum(held_micros)::bigint AS freed
+        FROM matched JOIN charged USING (tenant_id, ordinal) LEFT JOIN booked USING (tenant_id, request_id)
+        GROUP BY tenant_id, id, spent_micros, period_start
+    ) AS change
+    WHERE (budgets.tenant_id, budgets.id) = (change.tenant_id, change.id)
 )
-SELECT ordinal, asked.period_start IS NOT NULL AS budget_known,
-    booked.request_id IS NOT NULL AND 1 = row_number() OVER (PARTITION BY tenant_id, request_id ORDER BY ordinal)
-        AS first
-FROM relaxed CROSS JOIN asked LEFT JOIN booked USING (tenant_id, request_id)
+SELECT tenant_known, first AND booked.cost_micros IS NOT NULL AS first,
+    coalesce(booked.cost_micros, billed_micros, 0) AS cost_micros
+FROM asked LEFT JOIN booked USING (tenant_id, request_id)
 ORDER BY ordinal
-"""
+"""  # noqa: S608 - made of constants
 
 _FLUSH = "SELECT pg_logical_emit_message(true, 'llmmesh', '')"
 """An empty transaction whose commit waits until the log, everything committed before it included, is on disk."""
-
-_BILLED = """
-SELECT ledger.request_id, ledger.tenant_id, ledger.cost_micros
-FROM jsonb_to_recordset(%(settlements)s) AS settlement(tenant_id text, request_id text)
--- An expression, so that only the index by request id can serve.
-JOIN ledger ON ledger.request_id = settlement.request_id AND ledger.tenant_id || '' = settlement.tenant_id
-"""
 
 
 class SettlementStore:
@@ -98,33 +105,25 @@ class SettlementStore:
 
         What this wrote is on disk only when a `flush` that began after it has ended.
         """
-        asked = [_row(ordinal, settlement) for ordinal, settlement in enumerate(settlements)]
-        parameters = {
-            "tenant_ids": list({settlement.lease.tenant_id for settlement in settlements}),
-            "settlements": Jsonb(asked, orjson.dumps),
-        }
-        rows = await self._wire.fetch("settle", _SETTLE, parameters)
-        repeated = [asked[row["ordinal"]] for row in rows if row["budget_known"] and not row["first"]]
-        billed = await self._billed(repeated) if repeated else {}
-        return [_answer(row, settlement, billed) for row, settlement in zip(rows, settlements, strict=True)]
+        rows = await self._wire.fetch(
+            "settle",
+            LOCK,
+            _SETTLE,
+            tenant_ids=list({settlement.lease.tenant_id for settlement in settlements}),
+            settlements=Jsonb([_row(*numbered) for numbered in enumerate(settlements)], orjson.dumps),
+        )
+        return [_answer(row, settlement) for row, settlement in zip(rows, settlements, strict=True)]
 
     async def flush(self, waiting: Sequence[None]) -> Sequence[None]:
         """Put everything settled so far on disk, for everyone who is waiting for it."""
-        await self._flush_wire.fetch("flush", _FLUSH, {})
+        await self._flush_wire.fetch("flush", _FLUSH)
         return waiting
 
-    async def _billed(self, asked: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
-        """What was billed before, by tenant and request id."""
-        rows = await self._wire.fetch("billed", _BILLED, {"settlements": Jsonb(asked, orjson.dumps)})
-        return {(row["tenant_id"], row["request_id"]): row["cost_micros"] for row in rows}
 
-
-def _answer(row: DictRow, settlement: Settlement, billed: Mapping[tuple[str, str], int]) -> Settled | Exception:
-    if not row["budget_known"]:
+def _answer(row: DictRow, settlement: Settlement) -> Settled | Exception:
+    if not row["tenant_known"]:
         return tenant_unknown(settlement.lease.tenant_id)
-    if row["first"]:
-        return Settled(settlement.cost_micros, first=True)
-    return Settled(billed[settlement.lease.tenant_id, settlement.lease.request_id], first=False)
+    return Settled(row["cost_micros"], first=row["first"])
 
 
 def _row(ordinal: int, settlement: Settlement) -> dict[str, Any]:
@@ -132,6 +131,7 @@ def _row(ordinal: int, settlement: Settlement) -> dict[str, Any]:
     return {
         "ordinal": ordinal,
         "tenant_id": settlement.lease.tenant_id,
+        "team_id": settlement.lease.team_id,
         "request_id": settlement.lease.request_id,
         "key_id": settlement.lease.key_id,
         "model": settlement.lease.model,

@@ -8,8 +8,10 @@ from datetime import datetime
 from sqlalchemy import RowMapping, func, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 
+from services.billing.budgets.budget import NewBudget
+from services.billing.database.budgets import insert_budget
 from services.billing.database.engine import Database
-from services.billing.database.schema import budgets, keys, tenants
+from services.billing.database.schema import keys, tenants
 from services.billing.pagination import Position
 from services.billing.tenants.tenant import CacheLimits, Key, NewTenant, Policy, Tenant
 
@@ -21,22 +23,19 @@ class TenantStore:
         self._database = database
 
     async def create(self, new: NewTenant) -> Tenant | None:
-        """Make a tenant and its budget; None when the id is taken."""
-        row = {"id": new.id, "display_name": new.display_name, **_columns(new.policy)}
-        budget = {
-            "tenant_id": new.id,
+        """Make a tenant and its first budget; None when the id is taken."""
+        row = {
+            "id": new.id,
+            "display_name": new.display_name,
             "currency_code": new.currency_code,
-            "limit_micros": new.budget_limit_micros,
-            "spent_micros": 0,
-            "reserved_micros": 0,
-            "period_start": func.date_trunc("month", func.now(), "UTC"),
+            **_columns(new.policy),
         }
         statement = insert_or_skip(tenants).values(row).on_conflict_do_nothing().returning(tenants)
         async with self._database.transaction("create_tenant") as connection:
             made = (await connection.execute(statement)).mappings().one_or_none()
             if made is None:
                 return None
-            await connection.execute(insert(budgets).values(budget))
+            await insert_budget(connection, NewBudget(new.id, new.budget_limit_micros))
         return _tenant(made)
 
     async def get(self, tenant_id: str) -> Tenant | None:
@@ -83,6 +82,8 @@ class KeyStore:
             "roles": list(key.roles),
             "create_time": key.create_time,
             "expire_time": key.expire_time,
+            "team_id": key.team_id,
+            "tags": list(key.tags),
         }
         async with self._database.transaction("create_key") as connection:
             if (await connection.execute(source)).one_or_none() is None:
@@ -145,6 +146,7 @@ def _columns(policy: Policy) -> dict[str, object]:
         "tags": list(policy.tags),
         "compliance_packs": list(policy.compliance_packs),
         "violation_days": policy.violation_days,
+        "keep_contents": policy.keep_contents,
     }
 
 
@@ -161,6 +163,7 @@ def _tenant(row: RowMapping) -> Tenant:
         tags=tuple(row["tags"]),
         compliance_packs=tuple(row["compliance_packs"]),
         violation_days=row["violation_days"],
+        keep_contents=row["keep_contents"],
     )
     return Tenant(row["id"], row["display_name"], policy, row["create_time"])
 
@@ -174,4 +177,6 @@ def _key(row: RowMapping) -> Key:
         create_time=row["create_time"],
         expire_time=row["expire_time"],
         revoke_time=row["revoke_time"],
+        team_id=row["team_id"],
+        tags=tuple(row["tags"]),
     )

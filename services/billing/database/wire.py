@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, LiteralString
 
 import psycopg
@@ -27,10 +27,11 @@ class Wire:
         self._seconds = seconds
         self._connection: psycopg.AsyncConnection[DictRow] | None = None
 
-    async def fetch(self, operation: str, statement: LiteralString, parameters: Mapping[str, Any]) -> list[DictRow]:
-        """Run one statement that is harmless to repeat, in a transaction of its own.
+    async def fetch(self, operation: str, *statements: LiteralString, **parameters: Any) -> list[DictRow]:
+        """Run statements that are harmless to repeat in a transaction of their own; returns the rows of the last.
 
-        It is run a second time when the connection turns out to be dead, as it is after a restart of the server.
+        All go out at once, so they cost one round trip; each sees what was committed while the one before it waited.
+        They are run a second time when the connection turns out to be dead, as it is after a restart of the server.
 
         Raises:
             DependencyUnavailable: If the database is away or takes too long.
@@ -39,11 +40,11 @@ class Wire:
         used_before = self._connection is not None
         with STATEMENT_SECONDS.labels(operation).time():
             try:
-                return await self._fetch_once(statement, parameters, until)
+                return await self._fetch_once(statements, parameters, until)
             except DependencyUnavailable:
                 if not used_before or time.monotonic() >= until:
                     raise
-            return await self._fetch_once(statement, parameters, until)
+            return await self._fetch_once(statements, parameters, until)
 
     async def close(self) -> None:
         """Close the connection; the next statement opens another."""
@@ -51,12 +52,16 @@ class Wire:
         if connection:
             await connection.close()
 
-    async def _fetch_once(self, statement: LiteralString, parameters: Mapping[str, Any], until: float) -> list[DictRow]:
+    async def _fetch_once(
+        self, statements: Sequence[LiteralString], parameters: Mapping[str, Any], until: float
+    ) -> list[DictRow]:
         try:
             with translated():
                 connection = self._connection or await self._connect(until)
                 with cut_off(connection, until - time.monotonic()):
-                    return await (await connection.execute(statement, parameters)).fetchall()
+                    async with connection.pipeline(), connection.transaction():
+                        cursors = [await connection.execute(statement, parameters) for statement in statements]
+                    return await cursors[-1].fetchall()
         except BaseException:
             # Whatever it was, the connection's state is unknown now.
             await self.close()
@@ -70,4 +75,6 @@ class Wire:
             )
             # Plans are kept: one that reads a table through, best while it is small, would be kept when it is large.
             await self._connection.execute("SET enable_seqscan = off")
+            # Compiling a statement takes longer than any of them.
+            await self._connection.execute("SET jit = off")
         return self._connection

@@ -21,7 +21,14 @@ class Keyring:
         self._write = write
 
     async def create(
-        self, tenant_id: str, *, display_name: str, roles: tuple[str, ...], expire_time: datetime | None
+        self,
+        tenant_id: str,
+        *,
+        display_name: str,
+        roles: tuple[str, ...],
+        expire_time: datetime | None,
+        team_id: str = "",
+        tags: tuple[str, ...] = (),
     ) -> tuple[Key, str]:
         """Make a key that ends at `expire_time`, else in a year; returns it and its bearer token.
 
@@ -34,7 +41,7 @@ class Keyring:
         expires = (expire_time or now + DEFAULT_LIFETIME).replace(microsecond=0)
         if not now < expires <= now + LONGEST_LIFETIME:
             raise FieldInvalid("expire_time", "must lie in the future and within ten years")
-        key = Key(new_key_id(), tenant_id, display_name, roles, now, expires)
+        key = Key(new_key_id(), tenant_id, display_name, roles, now, expires, None, team_id, tags)
         if not await self._write(key):
             raise tenant_unknown(tenant_id)
         return key, self._signing_key.sign(key)

@@ -17,6 +17,7 @@ from services.billing.tenants.tenant import Key, Policy, Tenant
 
 MOST_NAMES = 1000
 MOST_VIOLATION_DAYS = 3660
+MOST_TAGS = 20
 DEFAULT_ROLES = ("developer",)
 
 
@@ -34,6 +35,7 @@ def policy_of(message: tenant_pb2.Policy) -> Policy:
         tags=_names("policy.tags", message.tags),
         compliance_packs=_packs("policy.compliance_packs", message.compliance_packs),
         violation_days=check_between("policy.violation_days", message.violation_days, 0, MOST_VIOLATION_DAYS),
+        keep_contents=message.keep_contents,
     )
 
 
@@ -43,6 +45,12 @@ def roles_of(roles: Sequence[access_pb2.Role.ValueType]) -> tuple[str, ...]:
     if "unspecified" in words:
         raise FieldInvalid("roles", "must not hold ROLE_UNSPECIFIED")
     return tuple(sorted(words)) or DEFAULT_ROLES
+
+
+def tags_of(tags: Sequence[str]) -> tuple[str, ...]:
+    """Words to report by, in order, each once."""
+    check_number_of("tags", len(tags), most=MOST_TAGS)
+    return tuple(sorted({check_text("tags", tag, longest=63) for tag in tags}))
 
 
 def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
@@ -59,6 +67,7 @@ def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
         tags=tenant.policy.tags,
         compliance_packs=tenant.policy.compliance_packs,
         violation_days=tenant.policy.violation_days,
+        keep_contents=tenant.policy.keep_contents,
     )
     return tenant_pb2.Tenant(
         id=tenant.id,
@@ -78,6 +87,8 @@ def key_message(key: Key) -> tenant_pb2.Key:
         create_time=timestamp(key.create_time),
         expire_time=timestamp(key.expire_time),
         revoke_time=timestamp(key.revoke_time) if key.revoke_time else None,
+        team_id=key.team_id,
+        tags=key.tags,
     )
 
 

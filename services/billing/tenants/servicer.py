@@ -15,13 +15,13 @@ from meshkit.server import Context
 from services.billing import pagination
 from services.billing.access import only_tenant, visible_tenant
 from services.billing.database.tenants import KeyStore, TenantStore
-from services.billing.fields import check_currency, check_micros, check_tenant_id, check_text
+from services.billing.fields import check_currency, check_id, check_micros, check_text
 from services.billing.messages import time_of
 from services.billing.prices import PriceBook
 from services.billing.tenants.keyring import Keyring
-from services.billing.tenants.messages import change_message, key_message, policy_of, roles_of, tenant_message
+from services.billing.tenants.messages import change_message, key_message, policy_of, roles_of, tags_of, tenant_message
 from services.billing.tenants.policies import Policies
-from services.billing.tenants.tenant import NewTenant, tenant_unknown
+from services.billing.tenants.tenant import NewTenant, Policy, tenant_unknown
 
 
 class TenantServicer(TenantServiceServicer):
@@ -37,6 +37,7 @@ class TenantServicer(TenantServiceServicer):
         prices: PriceBook,
         jwks: bytes,
         jwks_seconds: int,
+        keeps_contents: bool,
     ) -> None:
         self._tenants = tenants
         self._keys = keys
@@ -45,6 +46,7 @@ class TenantServicer(TenantServiceServicer):
         self._prices = prices
         self._jwks = jwks
         self._jwks_seconds = jwks_seconds
+        self._keeps_contents = keeps_contents
 
     async def CreateTenant(
         self, request: tenant_pb2.CreateTenantRequest, context: Context
@@ -85,7 +87,7 @@ class TenantServicer(TenantServiceServicer):
         tenant = await self._tenants.update(
             visible_tenant(request.tenant_id),
             display_name=check_text("display_name", request.display_name, required=False) if named else None,
-            policy=policy_of(request.policy) if request.HasField("policy") else None,
+            policy=self._policy(request.policy) if request.HasField("policy") else None,
         )
         if tenant is None:
             raise tenant_unknown(request.tenant_id)
@@ -99,6 +101,8 @@ class TenantServicer(TenantServiceServicer):
             display_name=check_text("display_name", request.display_name, required=False),
             roles=roles_of(request.roles),
             expire_time=expires,
+            team_id=check_id("team_id", request.team_id) if request.team_id else "",
+            tags=tags_of(request.tags),
         )
         return tenant_pb2.CreateKeyResponse(key=key_message(key), token=token)
 
@@ -140,14 +144,20 @@ class TenantServicer(TenantServiceServicer):
             async for change in changes:
                 yield change_message(change)
 
+    def _policy(self, message: tenant_pb2.Policy) -> Policy:
+        policy = policy_of(message)
+        if policy.keep_contents and not self._keeps_contents:
+            raise FieldInvalid("policy.keep_contents", "needs LLMMESH_BILLING_CONTENTS_KEY to be set")
+        return policy
+
     def _new_tenant(self, request: tenant_pb2.CreateTenantRequest) -> NewTenant:
         currency_code = check_currency("currency_code", request.currency_code or self._prices.base_currency)
         if not self._prices.knows_currency(currency_code, datetime.now(UTC)):
             raise FieldInvalid("currency_code", f"the price book has no exchange rate for {currency_code}")
         return NewTenant(
-            id=check_tenant_id("tenant_id", request.tenant_id),
+            id=check_id("tenant_id", request.tenant_id),
             display_name=check_text("display_name", request.display_name, required=False) or request.tenant_id,
             budget_limit_micros=check_micros("budget_limit_micros", request.budget_limit_micros),
             currency_code=currency_code,
-            policy=policy_of(request.policy),
+            policy=self._policy(request.policy),
         )

@@ -32,6 +32,7 @@ class Policy:
     compliance_packs: tuple[str, ...] = ()
     violation_days: int = 0
     """How long violations are kept; 0 leaves it to the room."""
+    keep_contents: bool = False
     tier: str = "unspecified"
     routing_strategy: str = "unspecified"
     tags: tuple[str, ...] = ()
@@ -69,6 +70,10 @@ class Key:
     create_time: datetime
     expire_time: datetime
     revoke_time: datetime | None = None
+    team_id: str = ""
+    """Team that its spending counts for; empty means none."""
+    tags: tuple[str, ...] = ()
+    """Words that its spending can be reported by."""
 
 
 def tenant_unknown(tenant_id: str) -> ResourceNotFound:

@@ -11,8 +11,8 @@ from meshkit.background import in_background
 from services.cache.dependency import Dependency
 from services.cache.vectorstores.matching import matches
 from services.cache.vectorstores.owner_process import OwnerProcess
-from services.cache.vectorstores.payload import payload_of
-from services.cache.vectorstores.port import Entry, Match, Near, Selection
+from services.cache.vectorstores.payload import ACCURATE, SKETCH, payload_of
+from services.cache.vectorstores.port import Dimensions, Entry, Glance, Match, Near, Plausible, Selection
 
 PURGE_SECONDS = 30.0
 
@@ -25,6 +25,10 @@ class EdgeStore:
         self._timeout_seconds = timeout_seconds
         self._dependency = Dependency("embedded vector store")
 
+    async def plausible(self, glance: Glance) -> list[Plausible]:
+        """The entries of the partition whose sketches are most similar, best first."""
+        return [Plausible(*found) for found in await self._ask("plausible", glance)]
+
     async def nearest(self, near: Near) -> list[Match]:
         """The most similar entries of the partition, best first."""
         found = await self._ask("nearest", near)
@@ -32,8 +36,8 @@ class EdgeStore:
 
     async def put(self, entry: Entry) -> None:
         """Store an entry; once this returns it is in the owner's write-ahead log."""
-        stored = {"entry_id": entry.entry_id, "vector": entry.vector, "payload": payload_of(entry)}
-        await self._ask("put", stored)
+        vectors = {ACCURATE: entry.vector, SKETCH: entry.sketch}
+        await self._ask("put", {"entry_id": entry.entry_id, "vectors": vectors, "payload": payload_of(entry)})
 
     async def forget(self, selection: Selection, *, dry_run: bool = False) -> int:
         """Remove the entries of a selection, or with `dry_run` only count them; returns how many."""
@@ -60,7 +64,7 @@ class EdgeStore:
 
 
 @asynccontextmanager
-async def edge_store(path: Path, *, dimensions: int, timeout_seconds: float) -> AsyncIterator[EdgeStore]:
+async def edge_store(path: Path, *, dimensions: Dimensions, timeout_seconds: float) -> AsyncIterator[EdgeStore]:
     """Keep an owner of the store in folder `path` alive for the block; it need not be up yet when the block starts."""
     owner = OwnerProcess(path, dimensions=dimensions)
     async with in_background(owner.keep_alive()):

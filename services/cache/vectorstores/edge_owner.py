@@ -1,4 +1,4 @@
-"""The process that owns the embedded store: `python -m services.cache.vectorstores.edge_owner FD PATH DIMENSIONS`.
+"""The process that owns the embedded store: `python -m services.cache.vectorstores.edge_owner FD PATH LENGTHS PARENT`.
 
 Its own process because the engine holds Python's lock while it works, for seconds when it compacts: in the service's
 process that would stop every other lookup. It ends when its parent does.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from services.cache.vectorstores.edge_shard import Shard, ShardHeld, shard
-from services.cache.vectorstores.port import Near, Selection
+from services.cache.vectorstores.port import Dimensions, Glance, Near, Selection
 from services.cache.vectorstores.upkeep import Upkeep
 from services.cache.vectorstores.wire import LENGTH_BYTES, Message, frame, frame_length, message_in
 
@@ -31,6 +31,7 @@ class Owner:
         self._pipe = pipe
         self._upkeep = Upkeep(store)
         self._operations: dict[str, Callable[..., Any]] = {
+            "plausible": lambda **glance: store.plausible(Glance(**glance)),
             "nearest": lambda **near: store.nearest(Near(**near)),
             "put": store.put,
             "count": lambda **selection: store.count(Selection(**selection)),
@@ -74,11 +75,12 @@ class Owner:
 
 def main() -> None:
     """Own the store until the parent closes the pipe or ends."""
-    descriptor, path, dimensions, parent = sys.argv[1:]
+    descriptor, path, accurate, sketch, parent = sys.argv[1:]
+    dimensions = Dimensions(int(accurate), int(sketch))
     _end_with(int(parent))
     with socket.socket(fileno=int(descriptor)) as pipe:
         try:
-            with shard(Path(path), int(dimensions)) as store:
+            with shard(Path(path), dimensions) as store:
                 Owner(store, pipe).serve()
         except (BrokenPipeError, ConnectionResetError):
             return

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import UUID
 
+import numpy as np
 from qdrant_edge import (
     CountRequest,
     Distance,
@@ -20,6 +21,7 @@ from qdrant_edge import (
     EdgeVectorParams,
     FieldCondition,
     Filter,
+    HasIdCondition,
     MatchPrefix,
     MatchValue,
     OrderBy,
@@ -32,8 +34,19 @@ from qdrant_edge import (
     UpdateOperation,
 )
 
-from services.cache.vectorstores.payload import ANSWERING, EXPIRY, KEYWORDS, NUMBERS, STORED, WORTH, equal_fields
-from services.cache.vectorstores.port import Near, Selection
+from services.cache.vectorstores.payload import (
+    ACCURATE,
+    ANSWERING,
+    EXPIRY,
+    KEYWORDS,
+    NUMBERS,
+    SKETCH,
+    STORED,
+    WORTH,
+    equal_fields,
+)
+from services.cache.vectorstores.port import Dimensions, Glance, Near, Selection
+from services.cache.vectorstores.sketches import SketchIndex
 
 Found: TypeAlias = tuple[str, float, dict[str, Any] | None]
 """Id, similarity and payload."""
@@ -43,6 +56,9 @@ NO_GRAPH_KILOBYTES = 1_000_000_000
 while building the graph of 60,000 entries holds the process for a minute or more."""
 
 
+SCROLL_STEP = 2000
+
+
 class ShardHeld(Exception):
     """Another process owns the folder."""
 
@@ -50,24 +66,44 @@ class ShardHeld(Exception):
 class Shard:
     """All tenants' entries in one shard."""
 
-    def __init__(self, engine: EdgeShard) -> None:
+    def __init__(self, engine: EdgeShard, sketches: SketchIndex) -> None:
         self._engine = engine
+        self._sketches = sketches
+        for point in _all_points(engine):
+            self._note(str(point.id), point.vector[SKETCH], point.payload)
+
+    def plausible(self, glance: Glance) -> list[tuple[str, float, str]]:
+        """Id, similarity of the sketches and question of the entries of the partition that are nearest by sketch."""
+        found = self._sketches.near(
+            (glance.tenant_id, glance.context),
+            np.array(glance.sketch, dtype=np.float32),
+            now=glance.now,
+            at_least=glance.at_least,
+            limit=glance.limit,
+        )
+        ids: list[int | UUID | str] = [UUID(entry_id) for entry_id, _ in found]
+        points = self._engine.retrieve(ids, with_payload=["question"], with_vector=False) if ids else []
+        questions = {str(point.id): (point.payload or {}).get("question", "") for point in points}
+        for entry_id in {entry_id for entry_id, _ in found} - questions.keys():
+            self._sketches.drop(entry_id)
+        return [(entry_id, cosine, questions[entry_id]) for entry_id, cosine in found if entry_id in questions]
 
     def nearest(self, near: Near) -> list[Found]:
         """Id, similarity and payload of the most similar entries of the partition, best first."""
         request = QueryRequest(
             limit=near.limit,
-            query=Query.Nearest(list(near.vector)),
+            query=Query.Nearest(list(near.vector), using=ACCURATE),
             filter=_partition(near),
             score_threshold=near.at_least,
             with_payload=list(ANSWERING),
         )
         return [(str(point.id), point.score, point.payload) for point in self._engine.query(request)]
 
-    def put(self, entry_id: str, vector: Sequence[float], payload: Mapping[str, Any]) -> None:
+    def put(self, entry_id: str, vectors: Mapping[str, Sequence[float]], payload: Mapping[str, Any]) -> None:
         """Store an entry in the write-ahead log and the segment."""
-        point = Point(UUID(entry_id), list(vector), dict(payload))
+        point = Point(UUID(entry_id), {name: list(vector) for name, vector in vectors.items()}, dict(payload))
         self._engine.update(UpdateOperation.upsert_points([point]))
+        self._note(entry_id, vectors[SKETCH], payload)
 
     def forget(self, selection: Selection) -> int:
         """Remove the entries of a selection; returns how many."""
@@ -104,6 +140,10 @@ class Shard:
         """Merge segments and drop what was removed; holds the process until done, 0.1 ms an entry."""
         self._engine.optimize()
 
+    def _note(self, entry_id: str, sketch: Sequence[float], payload: Mapping[str, Any]) -> None:
+        place = (payload["tenant"], payload["context"])
+        self._sketches.put(entry_id, place, np.array(sketch, dtype=np.float32), payload[EXPIRY])
+
     def _remove(self, condition: Filter) -> int:
         count = self._engine.count(CountRequest(filter=condition))
         if count:
@@ -112,7 +152,7 @@ class Shard:
 
 
 @contextmanager
-def shard(path: Path, dimensions: int) -> Iterator[Shard]:
+def shard(path: Path, dimensions: Dimensions) -> Iterator[Shard]:
     """Open the shard in folder `path`, made when missing; flushed and closed at the end of the block.
 
     Raises:
@@ -122,7 +162,7 @@ def shard(path: Path, dimensions: int) -> Iterator[Shard]:
     with _owned(path / "owner"):
         engine = _engine(path / "shard", dimensions)
         try:
-            yield Shard(engine)
+            yield Shard(engine, SketchIndex(dimensions.sketch))
         finally:
             engine.close()
 
@@ -145,9 +185,12 @@ def _owned(lock: Path) -> Iterator[None]:
         yield
 
 
-def _engine(path: Path, dimensions: int) -> EdgeShard:
+def _engine(path: Path, dimensions: Dimensions) -> EdgeShard:
     config = EdgeConfig(
-        vectors=EdgeVectorParams(size=dimensions, distance=Distance.Cosine),
+        vectors={
+            ACCURATE: EdgeVectorParams(size=dimensions.accurate, distance=Distance.Cosine),
+            SKETCH: EdgeVectorParams(size=dimensions.sketch, distance=Distance.Cosine),
+        },
         optimizers=EdgeOptimizersConfig(indexing_threshold=NO_GRAPH_KILOBYTES),
     )
     if path.exists():
@@ -180,7 +223,23 @@ def _selected(selection: Selection) -> Filter:
 
 def _partition(near: Near) -> Filter:
     unexpired = FieldCondition(EXPIRY, range=RangeFloat(gt=near.now))
-    return Filter(must=[_equals("tenant", near.tenant_id), _equals("context", near.context), unexpired])
+    conditions: list[Any] = [_equals("tenant", near.tenant_id), _equals("context", near.context), unexpired]
+    if near.among:
+        conditions.append(HasIdCondition({UUID(entry_id) for entry_id in near.among}))
+    return Filter(must=conditions)
+
+
+def _all_points(engine: EdgeShard) -> Iterator[Any]:
+    """Every entry with its sketch: what the codes in memory are made from at a start."""
+    offset = None
+    while True:
+        request = ScrollRequest(
+            offset=offset, limit=SCROLL_STEP, with_payload=["tenant", "context", EXPIRY], with_vector=[SKETCH]
+        )
+        points, offset = engine.scroll(request)
+        yield from points
+        if offset is None:
+            return
 
 
 def _equals(field: str, value: str) -> FieldCondition:

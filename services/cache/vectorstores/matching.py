@@ -19,7 +19,8 @@ def matches(points: Iterable[tuple[str, float, Mapping[str, Any] | None]]) -> li
             stored = payload or {}
             answer = b64decode(stored["answer"], validate=True)
             worth, saves = float(stored.get(WORTH, 0.0)), float(stored.get("saves", 0.0))
-            found.append(Match(similarity, str(stored["question"]), answer, entry_id, worth, saves))
+            reference = str(stored.get("reference", ""))
+            found.append(Match(similarity, str(stored["question"]), answer, entry_id, worth, saves, reference))
         except (KeyError, TypeError, ValueError):
             UNUSABLE.labels("semantic", "damaged").inc()
     return found

@@ -16,6 +16,7 @@ from typing import Any
 
 from meshkit.log import get_logger
 from services.cache.dependency import Unavailable, Unusable
+from services.cache.vectorstores.port import Dimensions
 from services.cache.vectorstores.wire import LENGTH_BYTES, FrameInvalid, Message, frame, frame_length, message_in
 
 MOST_PENDING = 256
@@ -34,7 +35,7 @@ log = get_logger()
 class OwnerProcess:
     """The owner as the service sees it: a pipe that answers, or nothing."""
 
-    def __init__(self, path: Path, *, dimensions: int) -> None:
+    def __init__(self, path: Path, *, dimensions: Dimensions) -> None:
         self._path = path
         self._dimensions = dimensions
         self._ids = count(1)
@@ -108,7 +109,8 @@ class OwnerProcess:
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
         """Start the owner. By vfork, which asyncio's own way does not use: gRPC's threads do not survive a fork."""
-        arguments = [str(descriptor), str(self._path), str(self._dimensions), str(os.getpid())]
+        lengths = [str(self._dimensions.accurate), str(self._dimensions.sketch)]
+        arguments = [str(descriptor), str(self._path), *lengths, str(os.getpid())]
         return subprocess.Popen(  # noqa: S603 - our own interpreter and our own module
             [sys.executable, "-m", "services.cache.vectorstores.edge_owner", *arguments],
             stdin=subprocess.DEVNULL,

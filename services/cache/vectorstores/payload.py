@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 from services.cache.vectorstores.port import Entry, Selection
 
+ACCURATE = "accurate"
+SKETCH = "sketch"
+"""Names of an entry's two vectors."""
 KEYWORDS = ("tenant", "context", "model", "reference", "subject")
 """Fields that filters ask for; the first divides all entries into tenants'."""
 EXPIRY = "expires_at"
@@ -14,7 +17,7 @@ STORED = "stored_at"
 WORTH = "worth"
 NUMBERS = (EXPIRY, STORED, WORTH)
 """Fields that are compared and sorted by."""
-ANSWERING = ("question", "answer", WORTH, "saves")
+ANSWERING = ("question", "answer", WORTH, "saves", "reference")
 """Fields that a match is made of."""
 
 

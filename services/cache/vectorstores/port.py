@@ -8,12 +8,23 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
+class Dimensions:
+    """Lengths of the two vectors of every entry."""
+
+    accurate: int
+    sketch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A question with its answer, ready to be stored."""
 
     entry_id: str
     """A UUID; storing it again replaces the entry."""
     vector: Sequence[float]
+    """From the accurate model."""
+    sketch: Sequence[float]
+    """What the text speaks of, from its words alone."""
     tenant_id: str
     model: str
     context: str
@@ -48,6 +59,30 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Glance:
+    """Where to look for what may ask the same: a sketch, and the one partition whose entries may answer."""
+
+    sketch: Sequence[float]
+    tenant_id: str
+    context: str
+    now: float
+    """Unix seconds; entries expired by then are not found."""
+    at_least: float
+    """Least cosine of the sketches."""
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plausible:
+    """An entry that may ask the same."""
+
+    entry_id: str
+    similarity: float
+    """Cosine of the sketches."""
+    question: str
+
+
+@dataclass(frozen=True, slots=True)
 class Near:
     """Where to look: a vector, and the one partition whose entries may answer."""
 
@@ -59,6 +94,8 @@ class Near:
     at_least: float
     """Least cosine similarity."""
     limit: int
+    among: Sequence[str] = ()
+    """Ids of the only entries to look at; all when empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +109,15 @@ class Match:
     worth: float = 0.0
     saves: float = 0.0
     """What one use of it saves."""
+    reference: str = ""
+    """What the entry is called at both levels."""
 
 
 class VectorStore(Protocol):
     """Entries by similarity, partitioned by tenant and context. Every method raises Unavailable when it cannot."""
+
+    async def plausible(self, glance: Glance) -> list[Plausible]:
+        """The entries of the partition whose sketches are most similar, best first; cheap at any size."""
 
     async def nearest(self, near: Near) -> list[Match]:
         """The most similar entries of the partition, best first."""

@@ -14,16 +14,18 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from services.cache.dependency import Dependency, Unusable
 from services.cache.vectorstores.matching import matches
 from services.cache.vectorstores.payload import (
+    ACCURATE,
     ANSWERING,
     EXPIRY,
     KEYWORDS,
     NUMBERS,
+    SKETCH,
     STORED,
     WORTH,
     equal_fields,
     payload_of,
 )
-from services.cache.vectorstores.port import Entry, Match, Near, Selection
+from services.cache.vectorstores.port import Dimensions, Entry, Glance, Match, Near, Plausible, Selection
 
 T = TypeVar("T")
 
@@ -35,7 +37,9 @@ PURGE_SECONDS = 30.0
 class QdrantServerStore:
     """One collection for all tenants; made on first use when it is missing."""
 
-    def __init__(self, client: AsyncQdrantClient, *, collection: str, dimensions: int, timeout_seconds: float) -> None:
+    def __init__(
+        self, client: AsyncQdrantClient, *, collection: str, dimensions: Dimensions, timeout_seconds: float
+    ) -> None:
         self._client = client
         self._collection = collection
         self._dimensions = dimensions
@@ -43,12 +47,29 @@ class QdrantServerStore:
         self._dependency = Dependency("qdrant", faults=FAULTS)
         self._prepared = False
 
+    async def plausible(self, glance: Glance) -> list[Plausible]:
+        """The entries of the partition whose sketches are most similar, best first."""
+        found = await self._ask(
+            lambda: self._client.query_points(
+                self._collection,
+                query=list(glance.sketch),
+                using=SKETCH,
+                query_filter=_partition(glance),
+                score_threshold=glance.at_least,
+                limit=glance.limit,
+                with_payload=["question"],
+                timeout=self._whole_seconds,
+            )
+        )
+        return [Plausible(str(p.id), p.score, str((p.payload or {}).get("question", ""))) for p in found.points]
+
     async def nearest(self, near: Near) -> list[Match]:
         """The most similar entries of the partition, best first."""
         found = await self._ask(
             lambda: self._client.query_points(
                 self._collection,
                 query=list(near.vector),
+                using=ACCURATE,
                 query_filter=_partition(near),
                 score_threshold=near.at_least,
                 limit=near.limit,
@@ -60,7 +81,8 @@ class QdrantServerStore:
 
     async def put(self, entry: Entry) -> None:
         """Store an entry; returns when the server has written it."""
-        point = models.PointStruct(id=entry.entry_id, vector=list(entry.vector), payload=payload_of(entry))
+        vectors: Any = {ACCURATE: list(entry.vector), SKETCH: list(entry.sketch)}
+        point = models.PointStruct(id=entry.entry_id, vector=vectors, payload=payload_of(entry))
         await self._ask(lambda: self._client.upsert(self._collection, [point], wait=True))
 
     async def forget(self, selection: Selection, *, dry_run: bool = False) -> int:
@@ -130,7 +152,16 @@ class QdrantServerStore:
         else:
             await self._client.create_collection(
                 self._collection,
-                vectors_config=models.VectorParams(size=self._dimensions, distance=models.Distance.COSINE),
+                vectors_config={
+                    ACCURATE: models.VectorParams(size=self._dimensions.accurate, distance=models.Distance.COSINE),
+                    SKETCH: models.VectorParams(
+                        size=self._dimensions.sketch,
+                        distance=models.Distance.COSINE,
+                        quantization_config=models.ScalarQuantization(
+                            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+                        ),
+                    ),
+                },
             )
         await self._index()
 
@@ -145,16 +176,20 @@ class QdrantServerStore:
 
     async def _check_dimensions(self) -> None:
         held = (await self._client.get_collection(self._collection)).config.params.vectors
-        if isinstance(held, models.VectorParams) and held.size != self._dimensions:
+        sizes = {name: params.size for name, params in held.items()} if isinstance(held, dict) else held
+        if sizes != {ACCURATE: self._dimensions.accurate, SKETCH: self._dimensions.sketch}:
             raise Unusable(
-                f"collection {self._collection!r} holds vectors of {held.size} numbers, the embedding model "
-                f"makes {self._dimensions}: delete the collection or name another embedding model"
+                f"collection {self._collection!r} holds vectors of {sizes}, this version wants {self._dimensions}: "
+                "delete the collection or name another embedding model"
             )
 
 
-def _partition(near: Near) -> models.Filter:
+def _partition(near: Near | Glance) -> models.Filter:
     unexpired = _expiry(models.Range(gt=near.now))
-    return models.Filter(must=[_equals("tenant", near.tenant_id), _equals("context", near.context), unexpired])
+    conditions: list[Any] = [_equals("tenant", near.tenant_id), _equals("context", near.context), unexpired]
+    if isinstance(near, Near) and near.among:
+        conditions.append(models.HasIdCondition(has_id=list(near.among)))
+    return models.Filter(must=conditions)
 
 
 def _selected(selection: Selection) -> models.Filter:
@@ -177,7 +212,7 @@ def _expiry(bounds: models.Range) -> models.FieldCondition:
 
 @asynccontextmanager
 async def qdrant_server_store(
-    url: str, *, api_key: str | None, collection: str, dimensions: int, timeout_seconds: float
+    url: str, *, api_key: str | None, collection: str, dimensions: Dimensions, timeout_seconds: float
 ) -> AsyncIterator[QdrantServerStore]:
     """Open a store on the server at `url` for the block; the server need not be there yet."""
     client = AsyncQdrantClient(url, api_key=api_key, prefer_grpc=True, check_compatibility=False)

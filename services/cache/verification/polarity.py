@@ -36,11 +36,6 @@ def negations_differ(left: Reading, right: Reading) -> bool:
     return bool(left.denied) and not set(left.denied) & set(right.denied) and _all_shared(left, right)
 
 
-def relations_differ(left: Reading, right: Reading) -> bool:
-    """Whether one says before, without or against where the other does not."""
-    return _relations(left) != _relations(right)
-
-
 def opposites_meet(left: Reading, right: Reading) -> bool:
     """Whether a word of one is the opposite of a word of the other that the first does not use."""
     mine = [word for word in left.words if not set(word.lemmas) & right.lemmas]
@@ -61,7 +56,7 @@ def times_differ(left: Reading, right: Reading) -> bool:
 
 def persons_differ(left: Reading, right: Reading) -> bool:
     """Whether mine became yours, or his became hers."""
-    mine, yours = list(_persons(left)), list(_persons(right))
+    mine, yours = list(persons(left)), list(persons(right))
     if mine and yours and set(mine).isdisjoint(yours):
         return True
     # Third persons have no other name here, so their order says who is who.
@@ -78,7 +73,8 @@ def _all_shared(left: Reading, right: Reading) -> bool:
     return set(left.denied) <= right.lemmas and set(right.denied) <= left.lemmas
 
 
-def _relations(reading: Reading) -> frozenset[int]:
+def relations(reading: Reading) -> frozenset[int]:
+    """Numbers of the relations it speaks of."""
     words = [word.lemma for word in reading.words]
     # "from nine to five" is an interval, not a "before".
     starts = frozenset({"от", "с"})
@@ -104,7 +100,7 @@ def _modality(reading: Reading) -> frozenset[str]:
     return frozenset().union(*kinds)
 
 
-def _persons(reading: Reading) -> Iterator[int]:
+def persons(reading: Reading) -> Iterator[int]:
     """The person of each pronoun, in order."""
     for word in reading.words:
         yield from (number for number, forms in enumerate(PERSONS) if word.text in forms or word.lemma in forms)

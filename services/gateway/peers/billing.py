@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
-from llmmesh.audit.v1 import audit_pb2
+from llmmesh.audit.v1 import audit_pb2, contents_pb2
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.deadline import time_left
@@ -19,6 +19,7 @@ from services.gateway.peers.fault import room_away
 
 if TYPE_CHECKING:
     from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
+    from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceAsyncStub
     from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceAsyncStub
     from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceAsyncStub
 
@@ -44,12 +45,14 @@ class BillingPeer:
         billing: BillingServiceAsyncStub,
         tenants: TenantServiceAsyncStub,
         audit: AuditServiceAsyncStub,
+        contents: ContentsServiceAsyncStub,
         call_seconds: float,
         resync_seconds: float,
     ) -> None:
         self._billing = billing
         self._tenants = tenants
         self._audit = audit
+        self._contents = contents
         self._call_seconds = call_seconds
         self._resync_seconds = resync_seconds
 
@@ -57,6 +60,10 @@ class BillingPeer:
         """Hold the worst-case price. Raises BillingUnavailable; BUDGET_EXCEEDED passes as billing said it."""
         call = self._billing.CreateReservation(request, timeout=time_left(self._call_seconds))
         return (await self._reached(call)).reservation
+
+    async def extend(self, request: billing_pb2.ExtendReservationRequest) -> None:
+        """Hold more. Raises BillingUnavailable; BUDGET_EXCEEDED passes as billing said it."""
+        await self._reached(self._billing.ExtendReservation(request, timeout=time_left(self._call_seconds)))
 
     async def settle(self, settlement: Settlement) -> billing_pb2.CommitReservationResponse | None:
         """Settle or let go; safe to repeat. Raises BillingUnavailable when it must be tried again."""
@@ -77,6 +84,11 @@ class BillingPeer:
         """Append audit events; events known already are skipped."""
         request = audit_pb2.RecordEventsRequest(events=events)
         await self._reached(self._audit.RecordEvents(request, timeout=self._call_seconds))
+
+    async def keep_contents(self, batch: Sequence[contents_pb2.KeepContentsRequest]) -> None:
+        """Have prompts and answers kept, encrypted; a repeat changes nothing."""
+        for contents in batch:
+            await self._reached(self._contents.KeepContents(contents, timeout=self._call_seconds))
 
     async def policies(self) -> AsyncGenerator[tenant_pb2.WatchPoliciesResponse, None]:
         """All policies, then changes, until it is time to resync. Raises BillingUnavailable when the stream breaks."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceStub
+from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceStub
 from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
 from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceStub
 from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceStub
@@ -22,6 +23,7 @@ from services.gateway.peers.router import RouterPeer
 
 if TYPE_CHECKING:
     from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
+    from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceAsyncStub
     from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceAsyncStub
     from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceAsyncStub
     from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceAsyncStub
@@ -68,10 +70,12 @@ async def _billing(stack: AsyncExitStack, config: GatewayConfig) -> BillingPeer:
     billing = await stack.enter_async_context(connect(target, BillingServiceStub))
     tenants = await stack.enter_async_context(connect(target, TenantServiceStub))
     audit = await stack.enter_async_context(connect(target, AuditServiceStub))
+    contents = await stack.enter_async_context(connect(target, ContentsServiceStub))
     return BillingPeer(
         cast("BillingServiceAsyncStub", billing),
         cast("TenantServiceAsyncStub", tenants),
         cast("AuditServiceAsyncStub", audit),
+        cast("ContentsServiceAsyncStub", contents),
         config.billing_timeout_seconds,
         config.policy_resync_seconds,
     )

@@ -155,9 +155,9 @@ async def test_a_budget_too_small_is_named_with_what_is_left(room: Room, caller:
     info = error_info(error)
     assert info
     assert (info.reason, dict(info.metadata)) == (
-        "BUDGET_EXCEEDED", {"budget": f"tenants/{caller.tenant_id}/budget"}
+        "BUDGET_EXCEEDED", {"budget": f"tenants/{caller.tenant_id}/budgets/default"}
     )  # fmt: skip
-    assert "of 100 RUB a month 40 is left and this request may cost 41" in str(error.details())
+    assert "of 100 RUB 40 is left and this request may cost 41" in str(error.details())
     await room.reserve(caller, "r3", input_tokens=40 * TOKENS_PER_RUBLE)
 
 
@@ -249,11 +249,25 @@ async def test_a_lapsed_reservation_is_let_go_and_still_billed_when_it_is_settle
         async with asyncio.timeout(20):
             while (await two.budget(caller)).reserved_micros:
                 pass
-        await two.reserve(caller, "r2")
         settled = await one.commit(caller, reservation)
         assert settled.cost_micros == RUBLE
         assert [row.request_id for row in await one.usage(caller)] == ["r1"]
         assert (await one.budget(caller)).spent_micros == RUBLE
+
+
+def lapse(room: Room) -> None:
+    """Return when every reservation's term is over."""
+    with room.database() as database:
+        database.execute("SELECT pg_sleep(extract(epoch FROM max(expire_time) - clock_timestamp())) FROM reservations")
+
+
+async def test_what_lapsed_refuses_nobody_even_before_it_is_swept(configure: Configure, fresh_books: str) -> None:
+    async with billing_room(configure(fresh_books, reservation_seconds=0.01, sweep_seconds=3600)) as room:
+        caller = await room.tenant("lapsing", rubles=1)
+        await room.reserve(caller, "r1")
+        await asyncio.to_thread(lapse, room)
+        await room.reserve(caller, "r2")
+        assert (await room.budget(caller)).reserved_micros == RUBLE
 
 
 async def test_lowering_the_budget_stops_new_reservations_and_keeps_running_ones(room: Room, caller: Identity) -> None:

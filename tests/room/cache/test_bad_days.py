@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,21 +14,24 @@ import pytest
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from meshkit.background import in_background
 from meshkit.client import connect
 from services.cache.admission import Limits
 from services.cache.answers import AnswerCache
 from services.cache.dependency import Unavailable
 from services.cache.embedding import Embedder
+from services.cache.errorbound import ErrorBound
 from services.cache.exact import exact_store
 from services.cache.sealing import Seals
 from services.cache.semantic import SemanticCache, SemanticLimits
 from services.cache.statistics import Tally
 from services.cache.vectorstores.edge import EdgeStore, edge_store
-from services.cache.vectorstores.port import Near, Selection
-from services.cache.verification.verifier import Verifier
+from services.cache.vectorstores.port import Dimensions, Near, Selection
+from services.cache.verification.verifier import Verifier, calibration
 from tests.support.cache_calls import SEMANTIC, answer, lookup, prompt, store
 from tests.support.scripted_embeddings import DIMENSIONS
 from tests.support.waiting import until
+from wordvectors import WordVectors
 
 HOUR = 3600.0
 START = 1_000_000_000.0
@@ -47,7 +50,7 @@ def no_room(bytes_left: int) -> Iterator[None]:
 
 async def test_a_full_disk_is_a_semantic_miss_until_there_is_room(tmp_path: Path) -> None:
     with no_room(1024 * 1024):
-        async with edge_store(tmp_path, dimensions=2, timeout_seconds=5) as edge:
+        async with edge_store(tmp_path, dimensions=Dimensions(2, 2), timeout_seconds=5) as edge:
             await until(lambda: _refuses(edge))
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             await until(lambda: _answers(edge))
@@ -100,17 +103,26 @@ async def timed(redis_url: str, inference_target: str, tmp_path: Path) -> AsyncI
     clock = Clock()
     async with (
         exact_store(redis_url, pool_size=2, timeout_seconds=2) as exact,
-        edge_store(tmp_path, dimensions=DIMENSIONS, timeout_seconds=5) as vectors,
+        edge_store(tmp_path, dimensions=Dimensions(DIMENSIONS, 128), timeout_seconds=5) as vectors,
         connect(inference_target, InferenceServiceStub) as inference,
+        AsyncExitStack() as stack,
     ):
         await vectors.owner.serving.wait()
         embedder = Embedder(
             cast("Any", inference), model="m", dimensions=DIMENSIONS, timeout_seconds=5, kept=16, at_once=4
         )
         limits = SemanticLimits(
-            similarity_threshold=0.9, candidates=4, longest_question_characters=1000, most_entries=2
+            plausible_similarity=0.5,
+            similarity_threshold=0.9,
+            candidates=4,
+            longest_question_characters=1000,
+            most_entries=2,
         )
-        semantic = SemanticCache(embedder, vectors, Verifier(), limits, clock, Tally().vetoed)
+        bound = ErrorBound(calibration(), target=0.01)
+        semantic = SemanticCache(
+            WordVectors.packaged(), embedder, vectors, Verifier(), bound, limits, clock, Tally().vetoed
+        )
+        await stack.enter_async_context(in_background(embedder.serve_stores()))
         kept = Limits(ttl_seconds=HOUR, longest_ttl_seconds=HOUR, largest_answer_bytes=10**6, highest_temperature=1.0)
         seals = Seals(b"a secret for a cache with a clock")
         yield Timed(AnswerCache(exact, semantic, seals, kept, alarm=_no_alarm, clock=clock), semantic, clock)

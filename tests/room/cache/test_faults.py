@@ -18,7 +18,7 @@ from meshkit.errors import error_reason
 from meshkit.identity import Identity, acting_as
 from services.cache.dependency import Unavailable
 from services.cache.vectorstores.edge import EdgeStore, edge_store
-from services.cache.vectorstores.port import Entry, Near
+from services.cache.vectorstores.port import Dimensions, Entry, Near
 from tests.support.cache_calls import EXACT, SEMANTIC, leasing, lookup, prompt, store
 from tests.support.fix_redis import RedisProcess
 from tests.support.scripted_embeddings import ScriptedEmbeddings
@@ -111,17 +111,23 @@ async def test_embeddings_away_is_a_semantic_miss_that_says_so(
 ) -> None:
     async with serve(configure()) as stub:
         with acting_as(ACME):
+            await stub.StoreAnswer(store(prompt("How do I embed a map?")))
             embeddings.warming = True
-            found = await stub.LookupAnswer(lookup(prompt("never embedded"), SEMANTIC))
+            found = await stub.LookupAnswer(lookup(prompt(PLAUSIBLE), SEMANTIC))
+            nothing_plausible = await stub.LookupAnswer(lookup(prompt("Who wrote Hamlet?"), SEMANTIC))
             stored = await stub.StoreAnswer(store(prompt("never embedded")))
             embeddings.warming = False
             assert found.unavailable
+            assert not nothing_plausible.unavailable
             assert list(stored.levels) == [EXACT]
             await until(lambda: _finds_nothing_available(stub))
 
 
+PLAUSIBLE = "What is the way to embed a map?"
+
+
 async def _finds_nothing_available(stub: Any) -> bool:
-    return not (await stub.LookupAnswer(lookup(prompt("never embedded"), SEMANTIC))).unavailable
+    return not (await stub.LookupAnswer(lookup(prompt(PLAUSIBLE), SEMANTIC))).unavailable
 
 
 async def test_a_killed_store_owner_is_replaced_and_has_lost_nothing(edge: EdgeStore) -> None:
@@ -139,7 +145,7 @@ async def _replaced(edge: EdgeStore, killed: int) -> bool:
 
 
 async def test_a_frozen_store_owner_costs_one_deadline_and_then_nothing(tmp_path: Path) -> None:
-    async with edge_store(tmp_path, dimensions=2, timeout_seconds=DEADLINE_SECONDS) as edge:
+    async with edge_store(tmp_path, dimensions=Dimensions(2, 2), timeout_seconds=DEADLINE_SECONDS) as edge:
         await edge.owner.serving.wait()
         os.kill(edge.owner.pid, signal.SIGSTOP)
         first, second = await _refused(edge), await _refused(edge)
@@ -150,7 +156,7 @@ async def test_a_frozen_store_owner_costs_one_deadline_and_then_nothing(tmp_path
 
 
 async def test_a_second_owner_of_the_folder_is_told_who_holds_it(edge: EdgeStore, tmp_path: Path) -> None:
-    async with edge_store(tmp_path, dimensions=2, timeout_seconds=1) as second:
+    async with edge_store(tmp_path, dimensions=Dimensions(2, 2), timeout_seconds=1) as second:
         await until(lambda: _says(second, f"held by process {edge.owner.pid}"))
     assert await _answers(edge)
 
@@ -165,7 +171,7 @@ async def _says(edge: EdgeStore, text: str) -> bool:
 
 @pytest.fixture
 async def edge(tmp_path: Path) -> Any:
-    async with edge_store(tmp_path, dimensions=2, timeout_seconds=5) as store:
+    async with edge_store(tmp_path, dimensions=Dimensions(2, 2), timeout_seconds=5) as store:
         await store.owner.serving.wait()
         yield store
 
@@ -193,7 +199,9 @@ async def _timed(stub: Any) -> float:
 
 
 def _entry(number: int) -> Entry:
-    return Entry(f"00000000-0000-0000-0000-{number:012}", [1.0, 0.0], "acme", "m", "c", f"q{number}", b"a", 2e9)
+    return Entry(
+        f"00000000-0000-0000-0000-{number:012}", [1.0, 0.0], [1.0, 0.0], "acme", "m", "c", f"q{number}", b"a", 2e9
+    )
 
 
 def _near(limit: int = 3) -> Near:

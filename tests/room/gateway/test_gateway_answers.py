@@ -229,6 +229,31 @@ async def test_a_spent_budget_is_refused(front: Front) -> None:
     assert await poor.failure("Too dear.") == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BUDGET_EXCEEDED")
 
 
+async def test_an_answer_that_outgrows_its_reservation_holds_more_while_the_budget_bears_it(
+    tenant: Tenant, front: Front
+) -> None:
+    for cloud in (front.first, front.second):
+        cloud.set(reply_tokens=400, ignore_limit=True)
+    reply = await tenant.chat("Say more than I let you.", stream=True, max_tokens=10)
+    assert reply.text.count("fox") == 45
+    (row,) = await tenant.usage(rows=1)
+    assert (row.usage.output_tokens, row.overrun_micros) == (400, 0)
+    await tenant.nothing_held()
+
+
+async def test_an_answer_that_outgrows_its_budget_is_stopped_in_band(front: Front) -> None:
+    # At the dearest: a prompt of some 100 tokens and 10 of the answer, and hardly more.
+    poor = await front.tenant(rubles=0.05)
+    for cloud in (front.first, front.second):
+        cloud.set(reply_tokens=5000, ignore_limit=True, tokens_per_second=2000)
+    reply = await poor.chat("Talk on.", stream=True, max_tokens=10)
+    assert reply.events[-1]["error"]["code"] == "insufficient_quota"
+    (row,) = await poor.usage(rows=1)
+    assert row.usage.estimated
+    budget = await front.billing.budget(poor.identity)
+    assert 0 < budget.spent_micros == row.cost_micros <= budget.limit_micros
+
+
 async def test_models_outside_the_policy_are_not_there(front: Front) -> None:
     limited = await front.tenant(allowed_models=["e"])
     assert await limited.failure("hello") == (grpc.StatusCode.PERMISSION_DENIED, "MODEL_NOT_ALLOWED")

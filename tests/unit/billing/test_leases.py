@@ -13,9 +13,9 @@ from services.billing.reservations import Ask, Lease
 WORDS = st.text(st.characters(categories=["L", "N", "P"]), min_size=0, max_size=200)
 
 
-@given(st.tuples(WORDS, WORDS, WORDS, WORDS, WORDS), st.datetimes(timezones=st.just(UTC)))
-def test_an_id_says_what_it_was_made_of(parts: tuple[str, str, str, str, str], time: datetime) -> None:
-    lease = Lease(*parts, time)
+@given(st.tuples(WORDS, WORDS, WORDS, WORDS, WORDS), st.datetimes(timezones=st.just(UTC)), WORDS)
+def test_an_id_says_what_it_was_made_of(parts: tuple[str, str, str, str, str], time: datetime, team: str) -> None:
+    lease = Lease(*parts, time, team)
     assert Lease.from_id(lease.to_id()) == lease
 
 

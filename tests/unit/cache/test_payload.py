@@ -6,7 +6,7 @@ from services.cache.vectorstores.matching import matches
 from services.cache.vectorstores.payload import payload_of
 from services.cache.vectorstores.port import Entry, Match
 
-ENTRY = Entry("id", [1.0], "acme", "small", "c1", "How?", b"\x00\xff", 5.0)
+ENTRY = Entry("id", [1.0], [1.0], "acme", "small", "c1", "How?", b"\x00\xff", 5.0)
 
 
 def test_what_is_stored_is_what_is_found() -> None:

@@ -26,7 +26,8 @@ class Books:
         await self.arrived.wait()
         reservation = billing_pb2.Reservation(id="r", currency_code="RUB")
         nobody_asks = cast("BillingPeer", None)
-        return Spending(Exchange(Identity(), "m"), reservation, lambda: 0, nobody_asks, self._later)
+        asked = billing_pb2.CreateReservationRequest()
+        return Spending(Exchange(Identity(), "m"), asked, reservation, lambda: 0, nobody_asks, self._later)
 
     def _later(self, settlement: Settlement) -> bool:
         self.let_go.put_nowait(settlement)

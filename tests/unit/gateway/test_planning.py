@@ -99,9 +99,10 @@ class Money:
     def __init__(self) -> None:
         self.exchange = Exchange(ADA, "m")
         self.settlements: list[Any] = []
+        asked = billing_pb2.CreateReservationRequest()
         reservation = billing_pb2.Reservation(id="res-1", currency_code="RUB")
         # Leaving the block never asks billing itself.
-        self.spending = Spending(self.exchange, reservation, lambda: 7, None, self._later)
+        self.spending = Spending(self.exchange, asked, reservation, lambda: 7, None, self._later)
 
     def _later(self, settlement: Any) -> bool:
         self.settlements.append(settlement)

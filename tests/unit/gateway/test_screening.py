@@ -90,10 +90,11 @@ class Books:
     def __init__(self) -> None:
         self.events: list[Any] = []
         self.records: list[Any] = []
-        self.uses: list[Any] = []
+        self.contents: list[Any] = []
         self.written: list[Any] = []
+        self.uses: list[Any] = []
         self.billing_away = False
-        self.accounts = Accounts(self._event, self._record, self._use, self._now)
+        self.accounts = Accounts(self._event, self._record, self._use, self._contents, self._now)
 
     def _event(self, event: Any) -> bool:
         self.events.append(event)
@@ -103,6 +104,10 @@ class Books:
         if self.billing_away:
             raise BillingUnavailable("away")
         self.written += events
+
+    def _contents(self, contents: Any) -> bool:
+        self.contents.append(contents)
+        return True
 
     def _record(self, record: Any) -> bool:
         self.records.append(record)
@@ -183,6 +188,15 @@ async def test_what_the_guard_finds_on_both_sides_is_kept_apart() -> None:
     exchange.judged(verdict(guard_pb2.ACTION_ALLOW, "card", "card", "e-mail"))
     exchange.judged(verdict(guard_pb2.ACTION_ALLOW, "card"), "output")
     assert list(exchange.findings) == [("card", "input"), ("e-mail", "input"), ("card", "output")]
+
+
+async def test_contents_are_kept_only_of_those_who_want_it() -> None:
+    books = Books()
+    await books.after(answer_texts=["fox"])
+    assert books.contents == []
+    await books.after(answer_texts=["The ", "fox"], keeps_contents=True)
+    (kept,) = books.contents
+    assert (kept.tenant_id, kept.request_id, kept.prompt, kept.answer) == ("acme", "r1", "hello", "The fox")
 
 
 async def test_only_cached_answers_are_put_into_the_ledger_here() -> None:

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from llmmesh.chat.v1 import chat_pb2 as _chat_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _BudgetCycle:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetCycleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetCycle.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_CYCLE_UNSPECIFIED: _BudgetCycle.ValueType  # 0
+    """Same as a month."""
+    BUDGET_CYCLE_MONTH: _BudgetCycle.ValueType  # 1
+    """A calendar month; unspent money does not carry over."""
+    BUDGET_CYCLE_QUARTER: _BudgetCycle.ValueType  # 2
+    """A calendar quarter; unspent money does not carry over."""
+    BUDGET_CYCLE_ROLLING: _BudgetCycle.ValueType  # 3
+    """The last so many seconds, at every moment."""
+    BUDGET_CYCLE_PREPAID: _BudgetCycle.ValueType  # 4
+    """Once for all: no new period begins."""
+
+class BudgetCycle(_BudgetCycle, metaclass=_BudgetCycleEnumTypeWrapper):
+    """How a budget's period runs."""
+
+BUDGET_CYCLE_UNSPECIFIED: BudgetCycle.ValueType  # 0
+"""Same as a month."""
+BUDGET_CYCLE_MONTH: BudgetCycle.ValueType  # 1
+"""A calendar month; unspent money does not carry over."""
+BUDGET_CYCLE_QUARTER: BudgetCycle.ValueType  # 2
+"""A calendar quarter; unspent money does not carry over."""
+BUDGET_CYCLE_ROLLING: BudgetCycle.ValueType  # 3
+"""The last so many seconds, at every moment."""
+BUDGET_CYCLE_PREPAID: BudgetCycle.ValueType  # 4
+"""Once for all: no new period begins."""
+Global___BudgetCycle: _TypeAlias = BudgetCycle  # noqa: Y015
 
 @_typing.final
 class CreateReservationRequest(_message.Message):
@@ -119,6 +152,66 @@ class Reservation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Reservation: _TypeAlias = Reservation  # noqa: Y015
+
+@_typing.final
+class ExtendReservationRequest(_message.Message):
+    """How much to hold in all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The reservation."""
+    input_tokens: _builtins.int
+    """Tokens of the prompt."""
+    max_output_tokens: _builtins.int
+    """Most tokens of the answer, those that came already included."""
+    @_builtins.property
+    def deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Deployments that may answer; the dearest is held."""
+
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        deployments: _abc.Iterable[_builtins.str] | None = ...,
+        input_tokens: _builtins.int = ...,
+        max_output_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployments", b"deployments", "input_tokens", b"input_tokens", "max_output_tokens", b"max_output_tokens", "reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendReservationRequest: _TypeAlias = ExtendReservationRequest  # noqa: Y015
+
+@_typing.final
+class ExtendReservationResponse(_message.Message):
+    """What is held now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservation(self) -> Global___Reservation:
+        """The reservation."""
+
+    def __init__(
+        self,
+        *,
+        reservation: Global___Reservation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendReservationResponse: _TypeAlias = ExtendReservationResponse  # noqa: Y015
 
 @_typing.final
 class CommitReservationRequest(_message.Message):
@@ -285,6 +378,9 @@ class UsageRecord(_message.Message):
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TEAM_ID_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    OVERRUN_MICROS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The gateway's request id, unique in the ledger."""
     tenant_id: _builtins.str
@@ -307,6 +403,10 @@ class UsageRecord(_message.Message):
     """ISO 4217 code."""
     finish_reason: _chat_pb2.FinishReason.ValueType
     """Why it ended; unspecified when the caller hung up or the stream broke."""
+    team_id: _builtins.str
+    """Team of the key."""
+    overrun_micros: _builtins.int
+    """What was used beyond every hard budget: not billed, borne by whoever runs the mesh."""
     @_builtins.property
     def usage(self) -> _chat_pb2.TokenUsage:
         """What was used, or what the cached answer had used."""
@@ -314,6 +414,10 @@ class UsageRecord(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was answered."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags of the key."""
 
     def __init__(
         self,
@@ -331,10 +435,13 @@ class UsageRecord(_message.Message):
         currency_code: _builtins.str = ...,
         finish_reason: _chat_pb2.FinishReason.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        team_id: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        overrun_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_status", b"cache_status", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "deployment", b"deployment", "finish_reason", b"finish_reason", "key_id", b"key_id", "model", b"model", "provider", b"provider", "request_id", b"request_id", "saved_micros", b"saved_micros", "tenant_id", b"tenant_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_status", b"cache_status", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "deployment", b"deployment", "finish_reason", b"finish_reason", "key_id", b"key_id", "model", b"model", "overrun_micros", b"overrun_micros", "provider", b"provider", "request_id", b"request_id", "saved_micros", b"saved_micros", "tags", b"tags", "team_id", b"team_id", "tenant_id", b"tenant_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,16 +547,20 @@ class GetBudgetRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
+    budget_id: _builtins.str
+    """The budget; empty means "default"."""
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
+        budget_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_id", b"budget_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -531,7 +642,7 @@ Global___UpdateBudgetResponse: _TypeAlias = UpdateBudgetResponse  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
-    """What a tenant may spend in a calendar month (UTC)."""
+    """What a tenant, a team or a key may spend in a period."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -541,6 +652,15 @@ class Budget(_message.Message):
     RESERVED_MICROS_FIELD_NUMBER: _builtins.int
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     PERIOD_START_TIME_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    TEAM_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    CYCLE_FIELD_NUMBER: _builtins.int
+    ROLLING_SECONDS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    SOFT_FIELD_NUMBER: _builtins.int
+    ALERT_PERCENTS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     limit_micros: _builtins.int
@@ -551,9 +671,29 @@ class Budget(_message.Message):
     """Held by running requests."""
     currency_code: _builtins.str
     """ISO 4217 code."""
+    id: _builtins.str
+    """Identifies it within the tenant."""
+    team_id: _builtins.str
+    """The team it is for; empty means every team."""
+    key_id: _builtins.str
+    """The key it is for; empty means every key."""
+    cycle: Global___BudgetCycle.ValueType
+    """How its period runs."""
+    rolling_seconds: _builtins.int
+    """Length of a rolling period in seconds; 0 for every other cycle."""
+    time_zone: _builtins.str
+    """Time zone of calendar periods (IANA)."""
+    soft: _builtins.bool
+    """True counts and announces but never refuses."""
+    etag: _builtins.str
+    """Changes when the budget's settings do."""
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp:
         """When the period began."""
+
+    @_builtins.property
+    def alert_percents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Percentages of the limit that are announced."""
 
     def __init__(
         self,
@@ -564,10 +704,19 @@ class Budget(_message.Message):
         reserved_micros: _builtins.int = ...,
         currency_code: _builtins.str = ...,
         period_start_time: _timestamp_pb2.Timestamp | None = ...,
+        id: _builtins.str = ...,
+        team_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        cycle: Global___BudgetCycle.ValueType = ...,
+        rolling_seconds: _builtins.int = ...,
+        time_zone: _builtins.str = ...,
+        soft: _builtins.bool = ...,
+        alert_percents: _abc.Iterable[_builtins.int] | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_start_time", b"period_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "limit_micros", b"limit_micros", "period_start_time", b"period_start_time", "reserved_micros", b"reserved_micros", "spent_micros", b"spent_micros", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_percents", b"alert_percents", "currency_code", b"currency_code", "cycle", b"cycle", "etag", b"etag", "id", b"id", "key_id", b"key_id", "limit_micros", b"limit_micros", "period_start_time", b"period_start_time", "reserved_micros", b"reserved_micros", "rolling_seconds", b"rolling_seconds", "soft", b"soft", "spent_micros", b"spent_micros", "team_id", b"team_id", "tenant_id", b"tenant_id", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,11 @@ class BillingServiceStub:
                 request_serializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.CommitReservationRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.CommitReservationResponse.FromString,
                 _registered_method=True)
+        self.ExtendReservation = channel.unary_unary(
+                '/llmmesh.billing.v1.BillingService/ExtendReservation',
+                request_serializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.ExtendReservationRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.ExtendReservationResponse.FromString,
+                _registered_method=True)
         self.CancelReservation = channel.unary_unary(
                 '/llmmesh.billing.v1.BillingService/CancelReservation',
                 request_serializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.CancelReservationRequest.SerializeToString,
@@ -102,6 +107,13 @@ class BillingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExtendReservation(self, request, context):
+        """Hold more for an answer that outgrows its reservation. A repeat does nothing. Fails with BUDGET_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelReservation(self, request, context):
         """Let a reservation go: nothing was used. A repeat does nothing.
         """
@@ -124,14 +136,14 @@ class BillingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetBudget(self, request, context):
-        """The budget of a tenant.
+        """A budget of a tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateBudget(self, request, context):
-        """Set the budget of a tenant. Spending so far stays.
+        """Set the limit of a tenant's default budget. Spending so far stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,6 +175,11 @@ def add_BillingServiceServicer_to_server(servicer, server):
                     servicer.CommitReservation,
                     request_deserializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.CommitReservationRequest.FromString,
                     response_serializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.CommitReservationResponse.SerializeToString,
+            ),
+            'ExtendReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendReservation,
+                    request_deserializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.ExtendReservationRequest.FromString,
+                    response_serializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.ExtendReservationResponse.SerializeToString,
             ),
             'CancelReservation': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelReservation,
@@ -255,6 +272,33 @@ class BillingService:
             '/llmmesh.billing.v1.BillingService/CommitReservation',
             llmmesh_dot_billing_dot_v1_dot_billing__pb2.CommitReservationRequest.SerializeToString,
             llmmesh_dot_billing_dot_v1_dot_billing__pb2.CommitReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.billing.v1.BillingService/ExtendReservation',
+            llmmesh_dot_billing_dot_v1_dot_billing__pb2.ExtendReservationRequest.SerializeToString,
+            llmmesh_dot_billing_dot_v1_dot_billing__pb2.ExtendReservationResponse.FromString,
             options,
             channel_credentials,
             insecure,

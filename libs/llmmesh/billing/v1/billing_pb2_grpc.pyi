@@ -41,6 +41,8 @@ class BillingServiceStub:
     """Settle a reservation with what was used and write the ledger row. A repeat returns the first settlement.
     A lapsed reservation is settled all the same: what was used is billed.
     """
+    ExtendReservation: _grpc.UnaryUnaryMultiCallable[_billing_pb2.ExtendReservationRequest, _billing_pb2.ExtendReservationResponse]
+    """Hold more for an answer that outgrows its reservation. A repeat does nothing. Fails with BUDGET_EXCEEDED."""
     CancelReservation: _grpc.UnaryUnaryMultiCallable[_billing_pb2.CancelReservationRequest, _billing_pb2.CancelReservationResponse]
     """Let a reservation go: nothing was used. A repeat does nothing."""
     RecordUsage: _grpc.UnaryUnaryMultiCallable[_billing_pb2.RecordUsageRequest, _billing_pb2.RecordUsageResponse]
@@ -48,9 +50,9 @@ class BillingServiceStub:
     ListPrices: _grpc.UnaryUnaryMultiCallable[_billing_pb2.ListPricesRequest, _billing_pb2.ListPricesResponse]
     """The prices in force, for routing."""
     GetBudget: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetBudgetRequest, _billing_pb2.GetBudgetResponse]
-    """The budget of a tenant."""
+    """A budget of a tenant."""
     UpdateBudget: _grpc.UnaryUnaryMultiCallable[_billing_pb2.UpdateBudgetRequest, _billing_pb2.UpdateBudgetResponse]
-    """Set the budget of a tenant. Spending so far stays."""
+    """Set the limit of a tenant's default budget. Spending so far stays."""
     ListUsageRecords: _grpc.UnaryUnaryMultiCallable[_billing_pb2.ListUsageRecordsRequest, _billing_pb2.ListUsageRecordsResponse]
     """Ledger rows of a tenant, newest first."""
     GetUsageSummary: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetUsageSummaryRequest, _billing_pb2.GetUsageSummaryResponse]
@@ -69,6 +71,8 @@ class BillingServiceAsyncStub(BillingServiceStub):
     """Settle a reservation with what was used and write the ledger row. A repeat returns the first settlement.
     A lapsed reservation is settled all the same: what was used is billed.
     """
+    ExtendReservation: _aio.UnaryUnaryMultiCallable[_billing_pb2.ExtendReservationRequest, _billing_pb2.ExtendReservationResponse]  # type: ignore[assignment]
+    """Hold more for an answer that outgrows its reservation. A repeat does nothing. Fails with BUDGET_EXCEEDED."""
     CancelReservation: _aio.UnaryUnaryMultiCallable[_billing_pb2.CancelReservationRequest, _billing_pb2.CancelReservationResponse]  # type: ignore[assignment]
     """Let a reservation go: nothing was used. A repeat does nothing."""
     RecordUsage: _aio.UnaryUnaryMultiCallable[_billing_pb2.RecordUsageRequest, _billing_pb2.RecordUsageResponse]  # type: ignore[assignment]
@@ -76,9 +80,9 @@ class BillingServiceAsyncStub(BillingServiceStub):
     ListPrices: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListPricesRequest, _billing_pb2.ListPricesResponse]  # type: ignore[assignment]
     """The prices in force, for routing."""
     GetBudget: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetBudgetRequest, _billing_pb2.GetBudgetResponse]  # type: ignore[assignment]
-    """The budget of a tenant."""
+    """A budget of a tenant."""
     UpdateBudget: _aio.UnaryUnaryMultiCallable[_billing_pb2.UpdateBudgetRequest, _billing_pb2.UpdateBudgetResponse]  # type: ignore[assignment]
-    """Set the budget of a tenant. Spending so far stays."""
+    """Set the limit of a tenant's default budget. Spending so far stays."""
     ListUsageRecords: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListUsageRecordsRequest, _billing_pb2.ListUsageRecordsResponse]  # type: ignore[assignment]
     """Ledger rows of a tenant, newest first."""
     GetUsageSummary: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetUsageSummaryRequest, _billing_pb2.GetUsageSummaryResponse]  # type: ignore[assignment]
@@ -106,6 +110,14 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Settle a reservation with what was used and write the ledger row. A repeat returns the first settlement.
         A lapsed reservation is settled all the same: what was used is billed.
         """
+
+    @_abc_1.abstractmethod
+    def ExtendReservation(
+        self,
+        request: _billing_pb2.ExtendReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_pb2.ExtendReservationResponse, _abc.Awaitable[_billing_pb2.ExtendReservationResponse]]:
+        """Hold more for an answer that outgrows its reservation. A repeat does nothing. Fails with BUDGET_EXCEEDED."""
 
     @_abc_1.abstractmethod
     def CancelReservation(
@@ -137,7 +149,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.GetBudgetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.GetBudgetResponse, _abc.Awaitable[_billing_pb2.GetBudgetResponse]]:
-        """The budget of a tenant."""
+        """A budget of a tenant."""
 
     @_abc_1.abstractmethod
     def UpdateBudget(
@@ -145,7 +157,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.UpdateBudgetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.UpdateBudgetResponse, _abc.Awaitable[_billing_pb2.UpdateBudgetResponse]]:
-        """Set the budget of a tenant. Spending so far stays."""
+        """Set the limit of a tenant's default budget. Spending so far stays."""
 
     @_abc_1.abstractmethod
     def ListUsageRecords(

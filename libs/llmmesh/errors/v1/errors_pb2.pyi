@@ -72,6 +72,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED: a call out of the mesh that the rules forbid was stopped at the last moment, a fault of ours;
     metadata: destination, data_class, residency.
     """
+    ERROR_REASON_VERSION_CONFLICT: _ErrorReason.ValueType  # 24
+    """ABORTED: the resource has changed since its etag was read; metadata: resource."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reason, sent without its prefix."""
@@ -126,4 +128,6 @@ ERROR_REASON_EGRESS_REFUSED: ErrorReason.ValueType  # 23
 """PERMISSION_DENIED: a call out of the mesh that the rules forbid was stopped at the last moment, a fault of ours;
 metadata: destination, data_class, residency.
 """
+ERROR_REASON_VERSION_CONFLICT: ErrorReason.ValueType  # 24
+"""ABORTED: the resource has changed since its etag was read; metadata: resource."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

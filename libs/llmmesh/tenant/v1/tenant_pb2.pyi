@@ -327,6 +327,7 @@ class Policy(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     COMPLIANCE_PACKS_FIELD_NUMBER: _builtins.int
     VIOLATION_DAYS_FIELD_NUMBER: _builtins.int
+    KEEP_CONTENTS_FIELD_NUMBER: _builtins.int
     CACHE_LIMITS_FIELD_NUMBER: _builtins.int
     residency: _chat_pb2.DataResidency.ValueType
     """Where its data may be processed."""
@@ -340,6 +341,8 @@ class Policy(_message.Message):
     """In what order deployments are asked; unspecified leaves it to the routes file."""
     violation_days: _builtins.int
     """Days that violations are kept; 0 leaves it to the service, at most 3660."""
+    keep_contents: _builtins.bool
+    """Whether prompts and answers are kept, encrypted with a key of the tenant's own, for as long as violations are."""
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Public models it may name; empty means all."""
@@ -373,11 +376,12 @@ class Policy(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         compliance_packs: _abc.Iterable[_builtins.str] | None = ...,
         violation_days: _builtins.int = ...,
+        keep_contents: _builtins.bool = ...,
         cache_limits: Global___CacheLimits | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_limits", b"cache_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "cache_limits", b"cache_limits", "compliance_packs", b"compliance_packs", "guard_fail_open", b"guard_fail_open", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier", "violation_days", b"violation_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "cache_limits", b"cache_limits", "compliance_packs", b"compliance_packs", "guard_fail_open", b"guard_fail_open", "keep_contents", b"keep_contents", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier", "violation_days", b"violation_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -439,10 +443,14 @@ class CreateKeyRequest(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    TEAM_ID_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     display_name: _builtins.str
     """Name for people."""
+    team_id: _builtins.str
+    """Team that its spending counts for; empty means none."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_access_pb2.Role.ValueType]:
         """What it may do; empty means developer."""
@@ -451,6 +459,10 @@ class CreateKeyRequest(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it ends; absent means in one year."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words that its spending can be reported by."""
+
     def __init__(
         self,
         *,
@@ -458,10 +470,12 @@ class CreateKeyRequest(_message.Message):
         display_name: _builtins.str = ...,
         roles: _abc.Iterable[_access_pb2.Role.ValueType] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        team_id: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "expire_time", b"expire_time", "roles", b"roles", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "expire_time", b"expire_time", "roles", b"roles", "tags", b"tags", "team_id", b"team_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -616,12 +630,16 @@ class Key(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
+    TEAM_ID_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies it; the JWT's `jti`."""
     tenant_id: _builtins.str
     """The tenant."""
     display_name: _builtins.str
     """Name for people."""
+    team_id: _builtins.str
+    """Team that its spending counts for; empty means none."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_access_pb2.Role.ValueType]:
         """What it may do."""
@@ -638,6 +656,10 @@ class Key(_message.Message):
     def revoke_time(self) -> _timestamp_pb2.Timestamp:
         """When it was revoked; absent while it is valid."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words that its spending can be reported by."""
+
     def __init__(
         self,
         *,
@@ -648,10 +670,12 @@ class Key(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
+        team_id: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "id", b"id", "revoke_time", b"revoke_time", "roles", b"roles", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "id", b"id", "revoke_time", b"revoke_time", "roles", b"roles", "tags", b"tags", "team_id", b"team_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0005_cache_limits"
-down_revision = "0004_compliance"
+revision = "0007_cache_limits"
+down_revision = "0006_rollups"
 
 
 def upgrade() -> None:

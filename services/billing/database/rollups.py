@@ -1,0 +1,128 @@
+"""Sums of the ledger by hour, day and month: written by one replica at a time, read together with what is newer."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import RowMapping, text
+
+from services.billing.database.engine import Database
+from services.billing.database.schema import DIMENSIONS, SUMS
+from services.billing.database.wire import Wire
+from services.billing.reports.report import Line
+
+_KEYS = ", ".join(DIMENSIONS)
+_SUMMED = ", ".join("1 AS request_count" if name == "request_count" else name for name in SUMS)
+_TOTALS = ", ".join(f"sum({name})::bigint AS {name}" for name in SUMS)
+_SPLIT = ", ".join(
+    ["CASE WHEN split THEN tags ELSE '{}' END", *(f"CASE WHEN split THEN {name} ELSE '' END" for name in DIMENSIONS)]
+)
+"""A whole hour is one sum over everything: charts need no more, and there are few of them."""
+_HORIZON = "CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)"
+"""Every transaction before this one has ended: no row of theirs can appear any more."""
+
+_ROLL_UP = f"""
+WITH writer AS MATERIALIZED (
+    SELECT before_id, {_HORIZON} AS horizon FROM rollup_progress
+    WHERE before_id < {_HORIZON} FOR UPDATE SKIP LOCKED
+),
+fresh AS (
+    SELECT tenant_id, create_time, tags, {_KEYS}, {_SUMMED}
+    FROM writer JOIN ledger ON transaction_id >= before_id AND transaction_id < horizon
+),
+summed AS (
+    INSERT INTO usage_rollups AS known (tenant_id, span, start, tags, {_KEYS}, {", ".join(SUMS)})
+    SELECT tenant_id, span, date_trunc(unit, create_time, 'UTC') AS start, {_SPLIT}, {_TOTALS}
+    FROM fresh CROSS JOIN (
+        VALUES ('hour', 'hour', true), ('day', 'day', true), ('month', 'month', true), ('whole hour', 'hour', false)
+    ) AS spans(span, unit, split)
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+    ON CONFLICT (tenant_id, span, start, {_KEYS}, tags)
+        DO UPDATE SET {", ".join(f"{name} = known.{name} + excluded.{name}" for name in SUMS)}
+    RETURNING 1
+),
+moved AS (
+    UPDATE rollup_progress SET before_id = horizon FROM writer WHERE rollup_progress.before_id = writer.before_id
+)
+SELECT count(*) AS rows FROM summed
+"""  # noqa: S608 - made of constants
+
+_LINES = f"""
+WITH parts AS MATERIALIZED (
+    SELECT span, start, tags, {_KEYS}, {", ".join(SUMS)} FROM usage_rollups
+    WHERE tenant_id = :tenant_id AND (
+        span = 'day' AND start >= :first_day AND start < :last_day
+        OR span = 'hour' AND start >= :start AND start < least(CAST(:first_day AS timestamptz), :end)
+        OR span = 'hour' AND start >= greatest(CAST(:last_day AS timestamptz), :start) AND start < :end)
+    UNION ALL
+    SELECT 'hour', date_trunc('hour', create_time, 'UTC'), tags, {_KEYS}, {_SUMMED} FROM ledger
+    WHERE tenant_id = :tenant_id AND create_time >= :start AND create_time < :end
+        AND transaction_id >= (SELECT before_id FROM rollup_progress)
+),
+hours AS (
+    SELECT start, request_count, cost_micros FROM usage_rollups
+    WHERE tenant_id = :tenant_id AND span = 'whole hour' AND start >= CAST(:start AS timestamptz) - interval '1 day'
+        AND start < :end
+    UNION ALL
+    SELECT date_trunc('hour', create_time, 'UTC'), 1, cost_micros FROM ledger
+    WHERE tenant_id = :tenant_id AND create_time >= CAST(:start AS timestamptz) - interval '1 day'
+        AND create_time < :end AND transaction_id >= (SELECT before_id FROM rollup_progress)
+)
+SELECT level, name, cache_status IN ('exact', 'semantic') AS cached, cache_status = 'exact' AS exact, {_TOTALS}
+FROM parts CROSS JOIN LATERAL (
+    VALUES ('provider', provider), ('model', model), ('deployment', deployment), ('team', team_id), ('key', key_id),
+        ('day', CAST(date_trunc('day', start, 'UTC') AT TIME ZONE 'UTC' AS text))
+    UNION ALL
+    SELECT 'tag', unnest(tags)
+) AS line(level, name)
+GROUP BY level, name, cached, exact
+UNION ALL
+SELECT 'hour', CAST(start AT TIME ZONE 'UTC' AS text), false, false, sum(request_count)::bigint, 0, 0, 0, 0, 0,
+    sum(cost_micros)::bigint, 0, 0
+FROM hours GROUP BY start
+ORDER BY level, name
+"""  # noqa: S608 - made of constants
+
+
+class RollupStore:
+    """Roll-ups in Postgres."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def lines(self, tenant_id: str, start: datetime, end: datetime) -> list[Line]:
+        """Sums over whole hours from `start` up to `end`; the hours of the day before come with them."""
+        first_day, last_day = _whole_days(start, end)
+        parameters = {
+            "tenant_id": tenant_id, "start": start, "end": end, "first_day": first_day, "last_day": last_day
+        }  # fmt: skip
+        return [_line(row) for row in await self._database.fetch("report", text(_LINES), parameters)]
+
+
+class Rollup:
+    """The writer: whichever replica comes first sums up what is new, the others find nothing to do."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def run(self) -> int:
+        """Add what was written since; says how many sums changed.
+
+        The row that says how far they have come is locked meanwhile: another replica passes over it.
+        """
+        rows = await self._wire.fetch("roll_up", _ROLL_UP)
+        return int(rows[0]["rows"])
+
+
+def _whole_days(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    """The first midnight from `start` on and the last one up to `end`; `end` twice when there is none between."""
+    midnight = start.replace(hour=0)
+    first = midnight if midnight == start else midnight + timedelta(days=1)
+    last = end.replace(hour=0)
+    return (first, last) if first <= last else (end, end)
+
+
+def _line(row: RowMapping) -> Line:
+    values: dict[str, Any] = {name: row[name] for name in SUMS}
+    return Line(row["level"], row["name"], cached=bool(row["cached"]), exact=bool(row["exact"]), **values)

@@ -1,0 +1,1 @@
+"""Reports: what was spent, where, and what it would have cost elsewhere."""

@@ -1,0 +1,147 @@
+"""How the semantic level does on the held-out pairs: tables, and precision against recall as pictures.
+
+python -m tests.eval.cache.report [--folder build/eval] [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.cache.config import CacheConfig
+from services.cache.errorbound import ErrorBound
+from services.cache.verification.forest import Forest
+from services.cache.verification.verifier import calibration
+from tests.eval.cache.questions import LANGUAGES, load
+from tests.eval.cache.training import Measured, fitted
+
+LARGEST_FALSE_RATE = 0.01
+LEAST_HIT_RATE = 0.6
+
+
+class HeldOut:
+    """The held-out pairs as every stage sees them."""
+
+    def __init__(self) -> None:
+        self.measured = Measured(load("heldout"))
+        forest = Forest.packaged()
+        rows = (dict(zip(self.measured.names, row, strict=True)) for row in self.measured.features)
+        self.learned = np.array([forest.certainty(row) for row in rows])
+        self.allowed = np.array([veto is None for veto in self.measured.vetoes])
+        self.certainty = np.where(self.allowed, self.learned, 0.0)
+        config = CacheConfig()
+        self.plausible = self.measured.outlines >= config.plausible_similarity
+        self.similar = self.measured.accurate >= config.similarity_threshold
+        self.state = ErrorBound(calibration(), target=config.error_target).state("")
+        self.served = self.plausible & self.similar & (self.certainty >= self.state.threshold)
+
+    def stages(self) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        """What each stage alone lets through, then all together."""
+        yield "first stage", self.plausible
+        yield "accurate similarity", self.similar
+        yield "checks", self.allowed
+        yield "learned", self.learned >= self.state.threshold
+        yield "served", self.served
+
+
+def rates(passed: NDArray[np.bool_], same: NDArray[np.bool_]) -> tuple[float, float]:
+    """Hit rate and false-hit rate."""
+    return float(passed[same].mean()), float(passed[~same].mean())
+
+
+def stage_table(heldout: HeldOut) -> str:
+    """Hit rate and false-hit rate of each stage, per language."""
+    lines = ["stage                lang   same  hit rate   different  false-hit rate"]
+    languages = heldout.measured.groups("lang")
+    for name, passed in heldout.stages():
+        for lang in LANGUAGES:
+            chosen = languages == lang
+            same = heldout.measured.same[chosen]
+            hit, false = rates(passed[chosen], same)
+            lines.append(f"{name:20} {lang:5} {same.sum():5}  {hit:8.3f}   {(~same).sum():9}  {false:14.3f}")
+    return "\n".join(lines)
+
+
+def recall_table(heldout: HeldOut) -> str:
+    """What the first stage keeps of what the accurate model would find."""
+    found = heldout.similar & heldout.measured.same
+    lines = ["first stage          lang   found by the accurate model  kept"]
+    for lang in LANGUAGES:
+        chosen = found & (heldout.measured.groups("lang") == lang)
+        lines.append(f"{'':20} {lang:5} {chosen.sum():28}  {heldout.plausible[chosen].mean():.3f}")
+    return "\n".join(lines)
+
+
+def kind_table(heldout: HeldOut) -> str:
+    """False hits by what the pairs differ in: as shipped, and from a forest that saw no pair of that kind."""
+    train = Measured(load("train", "calibration"))
+    lines = ["differs in           pairs  served   served, kind never trained on"]
+    kinds, trained = heldout.measured.groups("kind"), train.groups("kind")
+    for kind in sorted(set(kinds) - {"same"}):
+        chosen = kinds == kind
+        without = fitted(train, trained != kind).predict_proba(heldout.measured.features[chosen])[:, 1]
+        blind = (without >= heldout.state.threshold) & heldout.allowed[chosen] & heldout.similar[chosen]
+        lines.append(f"{kind:20} {chosen.sum():5}  {heldout.served[chosen].sum():6}   {blind.sum():6}")
+    return "\n".join(lines)
+
+
+def draw(heldout: HeldOut, folder: Path) -> list[Path]:
+    """Precision against recall of the cosine alone and of the verifier, one picture a language."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+    from sklearn.metrics import precision_recall_curve
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for lang in LANGUAGES:
+        chosen = heldout.measured.groups("lang") == lang
+        same = heldout.measured.same[chosen]
+        figure, axes = plt.subplots(figsize=(6, 4))
+        for name, scores in (("cosine alone", heldout.measured.accurate), ("verifier", heldout.certainty)):
+            precision, recall, _ = precision_recall_curve(same, scores[chosen])
+            axes.plot(recall, precision, label=name)
+        hit, _ = rates(heldout.served[chosen], same)
+        served = heldout.served[chosen]
+        axes.plot([hit], [same[served].mean() if served.any() else 1.0], "ko", label="as served")
+        axes.set(xlabel="recall (hit rate)", ylabel="precision", ylim=(0, 1.02), title=f"Held-out pairs, {lang}")
+        axes.legend()
+        path = folder / f"precision-recall-{lang}.png"
+        figure.savefig(path, dpi=120, bbox_inches="tight")
+        plt.close(figure)
+        written.append(path)
+    return written
+
+
+def meets_goals(heldout: HeldOut) -> bool:
+    """Whether in each language at most 1 % of look-alikes are served, and at least 60 % of what asks the same."""
+    languages = heldout.measured.groups("lang")
+    reached = [rates(heldout.served[languages == lang], heldout.measured.same[languages == lang]) for lang in LANGUAGES]
+    return all(hit >= LEAST_HIT_RATE and false <= LARGEST_FALSE_RATE for hit, false in reached)
+
+
+def main() -> int:
+    """Print the tables and draw; with --check fail when the goals are missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("build/eval"))
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    heldout = HeldOut()
+    state = heldout.state
+    print(stage_table(heldout), "", recall_table(heldout), "", kind_table(heldout), sep="\n")
+    print(
+        f"\nthreshold {state.threshold:.3f} for a target of {state.target:.1%}: of {state.judged} judged hits at or "
+        f"above it {state.wrong} were wrong, so at most {state.upper_bound:.2%} are, {state.confidence:.0%} sure"
+    )
+    print("written:", *draw(heldout, arguments.folder))
+    print("goals:", "met" if meets_goals(heldout) else "missed")
+    return 0 if meets_goals(heldout) or not arguments.check else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,161 @@
+"""Reports say what the ledger says, rolled up or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import grpc
+import pytest
+
+from llmmesh.billing.v1 import billing_pb2, reports_pb2
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.tenant.v1 import tenant_pb2
+from meshkit.errors import error_info, error_reason
+from meshkit.identity import Identity, acting_as
+from tests.room.billing.conftest import Configure
+from tests.support.billing_room import ADMIN, RUBLE, TOKENS_PER_RUBLE, Room, billing_room
+
+_numbers = count()
+SUMS = "SELECT count(*), coalesce(sum(cost_micros), 0)::bigint FROM ledger WHERE tenant_id = %s"
+ROLLED = "SELECT coalesce(sum(request_count), 0)::bigint FROM usage_rollups WHERE tenant_id = %s AND span = %s"
+
+
+async def report(room: Room, tenant_id: str, **fields: Any) -> reports_pb2.Report:
+    with acting_as(ADMIN):
+        return (await room.reports.GetReport(reports_pb2.GetReportRequest(tenant_id=tenant_id, **fields))).report
+
+
+async def spend(room: Room, caller: Identity, request_id: str, deployment: str = "local/small") -> None:
+    reservation = await room.reserve(caller, request_id, deployments=(deployment,))
+    await room.commit(caller, reservation, deployment)
+
+
+async def hit(room: Room, caller: Identity, request_id: str) -> None:
+    record = billing_pb2.UsageRecord(
+        request_id=request_id, tenant_id=caller.tenant_id, key_id=caller.key_id, model="small",
+        deployment="local/small", provider="local", cache_status="exact",
+        usage=chat_pb2.TokenUsage(input_tokens=TOKENS_PER_RUBLE),
+    )  # fmt: skip
+    with acting_as(ADMIN):
+        await room.billing.RecordUsage(billing_pb2.RecordUsageRequest(records=[record]))
+
+
+def seen(room: Room, statement: str, *parameters: object) -> tuple[int, ...]:
+    with room.database() as database:
+        [row] = database.execute(statement.encode(), parameters).fetchall()
+    return tuple(row)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not await asyncio.to_thread(holds):
+            pass
+
+
+def sums(line: reports_pb2.ReportLine) -> tuple[int, int]:
+    return line.request_count, line.cost_micros
+
+
+async def test_a_report_sums_to_the_ledger_before_and_after_it_is_rolled_up(
+    configure: Configure, fresh_books: str
+) -> None:
+    async with billing_room(configure(fresh_books, rollup_seconds=3600)) as slow:
+        caller = await slow.tenant("acme")
+        for number in range(3):
+            await spend(slow, caller, f"r{number}")
+        await hit(slow, caller, "h0")
+        assert seen(slow, ROLLED, "acme", "hour") == (0,)
+        before = await report(slow, "acme")
+        assert sums(before.total) == seen(slow, SUMS, "acme") == (4, 3 * RUBLE)
+    async with billing_room(configure(fresh_books, rollup_seconds=0.05)) as quick:
+        await until(lambda: seen(quick, ROLLED, "acme", "month") == (4,))
+        await spend(quick, caller, "r3")
+        after = await report(quick, "acme")
+        assert sums(after.total) == seen(quick, SUMS, "acme") == (5, 4 * RUBLE)
+        assert (after.total.cached_count, after.total.saved_micros) == (1, RUBLE)
+        await until(lambda: seen(quick, ROLLED, "acme", "day") == (5,))
+        assert sums((await report(quick, "acme")).total) == (5, 4 * RUBLE)
+
+
+async def test_replicas_that_sum_up_at_once_count_every_row_once(configure: Configure, fresh_books: str) -> None:
+    config = configure(fresh_books, rollup_seconds=0.01)
+    async with billing_room(config) as one, billing_room(config) as two:
+        caller = await one.tenant("acme", rubles=1000)
+        rooms = (one, two)
+        await asyncio.gather(*(spend(rooms[number % 2], caller, f"r{number}") for number in range(200)))
+        await until(lambda: seen(one, ROLLED, "acme", "hour")[0] >= 200)
+        assert [seen(one, ROLLED, "acme", span) for span in ("hour", "day", "month")] == [(200,)] * 3
+        assert sums((await report(two, "acme")).total) == (200, 200 * RUBLE)
+
+
+async def test_a_report_breaks_down_by_every_level(room: Room) -> None:
+    caller = await room.tenant(f"report-{next(_numbers)}")
+    request = tenant_pb2.CreateKeyRequest(tenant_id=caller.tenant_id, team_id="research", tags=["chatbot", "beta"])
+    with acting_as(ADMIN):
+        key_id = (await room.tenants.CreateKey(request)).key.id
+    await spend(room, Identity(caller.tenant_id, key_id, caller.roles, "req"), "r1")
+    await spend(room, caller, "r2", "cloud/large")
+    found = await report(room, caller.tenant_id)
+    dear, cheap = 8 * RUBLE, RUBLE
+    assert [(line.name, line.cost_micros) for line in found.by_provider] == [("cloud", dear), ("local", cheap)]
+    assert [(line.name, line.cost_micros) for line in found.by_team] == [("", dear), ("research", cheap)]
+    assert [(line.name, line.cost_micros) for line in found.by_key] == [("key-1", dear), (key_id, cheap)]
+    assert {(line.name, line.cost_micros) for line in found.by_tag} == {("chatbot", cheap), ("beta", cheap)}
+    assert [line.name for line in found.by_deployment] == ["cloud/large", "local/small"]
+    assert [(hour.cost_micros, hour.request_count) for hour in found.hours] == [(dear + cheap, 2)]
+    assert found.forecast_micros >= found.total.cost_micros == dear + cheap
+
+
+async def test_savings_are_told_against_the_deployment_asked_for(room: Room) -> None:
+    caller = await room.tenant(f"report-{next(_numbers)}")
+    await spend(room, caller, "r1")
+    savings = (await report(room, caller.tenant_id, baseline_deployment="cloud/large")).savings
+    assert (savings.baseline_deployment, savings.baseline_micros) == ("cloud/large", 8 * RUBLE)
+    assert savings.total_micros == savings.routing_micros == 7 * RUBLE
+
+
+async def test_a_report_comes_as_a_table_and_as_a_chart(room: Room) -> None:
+    caller = await room.tenant(f"report-{next(_numbers)}")
+    await spend(room, caller, "r1")
+    request = reports_pb2.ExportReportRequest(tenant_id=caller.tenant_id)
+    with acting_as(ADMIN):
+        table = await room.reports.ExportReport(request)
+        request.format = reports_pb2.REPORT_FORMAT_SVG
+        chart = await room.reports.ExportReport(request)
+    assert table.data.splitlines()[1] == b"total,,1,0,10000,0,1,0,0,RUB"
+    assert (chart.content_type, chart.data[:4]) == ("image/svg+xml", b"<svg")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "field"),
+    [
+        (
+            {"start_time": {"seconds": 1_790_000_000}, "end_time": {"seconds": 1_780_000_000}},
+            "FIELD_INVALID",
+            "end_time",
+        ),
+        ({"start_time": {"seconds": 0}, "end_time": {"seconds": 1_790_000_000}}, "FIELD_INVALID", "end_time"),
+        ({"baseline_deployment": "no/price"}, "RESOURCE_NOT_FOUND", None),
+        ({"tenant_id": "no-such-tenant"}, "RESOURCE_NOT_FOUND", None),
+    ],
+)
+async def test_a_report_that_cannot_be_made_says_why(
+    room: Room, fields: dict[str, Any], reason: str, field: str | None
+) -> None:
+    caller = await room.tenant(f"report-{next(_numbers)}")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await report(room, **{"tenant_id": caller.tenant_id, **fields})
+    info = error_info(caught.value)
+    assert info
+    assert (info.reason, info.metadata.get("field")) == (reason, field)
+
+
+async def test_a_report_of_another_tenant_is_not_found(room: Room) -> None:
+    caller = await room.tenant(f"report-{next(_numbers)}")
+    stranger = Identity(f"report-{next(_numbers)}", "k", frozenset({"finance"}), "req")
+    with acting_as(stranger), pytest.raises(grpc.aio.AioRpcError) as caught:
+        await room.reports.GetReport(reports_pb2.GetReportRequest(tenant_id=caller.tenant_id))
+    assert error_reason(caught.value) == "RESOURCE_NOT_FOUND"
