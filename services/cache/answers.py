@@ -32,6 +32,8 @@ Alarm: TypeAlias = Callable[[str, str, str], None]
 log = get_logger()
 
 
+WRITE_PAUSES_SECONDS = (0.15, 0.35)
+"""Before another attempt to write; longer than the breaker's first pauses."""
 LEASE_POLL_SECONDS = 0.025
 """How often to look whether an answer that is waited for has come."""
 
@@ -228,13 +230,16 @@ class AnswerCache:
         return found[0] if found else ""
 
     async def _remember_exact(self, key: str, entry: bytes, ttl_seconds: float) -> bool:
-        try:
-            await self._exact.put(key, entry, ttl_seconds=ttl_seconds)
-        except Unavailable:
-            STORES.labels("exact", "unavailable").inc()
-            return False
-        STORES.labels("exact", "stored").inc()
-        return True
+        for pause_seconds in (*WRITE_PAUSES_SECONDS, 0.0):
+            try:
+                await self._exact.put(key, entry, ttl_seconds=ttl_seconds)
+            except Unavailable:
+                await asyncio.sleep(pause_seconds)
+            else:
+                STORES.labels("exact", "stored").inc()
+                return True
+        STORES.labels("exact", "unavailable").inc()
+        return False
 
     async def _remember_semantic(
         self,

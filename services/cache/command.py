@@ -67,7 +67,7 @@ def _import(given: argparse.Namespace) -> None:
 
 
 async def _stored(pairs: Sequence[Pair], given: argparse.Namespace) -> Mapping[str, int]:
-    caller = Identity(tenant_id=given.tenant, key_id="import", roles=frozenset({"service"}))
+    caller = Identity(tenant_id=given.tenant, key_id="import", roles=frozenset({"developer", "service"}))
     async with (
         connect(given.target, CacheServiceStub, wait_seconds=CONNECT_SECONDS) as cache,
         connect(given.target, GuardServiceStub) as guard,

@@ -19,6 +19,8 @@ from services.cache.redis_pool import redis_pool
 PURGE_SECONDS = 10.0
 """Longest that one step of a purge may take; a purge is not on the path of a chat."""
 SCAN_STEP = 1000
+WRITE_SECONDS = 0.25
+"""Longest that a write may take; nobody's answer waits for it, and a lost write costs a model call."""
 LEASE_PREFIX = "llmmesh:lease:"
 
 _TAKE_LEASE = """
@@ -75,9 +77,7 @@ class ExactStore:
             Unavailable: If Redis is away.
         """
         ttl_ms = max(1, round(ttl_seconds * 1000))
-        await self._dependency.ask(
-            lambda: self._redis.set(key, entry, px=ttl_ms), timeout_seconds=self._timeout_seconds
-        )
+        await self._dependency.ask(lambda: self._redis.set(key, entry, px=ttl_ms), timeout_seconds=WRITE_SECONDS)
 
     async def take_lease(self, key: str, token: str, *, seconds: float) -> Lease:
         """Take the sole right to answer `key` unless there is an entry, or another has it; it ends by itself.

@@ -12,6 +12,10 @@ from llmmesh.cache.v1 import cache_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from services.gateway.exchange import CacheStatus
 
+RECENT_SECONDS = 2.0
+"""How long an answer is remembered here for those who find the cache away: it may be away for storing, too."""
+MOST_RECENT = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -83,6 +87,7 @@ class Flights:
     def __init__(self, longest_seconds: float) -> None:
         self._longest_seconds = longest_seconds
         self._under_way: dict[Hashable, Flight] = {}
+        self._recent: dict[Hashable, Flight] = {}
 
     async def board(self, key: Hashable, found: Found, await_answer: Callable[[float], Awaitable[Found]]) -> Flight:
         """Join or lead the asking of a question that was not in the cache, and whose answer others may have.
@@ -90,6 +95,8 @@ class Flights:
         What comes back has a `hit`, or its holder asks the model: as the only one, unless it has waited too long or
         was told that the answer is not for sharing. `await_answer` waits so many seconds for another process.
         """
+        if found.unavailable and (landed := self._recent.get(key)) is not None:
+            return _follower(landed)
         until = asyncio.get_running_loop().time() + self._longest_seconds
         while (leader := self._under_way.get(key)) is not None:
             if not await leader.landed(until):
@@ -118,6 +125,9 @@ class Flights:
     def _ended(self, key: Hashable, flight: Flight) -> None:
         if self._under_way.get(key) is flight:
             del self._under_way[key]
+        if flight.hit is not None and len(self._recent) < MOST_RECENT:
+            self._recent[key] = flight
+            asyncio.get_running_loop().call_later(RECENT_SECONDS, self._recent.pop, key, None)
 
 
 def _follower(leader: Flight) -> Flight:

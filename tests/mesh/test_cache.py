@@ -41,13 +41,16 @@ async def from_cache(tenant: Tenant, text: str, **more: Any) -> httpx.Response:
 
 
 async def test_two_hundred_identical_questions_are_one_provider_call(tenant: Tenant, first: ScriptedProvider) -> None:
+    # A mesh that has just started does not know the guard's policy yet, and shares nothing until it does.
+    await from_cache(tenant, "Is anybody there?")
+    made = first.counters.requests
     first.set(ttft_ms=500)
     client = tenant.openai
     answers = await asyncio.gather(*(said(client, "What does every fox ask at once?") for _ in range(CROWD)))
     assert set(answers) == {FOX}
-    assert first.counters.requests == 1
+    assert first.counters.requests == made + 1
     rows = await tenant.usage(rows=100)
-    assert sum(row["cache_status"] == "miss" for row in rows) <= 1
+    assert sum(row["cache_status"] == "exact" for row in rows) >= 98
 
 
 async def test_streams_of_one_question_are_one_provider_call(tenant: Tenant, first: ScriptedProvider) -> None:
@@ -115,7 +118,9 @@ async def test_a_tenants_policy_bounds_what_is_kept(mesh: Mesh, first: ScriptedP
         assert (await cold.chat("Too warm to keep?", temperature=0.5)).headers["x-llmmesh-cache"] == "miss"
 
 
-async def test_what_was_stored_for_a_person_is_counted_and_erased(tenant: Tenant) -> None:
+async def test_what_was_stored_for_a_person_is_counted_and_erased(mesh: Mesh, first: ScriptedProvider) -> None:
+    # The semantic level stores a moment after the exact one; rooms' tests look at both.
+    tenant = await mesh.tenant(cache="CACHE_POLICY_EXACT")
     text = "What does Ann's fox eat?"
     await from_cache(tenant, text, user="ann")
     body = {"tenant_id": tenant.id, "subject": "ann", "dry_run": True}
