@@ -143,7 +143,9 @@ class _Room:
         lanes: list[Lane[Any, Any]] = [
             self._holds, self._releases, self._settlements, self._flushes, self._appends
         ]  # fmt: skip
-        notary = Notary(self._audit, self._checkpoints, self._seal, Anchor(self._config.audit_anchor_file))
+        notary = Notary(
+            self._audit, self._checkpoints, self._alerts, self._seal, Anchor(self._config.audit_anchor_file)
+        )
         sealing = notary.run(self._config.audit_checkpoint_seconds)
         channels = read_channels(self._config.alert_channels)
         alerting = Dispatcher(self._alerts, channels, self._config.alert_poll_seconds).run()

@@ -8,11 +8,13 @@ from typing import NoReturn
 
 from meshkit.errors import DependencyUnavailable
 from meshkit.log import get_logger
+from services.billing.alerts.alert import Alert
 from services.billing.audit.anchor import Anchor
 from services.billing.audit.chain import Head, Record
 from services.billing.audit.checkpoints import Checkpoint, Seal
 from services.billing.audit.merkle import Tree
 from services.billing.audit.verification import ChainBroken, Fault, FaultKind, StoredRecord, Walk
+from services.billing.database.alerts import AlertStore
 from services.billing.database.audit import AuditStore
 from services.billing.database.checkpoints import CheckpointStore
 from services.billing.metrics import CHAINS_BROKEN, CHECKPOINTS
@@ -25,9 +27,12 @@ log = get_logger()
 class Notary:
     """Goes along what is new, and signs only what it has found whole."""
 
-    def __init__(self, records: AuditStore, checkpoints: CheckpointStore, seal: Seal, anchor: Anchor) -> None:
+    def __init__(
+        self, records: AuditStore, checkpoints: CheckpointStore, alerts: AlertStore, seal: Seal, anchor: Anchor
+    ) -> None:
         self._records = records
         self._checkpoints = checkpoints
+        self._alerts = alerts
         self._seal = seal
         self._anchor = anchor
 
@@ -48,6 +53,7 @@ class Notary:
             except ChainBroken as broken:
                 CHAINS_BROKEN.inc()
                 log.error("audit_chain_broken", chain=tenant_id, fault=broken.fault.detail)
+                await self._alerts.add([_alert(tenant_id, broken.fault)])
 
     async def _seal_one(self, tenant_id: str) -> None:
         last, walk = await self._left_off(tenant_id)
@@ -78,3 +84,14 @@ class Notary:
             for record in records:
                 yield record
             after = records[-1].position
+
+
+def _alert(tenant_id: str, fault: Fault) -> Alert:
+    return Alert(
+        kind="audit",
+        tenant_id=tenant_id,
+        severity="critical",
+        title=f"critical: the audit chain of {tenant_id} is not what was written",
+        text=f"{fault.kind}: {fault.detail}. It gets no checkpoint; llmmesh-audit verify says more.",
+        fingerprint=f"audit/{tenant_id}",
+    )

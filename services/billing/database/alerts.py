@@ -66,6 +66,11 @@ class AlertStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def add(self, alerts: Sequence[Alert]) -> None:
+        """Raise alerts in a transaction of their own."""
+        async with self._database.transaction("raise_alerts") as connection:
+            await add_alerts(connection, alerts)
+
     async def plan(self, channels: Sequence[Channel]) -> None:
         """Order new alerts to be carried; one that was carried a moment ago is only counted."""
         async with self._database.transaction("plan_alerts") as connection:

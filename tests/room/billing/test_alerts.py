@@ -21,7 +21,7 @@ from sqlalchemy import text
 
 from llmmesh.audit.v1 import audit_pb2
 from services.billing.alerts.alert import Alert
-from services.billing.database.alerts import add_alerts
+from services.billing.database.alerts import AlertStore
 from services.billing.database.engine import Database
 from tests.room.billing.conftest import Configure
 from tests.support.billing_room import billing_room
@@ -82,8 +82,7 @@ class Desk:
 
     async def raise_alerts(self, *fingerprints: str, severity: str = "high", kind: str = "budget") -> None:
         alerts = [Alert(kind, "acme", severity, f"title <{each}>", f"text {each}", each) for each in fingerprints]
-        async with self.database.transaction("raise_alerts") as connection:
-            await add_alerts(connection, alerts)
+        await AlertStore(self.database).add(alerts)
 
     async def tried(self) -> bool:
         """Whether a delivery was attempted."""

@@ -19,6 +19,7 @@ from services.billing.audit.checkpoints import Seal, stated
 from services.billing.audit.command import main
 from services.billing.audit.event import Event, Finding
 from services.billing.audit.notary import Notary
+from services.billing.database.alerts import AlertStore
 from services.billing.database.audit import AuditStore
 from services.billing.database.checkpoints import CheckpointStore
 from services.billing.database.engine import Database
@@ -61,7 +62,8 @@ class Log:
 
     def notary(self, database: Database) -> Notary:
         seal = Seal(signing_key_from(self.key_file))
-        return Notary(AuditStore(database), CheckpointStore(database), seal, Anchor(self.anchor))
+        stores = AuditStore(database), CheckpointStore(database), AlertStore(database)
+        return Notary(*stores, seal, Anchor(self.anchor))
 
     def tamper(self, *statements: str, **values: Any) -> None:
         """What a superuser can do: triggers are no obstacle."""
@@ -273,7 +275,7 @@ def test_without_keys_nothing_is_called_intact(
     assert "give --keys" in capsys.readouterr().err
 
 
-def test_a_broken_chain_is_not_signed(log: Log) -> None:
+def test_a_broken_chain_is_not_signed_and_somebody_is_told(log: Log) -> None:
     async def grow() -> list[str]:
         database = Database(log.url, seconds=20, connections=2)
         database.open()
@@ -285,6 +287,9 @@ def test_a_broken_chain_is_not_signed(log: Log) -> None:
         return grown
 
     assert asyncio.run(grow()) == ["acme"]
+    with psycopg.connect(log.url.replace("+psycopg", "")) as connection:
+        (told,) = connection.execute("SELECT text FROM alerts WHERE kind = 'audit' AND tenant_id = 'acme'").fetchall()
+    assert "record 35 is not what was written" in told[0]
 
 
 def test_many_writers_never_fork_a_chain(log: Log, verify: Verify) -> None:
