@@ -31,7 +31,7 @@ from services.router.endpoints import AnyDeployment
 from services.router.providers.adapters import Adapters
 from services.router.routes import load_routes
 for deployment in load_routes(Path("deploy/local/routes.yaml"), {}).deployments:
-    Adapters(None, None, {}).provider(deployment)
+    Adapters(None, None, {}).provider(deployment, None)
 print(sorted(name for name in sys.modules if "litellm" in name))
 """
 
