@@ -51,24 +51,21 @@ class AnyOrder(RuleBasedStateMachine):
         self.failed_in_a_row = 0
 
     @rule(seconds=st.integers(0, 400))
-    def time_passes(self, seconds: float) -> None:
+    def time_passes(self, seconds: int) -> None:
         before = self.breaker.state(self.now)
         self.now += seconds
         after = self.breaker.state(self.now)
         assert after is before or before is BreakerState.OPEN, "time alone only ends an opening"
 
+    @rule()
+    def the_pause_ends(self) -> None:
+        self.now = max(self.now, self.breaker.open_until)
+        assert self.breaker.state(self.now) is not BreakerState.OPEN
+
     @rule(target=calls)
     def somebody_calls(self):
-        state = self.breaker.state(self.now)
-        call = self.breaker.begin(self.now)
-        if call is None:
-            assert state in (BreakerState.OPEN, BreakerState.HALF_OPEN)
-            return multiple()
-        assert self.now >= self.promised_until
-        assert state is not BreakerState.OPEN
-        begun = Begun(call, self.breaker.openings, state is BreakerState.HALF_OPEN)
-        self.under_way.append(begun)
-        return begun
+        begun = self._begin()
+        return multiple() if begun is None else begun
 
     @rule(begun=calls)
     def a_first_token_comes(self, begun: Begun) -> None:
@@ -78,27 +75,23 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(begun=consumes(calls))
     def an_answer_is_whole(self, begun: Begun) -> None:
-        was = self.breaker.state(self.now)
-        counts = begun.opening == self.breaker.openings
-        self.whole_answers_of_probes += counts and begun.is_probe
-        self.under_way.remove(begun)
-        self.breaker.answered(begun.call)
-        self.breaker.completed(begun.call, self.now)
-        self.failed_in_a_row = 0 if counts else self.failed_in_a_row
-        if was is BreakerState.HALF_OPEN and self.breaker.state(self.now) is not was:
-            assert self.whole_answers_of_probes >= self.policy.successes_to_close
+        self._complete(begun)
 
     @rule(begun=consumes(calls), retry_after=st.none() | st.integers(0, 1000))
-    def a_call_fails(self, begun: Begun, retry_after: float | None) -> None:
-        was, openings = self.breaker.state(self.now), self.breaker.openings
-        counts = begun.opening == openings
-        self.under_way.remove(begun)
-        self.breaker.failed(begun.call, self.now, retry_after)
-        self.failed_in_a_row += counts
-        self._promise(min(retry_after or 0, LONGEST_RETRY_AFTER_SECONDS))
-        if counts and (was is BreakerState.HALF_OPEN or self.failed_in_a_row >= self.policy.failures_to_open):
-            assert self.breaker.openings == openings + 1
-        self._note_opening(openings)
+    def a_call_fails(self, begun: Begun, retry_after: int | None) -> None:
+        self._fail(begun, retry_after)
+
+    @rule(times=st.integers(1, 5))
+    def several_fail_in_a_row(self, times: int) -> None:
+        for _ in range(times):
+            if begun := self._begin():
+                self._fail(begun, None)
+
+    @rule(times=st.integers(1, 5))
+    def several_are_answered_in_a_row(self, times: int) -> None:
+        for _ in range(times):
+            if begun := self._begin():
+                self._complete(begun)
 
     @rule(begun=consumes(calls))
     def a_caller_leaves(self, begun: Begun) -> None:
@@ -176,6 +169,45 @@ class AnyOrder(RuleBasedStateMachine):
             assert call is not None
             self.breaker.completed(call, self.now)
         assert self.breaker.state(self.now) is BreakerState.CLOSED
+
+    def _begin(self) -> Begun | None:
+        state = self.breaker.state(self.now)
+        call = self.breaker.begin(self.now)
+        if call is None:
+            assert state in (BreakerState.OPEN, BreakerState.HALF_OPEN)
+            return None
+        assert self.now >= self.promised_until
+        assert state is not BreakerState.OPEN
+        begun = Begun(call, self.breaker.openings, state is BreakerState.HALF_OPEN)
+        self.under_way.append(begun)
+        return begun
+
+    def _complete(self, begun: Begun) -> None:
+        was_half_open = self.breaker.half_open
+        counts = begun.opening == self.breaker.openings
+        self.under_way.remove(begun)
+        self.breaker.answered(begun.call)
+        self.breaker.completed(begun.call, self.now)
+        self.whole_answers_of_probes += counts and begun.is_probe
+        self.failed_in_a_row = 0 if counts else self.failed_in_a_row
+        if was_half_open:
+            closed = not self.breaker.half_open
+            assert closed == (self.whole_answers_of_probes >= self.policy.successes_to_close)
+
+    def _fail(self, begun: Begun, retry_after: int | None) -> None:
+        was_half_open, openings = self.breaker.half_open, self.breaker.openings
+        counts = begun.opening == openings
+        self.under_way.remove(begun)
+        self.breaker.failed(begun.call, self.now, retry_after)
+        self.failed_in_a_row += counts
+        self._promise(min(retry_after or 0, LONGEST_RETRY_AFTER_SECONDS))
+        if counts and (was_half_open or self.failed_in_a_row >= self.policy.failures_to_open):
+            assert self.breaker.openings == openings + 1
+        if not counts:
+            assert self.breaker.openings == openings
+        if self.breaker.openings > openings:
+            self._promise(self.policy.open_seconds)
+        self._note_opening(openings)
 
     def _promise(self, seconds: float) -> None:
         self.promised_until = max(self.promised_until, self.now + seconds)
