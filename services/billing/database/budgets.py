@@ -66,13 +66,22 @@ crossed AS (
     WHERE (budgets.tenant_id, budgets.id) = (reached.tenant_id, reached.id)
         AND reached.percent <> budgets.alerted_percent AND budgets.alerted_percent = reached.alerted_percent
     RETURNING reached.*
+),
+event AS (
+    INSERT INTO budget_events (tenant_id, budget_id, percent, spent_micros, limit_micros)
+    SELECT tenant_id, id, passed, spent_micros, limit_micros
+    FROM crossed CROSS JOIN LATERAL unnest(alert_percents) AS passed
+    WHERE passed > alerted_percent AND passed <= percent
+    ORDER BY passed
+    RETURNING *
 )
-INSERT INTO budget_events (tenant_id, budget_id, percent, spent_micros, limit_micros)
-SELECT tenant_id, id, passed, spent_micros, limit_micros
-FROM crossed CROSS JOIN LATERAL unnest(alert_percents) AS passed
-WHERE passed > alerted_percent AND passed <= percent
-ORDER BY passed
-RETURNING id
+INSERT INTO alerts (kind, tenant_id, severity, title, text, fingerprint)
+SELECT 'budget', tenant_id, CASE WHEN percent < 80 THEN 'medium' WHEN percent < 100 THEN 'high' ELSE 'critical' END,
+    format('Budget %%s of %%s: %%s %%%% spent', budget_id, tenant_id, percent),
+    format('%%s of %%s %%s are spent.', round(spent_micros / 1e6, 2), round(limit_micros / 1e6, 2), currency_code),
+    format('budget/%%s/%%s/%%s', tenant_id, budget_id, percent)
+FROM event JOIN tenants ON tenants.id = tenant_id
+RETURNING 1
 """
 
 

@@ -48,6 +48,27 @@ moved AS (
 SELECT count(*) AS rows FROM summed
 """  # noqa: S608 - made of constants
 
+_ANOMALIES = """
+INSERT INTO alerts (kind, tenant_id, severity, title, text, fingerprint)
+SELECT 'cost', now.tenant_id, 'high',
+    format('%%s spends %%s times what it did at this hour yesterday',
+        now.tenant_id, round(now.cost_micros::numeric / before.cost_micros, 1)),
+    format('From %%s UTC on %%s %%s, a day before %%s.', to_char(now.start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),
+        round(now.cost_micros / 1e6, 2), currency_code, round(before.cost_micros / 1e6, 2)),
+    mark.fingerprint
+FROM usage_rollups AS now
+JOIN usage_rollups AS before ON before.tenant_id = now.tenant_id AND before.span = 'whole hour'
+    AND before.start = now.start - interval '1 day'
+JOIN tenants ON tenants.id = now.tenant_id
+CROSS JOIN LATERAL (
+    SELECT format('cost/%%s/%%s', now.tenant_id, extract(epoch FROM now.start)::bigint) AS fingerprint
+) AS mark
+WHERE now.span = 'whole hour' AND now.start >= date_trunc('hour', now(), 'UTC') - interval '1 hour'
+    AND before.cost_micros > 0 AND now.cost_micros > 1.5 * before.cost_micros
+    AND NOT EXISTS (SELECT FROM alerts WHERE alerts.fingerprint = mark.fingerprint)
+RETURNING 1
+"""
+
 _LINES = f"""
 WITH parts AS MATERIALIZED (
     SELECT span, start, tags, {_KEYS}, {", ".join(SUMS)} FROM usage_rollups
@@ -107,12 +128,15 @@ class Rollup:
         self._wire = wire
 
     async def run(self) -> int:
-        """Add what was written since; says how many sums changed.
+        """Add what was written since; says how many sums changed. An hour that costs too much is an alert, once.
 
         The row that says how far they have come is locked meanwhile: another replica passes over it.
         """
         rows = await self._wire.fetch("roll_up", _ROLL_UP)
-        return int(rows[0]["rows"])
+        changed = int(rows[0]["rows"])
+        if changed:
+            await self._wire.fetch("cost_anomalies", _ANOMALIES)
+        return changed
 
 
 def _whole_days(start: datetime, end: datetime) -> tuple[datetime, datetime]:

@@ -224,6 +224,7 @@ usage_rollups = Table(
     *(_text(name, primary_key=True) for name in DIMENSIONS),
     Column("tags", ARRAY(Text), primary_key=True, nullable=False),
     *(Column(name, BigInteger, nullable=False) for name in SUMS),
+    Index(None, "start", postgresql_where=text("span = 'whole hour'")),
 )
 
 rollup_progress = Table(
@@ -302,6 +303,7 @@ alerts = Table(
     Column("planned", Boolean, nullable=False, server_default="false"),
     _made(),
     Index("ix_alerts_unplanned", "id", postgresql_where=text("NOT planned")),
+    Index(None, "fingerprint"),
 )
 
 alert_deliveries = Table(

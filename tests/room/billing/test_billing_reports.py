@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from llmmesh.billing.v1 import billing_pb2, reports_pb2
 from llmmesh.chat.v1 import chat_pb2
@@ -89,6 +91,39 @@ async def test_replicas_that_sum_up_at_once_count_every_row_once(configure: Conf
         await until(lambda: seen(one, ROLLED, "acme", "hour")[0] >= 200)
         assert [seen(one, ROLLED, "acme", span) for span in ("hour", "day", "month")] == [(200,)] * 3
         assert sums((await report(two, "acme")).total) == (200, 200 * RUBLE)
+
+
+YESTERDAY = """
+INSERT INTO ledger (tenant_id, request_id, key_id, model, deployment, provider, cache_status, input_tokens,
+    cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated, cost_micros, saved_micros,
+    currency_code, finish_reason, create_time)
+SELECT id, 'yesterday', 'k', 'm', 'd', 'p', 'miss', 0, 0, 0, 0, 0, false, %s, 0, 'RUB', 'stop',
+    now() - interval '1 day' FROM tenants
+"""
+
+
+async def test_an_hour_that_costs_far_more_than_yesterday_is_told_once(configure: Configure, fresh_books: str) -> None:
+    async with billing_room(configure(fresh_books, rollup_seconds=0.05)) as room:
+        dear, usual = await room.tenant("dear"), await room.tenant("usual")
+        with room.database() as database:
+            database.execute(YESTERDAY, [RUBLE])
+        await spend(room, usual, "r1")
+        for number in range(4):
+            await spend(room, dear, f"r{number}")
+            await until(lambda number=number: seen(room, ROLLED, "dear", "hour") == (number + 2,))
+        with room.database() as database:
+            told = database.execute("SELECT tenant_id, severity, title FROM alerts WHERE kind = 'cost'").fetchall()
+        [(tenant_id, severity, title)] = told
+        assert (tenant_id, severity) == ("dear", "high")
+        assert title in {f"dear spends {times} times what it did at this hour yesterday" for times in ("2.0", "3.0")}
+        hours = (await report(room, "dear", start_time=yesterday())).hours
+        assert [(hour.cost_micros, hour.anomalous) for hour in hours] == [(RUBLE, False), (4 * RUBLE, True)]
+
+
+def yesterday() -> Timestamp:
+    start = Timestamp()
+    start.FromDatetime(datetime.now(UTC) - timedelta(days=1))
+    return start
 
 
 async def test_a_report_breaks_down_by_every_level(room: Room) -> None:

@@ -176,8 +176,7 @@ async def test_each_threshold_is_recorded_once_in_a_period(configure: Configure,
             reservation = await room.reserve(caller, request_id, input_tokens=rubles * TOKENS_PER_RUBLE)
             await room.commit(caller, reservation, input_tokens=rubles * TOKENS_PER_RUBLE)
 
-        await spend("r1", 4)
-        await spend("r2", 4)
+        await spend("r1", 8)
         async with asyncio.timeout(20):
             while len(await events()) < 2:
                 pass
@@ -186,6 +185,13 @@ async def test_each_threshold_is_recorded_once_in_a_period(configure: Configure,
             while len(await events()) < 3:
                 pass
         assert await events() == [("default", 100), ("default", 80), ("default", 50)]
+        with room.database() as database:
+            raised = database.execute("SELECT severity, title, text FROM alerts WHERE kind = 'budget' ORDER BY id")
+            assert raised.fetchall() == [
+                ("medium", "Budget default of watched: 50 % spent", "8.00 of 10.00 RUB are spent."),
+                ("high", "Budget default of watched: 80 % spent", "8.00 of 10.00 RUB are spent."),
+                ("critical", "Budget default of watched: 100 % spent", "10.00 of 10.00 RUB are spent."),
+            ]
 
 
 async def test_an_extension_holds_more_at_every_level_and_a_repeat_nothing(room: Room, caller: Identity) -> None:
