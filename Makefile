@@ -135,6 +135,14 @@ protos-drift: $(VENV) ## Stubs and descriptor set are what the protos generate
 
 ##### Measuring
 
+.PHONY: train-guard
+train-guard: $(VENV) ## Train the guard's classifier from its set of prompts; writes its weights
+	PYTHONPATH=.:libs python -m services.guard.training train
+
+.PHONY: eval-guard
+eval-guard: $(VENV) ## Measure the guard's layers: recall and false positives; tables and plots in var/eval-guard
+	PYTHONPATH=.:libs python -m services.guard.training evaluate --into $(VAR)/eval-guard
+
 .PHONY: bench
 bench: $(VENV) ## Measure the mesh on this machine; prints a table, writes JSON
 	python -m tests.load.bench $(ARGS)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from uuid import uuid4
 
+from llmmesh.chat.v1 import chat_pb2
+from meshkit.errors import FieldInvalid
 from meshkit.identity import Identity, current_identity, enter_identity
+from services.gateway.exchange import DataClass
 
+CLASS_HEADER = "x-llmmesh-data-class"
+DATA_CLASSES = {name.removeprefix("DATA_CLASS_").lower(): value for name, value in chat_pb2.DataClass.items() if value}
 LONGEST_REQUEST_ID = 200
 
 
@@ -17,3 +23,17 @@ def identified() -> Identity:
         identity = replace(identity, request_id=str(uuid4()))
         enter_identity(identity)
     return identity
+
+
+def stated_data_class(
+    metadata: Iterable[tuple[str, str | bytes]] | None, in_message: DataClass = chat_pb2.DATA_CLASS_UNSPECIFIED
+) -> DataClass:
+    """How sensitive the caller says the request is: the stricter of header and message.
+
+    Raises:
+        FieldInvalid: If the header names no class.
+    """
+    words = [value for name, value in metadata or () if name == CLASS_HEADER and isinstance(value, str)]
+    if unknown := [word for word in words if word.lower() not in DATA_CLASSES]:
+        raise FieldInvalid(CLASS_HEADER, f"must be one of {', '.join(DATA_CLASSES)}, not {unknown[0][:40]!r}")
+    return max((in_message, *(DATA_CLASSES[word.lower()] for word in words)))

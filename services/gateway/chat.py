@@ -22,10 +22,11 @@ from services.gateway.policies import TenantPolicy
 from services.gateway.remembering import answer_to_store, lookup, may_be_shared, store_request
 from services.gateway.replay import replayed
 from services.gateway.resources import CacheOrder, Resources
-from services.gateway.screening import routed_class, screen, shown_messages
+from services.gateway.screening import Masked, masked_prompt, routed_class, screen, shown_messages
 from services.gateway.spending import Advance, Spending
 from services.gateway.tee import Piece, Steps, Tee, unwatched
 from services.gateway.tokens import estimated_prompt_tokens, prompt_texts
+from services.gateway.unmasking import Unmasking
 
 MISS = gateway_pb2.CACHE_STATUS_MISS
 BYPASS = gateway_pb2.CACHE_STATUS_BYPASS
@@ -47,7 +48,12 @@ class Chat:
         Whatever fails before the first event is raised before it. Closing the generator, or a cancel, stops the
         provider; what it had said until then is billed.
         """
-        exchange = Exchange(caller, question.prompt.model, prompt_texts=tuple(prompt_texts(question.prompt)))
+        exchange = Exchange(
+            caller,
+            question.prompt.model,
+            data_class=question.data_class,
+            prompt_texts=tuple(prompt_texts(question.prompt)),
+        )
         flow = _Flow(self._resources, self._config, question, exchange)
         async with self._resources.accounts.recorded(exchange), aclosing(flow.events()) as events:
             async for event in events:
@@ -71,6 +77,7 @@ class _Flow:
         self._policy = TenantPolicy()
         self._lookup = cache_pb2.LookupAnswerRequest()
         self._found = Found()
+        self._masked: Masked | None = None
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The order of things."""
@@ -123,7 +130,7 @@ class _Flow:
 
     async def _exact_answer(self) -> Hit | None:
         """An answer to these very bytes; it is bound to the guard's policy, so it has passed this very guard."""
-        if not self._question.cache.reads or not self._policy.cache_exact:
+        if not self._question.cache.reads or not self._policy.cache_exact or not self._exchange.cacheable:
             self._exchange.cache_status = BYPASS
             return None
         version = self._known.guard_policy.version()
@@ -163,13 +170,15 @@ class _Flow:
                 self._resources.tell_cache_later(CacheOrder(self._exchange.caller, release))
 
     async def _screened(self) -> None:
-        await screen(
+        masked = await screen(
             self._exchange,
             shown_messages(self._question.prompt),
             self._peers.guard,
             self._known.guard_policy,
-            fail_open=self._policy.guard_fail_open,
+            self._policy,
+            masks=True,
         )
+        self._masked = masked_prompt(self._question.prompt, masked) if masked else None
 
     def _usable(self, found: Found | None, version: str, flight: Flight) -> Hit | None:
         """The answer, if the verdict lets it be used; the cache may have been asked in vain."""
@@ -213,7 +222,7 @@ class _Flow:
         finished = router_pb2.Finished()
         steps = _counted(self._peers.router.generate(self._routing(plan)), spending)
         try:
-            async with aclosing(self._guarded(steps)) as pieces:
+            async with aclosing(self._unmasked(self._guarded(steps))) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, router_pb2.RouteChosen):
                         exchange.provider_seconds = time.perf_counter() - asked
@@ -231,12 +240,25 @@ class _Flow:
     def _routing(self, plan: Plan) -> router_pb2.StreamGenerateChatRequest:
         constraints = router_pb2.RouteConstraints(
             deployments=plan.offer.deployments,
-            data_class=routed_class(self._exchange),
+            data_class=self._masked.data_class if self._masked else routed_class(self._exchange),
             residency=self._policy.residency,
         )
-        return router_pb2.StreamGenerateChatRequest(
+        request = router_pb2.StreamGenerateChatRequest(
             prompt=plan.prompt, constraints=constraints, preferences=self._policy.preferences()
         )
+        if self._masked:
+            del request.prompt.messages[:]
+            request.prompt.messages.extend(self._masked.messages)
+        return request
+
+    async def _unmasked(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
+        """The pieces with the caller's own words where the provider had placeholders."""
+        if self._masked:
+            json_text = "json" in self._question.prompt.options.response_format_json
+            pieces = Unmasking(self._masked.originals, json_text=json_text).through(pieces)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
 
     async def _guarded(self, steps: Steps) -> AsyncGenerator[Piece, None]:
         if self._exchange.unguarded:

@@ -51,7 +51,7 @@ class Embedding:
                 messages,
                 self._peers.guard,
                 self._known.guard_policy,
-                fail_open=policy.guard_fail_open,
+                policy,
             )
             return await self._embedded(exchange, policy, offer, texts)
 

@@ -40,6 +40,8 @@ class Question:
     cache: CacheControl = AS_ALLOWED
     output_limit_field: str = "prompt.options.max_output_tokens"
     """What the caller calls the limit of the answer."""
+    data_class: DataClass = chat_pb2.DATA_CLASS_UNSPECIFIED
+    """How sensitive the caller says it is: raises what the guard finds, never lowers it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,5 +75,6 @@ class Explaining:
 
     async def _judged(self, request: UnsentRequest) -> DataClass:
         messages = [chat_pb2.ChatMessage(content=[chat_pb2.ContentPart(text=text)]) for text in request.texts]
-        verdict = await self._peers.guard.check(messages or shown_messages(request.prompt))
-        return verdict.data_class
+        shown = messages or shown_messages(request.prompt)
+        judged = await self._peers.guard.check(shown, TenantPolicy(), chat_pb2.DATA_CLASS_UNSPECIFIED, masks=False)
+        return judged.verdict.data_class

@@ -45,6 +45,7 @@ class TenantPolicy:
     """Changes whenever anything in it does."""
     cache_limits: tenant_pb2.CacheLimits | None = field(default=None, compare=False)
     """None means the cache's own. A message cannot be hashed, and no offer depends on it."""
+    guard: tenant_pb2.GuardPolicy = field(default_factory=tenant_pb2.GuardPolicy, compare=False)
 
     @classmethod
     def from_message(cls, policy: tenant_pb2.Policy) -> TenantPolicy:
@@ -62,6 +63,7 @@ class TenantPolicy:
             keep_contents=policy.keep_contents,
             version=hashlib.sha256(policy.SerializeToString(deterministic=True)).hexdigest()[:16],
             cache_limits=policy.cache_limits if policy.HasField("cache_limits") else None,
+            guard=policy.guard,
         )
 
     def preferences(self) -> router_pb2.RoutePreferences:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2
@@ -10,9 +11,20 @@ from meshkit.errors import GuardUnavailable, PromptBlocked
 from services.gateway.exchange import DataClass, Exchange
 from services.gateway.guard_policy import GuardPolicy
 from services.gateway.peers.guard import GuardPeer
+from services.gateway.policies import TenantPolicy
 
 UNJUDGED_CLASS = chat_pb2.DATA_CLASS_INTERNAL
 """Class of data the guard could not judge, of a tenant whose policy lets it pass all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """A prompt as the provider gets it, and what its placeholders stand for."""
+
+    messages: Sequence[chat_pb2.ChatMessage]
+    originals: dict[str, str]
+    data_class: DataClass
+    """How sensitive what is left is."""
 
 
 async def screen(
@@ -20,25 +32,39 @@ async def screen(
     messages: Sequence[chat_pb2.ChatMessage],
     guard: GuardPeer,
     in_force: GuardPolicy,
+    policy: TenantPolicy,
     *,
-    fail_open: bool,
-) -> None:
+    masks: bool = False,
+) -> guard_pb2.MaskedPrompt | None:
     """Have messages judged; what is learnt goes into `exchange` and `in_force`.
+
+    With `masks`, returns what to send instead where the tenant's policy and the guard say so.
 
     Raises:
         PromptBlocked: If the guard refused them.
-        GuardUnavailable: If it could not judge them; with `fail_open` they pass as `unguarded` instead.
+        GuardUnavailable: If it could not judge them; where the policy fails open they pass as `unguarded` instead.
     """
     try:
-        verdict = await guard.check(messages)
+        response = await guard.check(messages, policy, exchange.data_class, masks=masks)
     except GuardUnavailable:
-        if not fail_open:
+        if not policy.guard_fail_open:
             raise
         exchange.unguarded = True
-        return
-    in_force.learn(verdict.policy_version)
-    exchange.judged(verdict)
-    admitted(verdict)
+        return None
+    in_force.learn(response.verdict.policy_version)
+    exchange.judged(response.verdict)
+    masked = response.masked if masks and response.HasField("masked") else None
+    admitted(response.verdict, masked=masked is not None)
+    return masked
+
+
+def masked_prompt(prompt: chat_pb2.ChatPrompt, masked: guard_pb2.MaskedPrompt) -> Masked | None:
+    """The prompt with placeholders; None where something is to be hidden that is no message, and so cannot be."""
+    shown, sent = shown_messages(prompt), masked.messages
+    if len(shown) != len(sent) or shown[len(prompt.messages) :] != sent[len(prompt.messages) :]:
+        return None
+    originals = {placeholder.text: placeholder.original for placeholder in masked.placeholders}
+    return Masked(sent[: len(prompt.messages)], originals, masked.data_class)
 
 
 def shown_messages(prompt: chat_pb2.ChatPrompt) -> list[chat_pb2.ChatMessage]:
@@ -49,9 +75,9 @@ def shown_messages(prompt: chat_pb2.ChatPrompt) -> list[chat_pb2.ChatMessage]:
     return [*prompt.messages, chat_pb2.ChatMessage(role=chat_pb2.ROLE_SYSTEM, content=parts)]
 
 
-def admitted(verdict: guard_pb2.Verdict) -> None:
-    """Pass, or raise PromptBlocked. A verdict to mask blocks: the words a caller relies on are not changed."""
-    if verdict.action == guard_pb2.ACTION_ALLOW:
+def admitted(verdict: guard_pb2.Verdict, *, masked: bool = False) -> None:
+    """Pass, or raise PromptBlocked. A verdict to mask blocks where nothing masked came with it."""
+    if verdict.action == guard_pb2.ACTION_ALLOW or (masked and verdict.action == guard_pb2.ACTION_MASK):
         return
     rules = sorted({found.rule for found in verdict.detections})
     risk = guard_pb2.RiskLevel.Name(verdict.risk_level).removeprefix("RISK_LEVEL_").lower()

@@ -13,7 +13,7 @@ from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.gateway.v1.gateway_pb2_grpc import GatewayServiceServicer
 from meshkit.server import Context
 from services.gateway.cache_control import control_in_headers, control_in_message
-from services.gateway.caller import identified
+from services.gateway.caller import identified, stated_data_class
 from services.gateway.catalogue import Offer
 from services.gateway.chat import Chat
 from services.gateway.embedding import Embedding
@@ -81,10 +81,11 @@ def _question(
     check_prompt(request.prompt, _named)
     check_json(request.prompt, _named)
     asked = control_in_message(request.cache_mode, request.cache_control)
-    cache = asked.within(control_in_headers(context.invocation_metadata()))
+    headers = context.invocation_metadata()
+    cache = asked.within(control_in_headers(headers))
     if isinstance(request, gateway_pb2.GenerateChatRequest):
         cache = replace(cache, pieces_per_second=None)
-    return Question(request.prompt, cache, _named("max_output_tokens"))
+    return Question(request.prompt, cache, _named("max_output_tokens"), stated_data_class(headers, request.data_class))
 
 
 def _unsent(request: gateway_pb2.ExplainRouteRequest) -> UnsentRequest:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+import aiohttp
 
 from llmmesh.guard.v1.guard_pb2_grpc import add_GuardServiceServicer_to_server
 from meshkit.log import get_logger
 from meshkit.server import Mount, running
+from services.guard.azure import LAYER, AzureContentSafety
 from services.guard.cascade import Cascade
 from services.guard.config import GuardConfig
+from services.guard.escalation import Escalation
 from services.guard.kept import Kept
+from services.guard.layers import attack_layers
+from services.guard.names import NameScanner
 from services.guard.packfiles import PacksInvalid
 from services.guard.policy import Policy, load_policy
 from services.guard.servicer import GuardServicer
@@ -26,16 +33,29 @@ async def guard(config: GuardConfig) -> AsyncIterator[int]:
     Raises:
         PacksInvalid: If a rule pack cannot be used; every mistake is logged.
     """
-    policy = _policy(config)
-    cascades = {direction: Cascade([policy.scanners[direction]]) for direction in Direction}
-    servicer = GuardServicer(policy, cascades, config)
-    async with running([Mount(add_GuardServiceServicer_to_server, servicer)], config, room="guard") as port:
-        yield port
+    kept = Kept(config.cache)
+    policy = _policy(config, kept)
+    cascades = {
+        Direction.INPUT: Cascade([NameScanner(), *attack_layers(policy, kept)]),
+        Direction.OUTPUT: Cascade([policy.scanners[Direction.OUTPUT]]),
+    }
+    async with aiohttp.ClientSession() as http:
+        escalation = Escalation(_azure(config, http), config.escalation_seconds, random.SystemRandom())
+        servicer = GuardServicer(policy, cascades, escalation, config)
+        async with running([Mount(add_GuardServiceServicer_to_server, servicer)], config, room="guard") as port:
+            yield port
 
 
-def _policy(config: GuardConfig) -> Policy:
+def _azure(config: GuardConfig, http: aiohttp.ClientSession) -> AzureContentSafety | None:
+    if not config.azure_endpoint:
+        log.info("layer_absent", layer=LAYER, told="no LLMMESH_GUARD_AZURE_ENDPOINT: the classifier decides alone")
+        return None
+    return AzureContentSafety(http, config.azure_endpoint, config.azure_key.get_secret_value())
+
+
+def _policy(config: GuardConfig, kept: Kept) -> Policy:
     try:
-        policy = load_policy(config.packs, Kept(config.cache))
+        policy = load_policy(config.packs, kept)
     except PacksInvalid as error:
         for mistake in error.mistakes:
             log.error("pack_mistake", mistake=mistake)

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from meshkit.log import get_logger
 from services.guard.passages import Passage, slices
-from services.guard.patterns import PatternScanner
-from services.guard.verdict import Finding, Verdict, merge, undecided
+from services.guard.verdict import Action, Finding, Verdict, merge, undecided
 
 log = get_logger()
 
 
-class Cascade:
-    """The layers of one direction."""
+class Scanner(Protocol):
+    """A layer that looks at a text by itself, in the time of a call."""
 
-    def __init__(self, scanners: Sequence[PatternScanner]) -> None:
+    @property
+    def layer(self) -> str:
+        """Its name in verdicts."""
+
+    def scan(self, text: str, *, attacks: bool = True) -> Iterable[Finding]:
+        """Everything it finds; without `attacks`, only what concerns the text's data."""
+
+
+class Cascade:
+    """The layers of one direction.
+
+    A later layer is not asked about a text that an earlier one refuses.
+    """
+
+    def __init__(self, scanners: Sequence[Scanner]) -> None:
         self._scanners = scanners
 
     async def judge(self, passages: Sequence[Passage]) -> Verdict:
@@ -38,10 +52,12 @@ class Cascade:
                 return undecided(seconds)
             finally:
                 seconds[scanner.layer] = time.perf_counter() - started
+            if any(found.action is Action.BLOCK for found in findings):
+                break
         return merge(findings, seconds)
 
 
-async def _scan(scanner: PatternScanner, passage: Passage) -> list[Finding]:
+async def _scan(scanner: Scanner, passage: Passage) -> list[Finding]:
     """Everything the scanner finds; between the slices of a long passage other calls get their turn."""
     findings: list[Finding] = []
     for place, text in slices(passage.text):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import phonenumbers
 
+from services.guard import registries
+
 Check = Callable[[bytes], "tuple[int, int] | None"]
 
 CARD_NETWORKS = re.compile(
@@ -89,4 +91,11 @@ def credential(matched: bytes) -> tuple[int, int] | None:
     return (0, len(matched)) if random else None
 
 
-CHECKS: dict[str, Check] = {"card": card, "credential": credential, "inn": inn, "phone": phone, "snils": snils}
+CHECKS: dict[str, Check] = {
+    "card": card,
+    "credential": credential,
+    "inn": inn,
+    "phone": phone,
+    "snils": snils,
+    **registries.CHECKS,
+}

@@ -19,8 +19,8 @@ Decode = Callable[[bytes], "bytes | None"]
 
 HEX = re.compile(rb"(?:0x)?((?:[0-9a-fA-F]{2}){8,})")
 BASE32 = re.compile(rb"[A-Z2-7]{16,}")
-LEET = re.compile(rb"(?:[A-Za-z]+[013457]|[013457]+[A-Za-z])[A-Za-z013457]{2,}")
-LEET_LETTERS = bytes.maketrans(b"013457", b"oieast")
+LEET = re.compile(rb"(?:[A-Za-z]+[013457@$]|[013457@$]+[A-Za-z])[A-Za-z013457@$]{2,}")
+LEET_LETTERS = bytes.maketrans(b"013457@$", b"oieastas")
 URL_SAFE = bytes.maketrans(b"-_", b"+/")
 JOINTS = re.compile(rb"[+/_-]+")
 SHORTEST_PACKED = 12
@@ -117,8 +117,8 @@ def _plain(data: bytes, least: float = LEAST_READABLE) -> bytes | None:
 ENCODINGS = (
     Encoding(rb"%[0-9a-f]{2}", re.compile(rb"(?:%[0-9a-fA-F]{2})+"), _percent),
     Encoding(
-        rb"\\(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-7]{3})",
-        re.compile(rb"(?:\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[0-7]{3}))+"),
+        rb"\\(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-3][0-7]{2})",
+        re.compile(rb"(?:\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[0-3][0-7]{2}))+"),
         _escape,
     ),
     Encoding(
@@ -152,7 +152,7 @@ ENCODINGS = (
         located=True,
     ),
     Encoding(
-        rb"(?:^|[^a-z0-9])(?:[a-z]+[013457]|[013457]+[a-z])[a-z013457]{2,}(?:[^a-z0-9]|$)",
+        rb"(?:^|[^a-z0-9@$])(?:[a-z]+[013457@$]|[013457@$]+[a-z])[a-z013457@$]{2,}(?:[^a-z0-9@$]|$)",
         LEET,
         _leet,
         layers=0,

@@ -18,7 +18,7 @@ from functools import cache
 
 from confusable_homoglyphs.confusables import confusables_data
 
-FOLDING_VERSION = "1"
+FOLDING_VERSION = "2"
 
 SYMBOL = b"*"
 OTHER_LETTER = 0x80

@@ -10,6 +10,11 @@ VIOLATIONS = Counter(
     "llm_security_violations_total", "Findings of high or critical severity, by category.", ["type", "direction"]
 )
 VERDICTS = Counter("llm_guard_verdicts_total", "Verdicts, by what to do.", ["action", "direction"])
+ESCALATIONS = Counter(
+    "llm_guard_escalations_total",
+    "Texts for a slower layer, and what became of them.",
+    ["layer", "reason", "outcome"],
+)
 CHECK_SECONDS = Histogram(
     "llm_guard_check_seconds",
     "Time to judge a prompt or text, or all pieces of an answer.",

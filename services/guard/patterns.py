@@ -11,6 +11,7 @@ from services.guard.encodings import ENCODINGS
 from services.guard.gating import Gate, windows
 from services.guard.matching import BlockMatcher, Compile, Expression, Matches
 from services.guard.phrases import Locator, Words, fold_pattern, parts
+from services.guard.readings import READINGS, ReadView
 from services.guard.rules import Category, Rule
 from services.guard.unwrapping import Sighting, View, unwrap
 from services.guard.verdict import Action, DataClass, Direction, Finding, RiskLevel
@@ -103,6 +104,7 @@ class PatternScanner:
         self._rules = [loaded for loaded in applying for _ in loaded.expressions]
         self._phrases = [phrase for loaded in applying for phrase in loaded.phrases]
         triggers = [Expression(encoding.trigger, once=not encoding.located) for encoding in ENCODINGS]
+        triggers += [Expression(reading.trigger, once=True) for reading in READINGS]
         expressions = [expression for loaded in applying for expression in loaded.expressions]
         self._matcher = BlockMatcher([*expressions, *triggers], compiled)
         self._gate = Gate([phrase.parts for phrase in self._phrases], compiled) if self._phrases else None
@@ -115,6 +117,8 @@ class PatternScanner:
             matches = self._matcher.scan(view.folded)
             self._note(view, matches, findings)
             findings.add_all(view, self._phrased(view))
+            if attacks:
+                self._note_readings(view, matches, findings)
             unwrapped = unwrap(view, sightings) if (sightings := self._sightings(matches)) else None
             if unwrapped is None:
                 break
@@ -122,6 +126,23 @@ class PatternScanner:
         if not view.is_original and view.depth(0, len(view.folded)) >= MOST_LAYERS:
             findings.found[NESTED, 0] = _nested(text)
         return [each for each in findings.found.values() if attacks or each.category != Category.PROMPT_INJECTION]
+
+    def readable(self, text: str) -> list[View]:
+        """The text with all that is encoded in it decoded, then its other readings, where it seems to have some."""
+        view, readings = View(text), list[View]()
+        for _ in range(MOST_LAYERS):
+            matches = self._matcher.scan(view.folded)
+            readings += self._read_otherwise(view, matches)
+            unwrapped = unwrap(view, sightings) if (sightings := self._sightings(matches)) else None
+            if unwrapped is None:
+                break
+            view = unwrapped
+        return [view, *readings]
+
+    def _read_otherwise(self, view: View, matches: Matches) -> Iterator[View]:
+        first = len(self._rules) + len(ENCODINGS)
+        for number in sorted({event.expression for event in matches.events if event.expression >= first}):
+            yield ReadView(view, READINGS[number - first])
 
     def _note(self, view: View, matches: Matches, findings: _Findings) -> None:
         """Add what Hyperscan found. Of matches that begin together the longest is tried first."""
@@ -132,11 +153,18 @@ class PatternScanner:
             if number < len(rules):
                 findings.assume(view, rules[number])
 
+    def _note_readings(self, view: View, matches: Matches, findings: _Findings) -> None:
+        """Add what the text says when read backwards or by another alphabet, where it seems to be written so."""
+        for reading in self._read_otherwise(view, matches):
+            self._note(reading, self._matcher.scan(reading.folded), findings)
+            findings.add_all(reading, self._phrased(reading))
+
     def _sightings(self, matches: Matches) -> list[Sighting]:
         """The encodings to undo; of one that is nearly everywhere all places are searched."""
         first = len(self._rules)
         everywhere = [Sighting(number - first, None) for number in matches.overflowed if number >= first]
-        placed = [event for event in matches.events if event.expression >= first]
+        last = first + len(ENCODINGS)
+        placed = [event for event in matches.events if first <= event.expression < last]
         return everywhere + [
             Sighting(number - first, (start, end) if ENCODINGS[number - first].located else None)
             for number, start, end in placed

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.guard.classifier import WEIGHTS
+from services.guard.features import LEXICON
 from services.guard.folding import FOLDING_VERSION
 from services.guard.kept import Kept
 from services.guard.matching import BlockMatcher, ExpressionInvalid, compile_database, is_longer_than
@@ -25,7 +27,7 @@ class Policy:
     """Everything that judges a text."""
 
     version: str
-    """Changes whenever any rule or the way text is normalised does."""
+    """Changes whenever any rule, the classifier or the way text is normalised does."""
     rule_count: int
     scanners: dict[Direction, PatternScanner]
     answers: AnswerRules
@@ -116,6 +118,8 @@ def _finds(rule: Rule, text: str, scanner: PatternScanner) -> bool:
 
 def _version(files: Sequence[PackFile]) -> str:
     digest = hashlib.sha256(FOLDING_VERSION.encode())
+    for trained in (LEXICON, WEIGHTS):
+        digest.update(trained.read_bytes())
     for file in files:
         digest.update(file.pack.model_dump_json().encode())
     return digest.hexdigest()[:16]

@@ -19,6 +19,7 @@ class Category(StrEnum):
     PROMPT_INJECTION = "prompt_injection"
     PERSONAL_DATA = "personal_data"
     SECRET = "secret"  # noqa: S105 - the name of a category
+    ORGANISATION = "organisation"
     CONFIDENTIAL = "confidential"
 
 
@@ -93,7 +94,7 @@ class Rule(BaseModel):
             (not (self.phrases or self.patterns), "needs phrases or patterns"),
             (self.check is not None and self.check not in CHECKS, f"check must be one of {', '.join(CHECKS)}"),
             (self.check is not None and bool(self.phrases), "a check confirms patterns only"),
-            (self.action is Action.ERROR, "action must be allow or block"),
+            (self.action in (Action.ERROR, Action.MASK), "action must be allow or block"),
             (answers and self.max_length is None, "a rule for answers needs max_length"),
             (answers and bool(self.phrases or self.unless), "a rule for answers has neither phrases nor unless"),
             (answers and self.only_decoded, "answers are not decoded"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from google.protobuf import duration_pb2
 
@@ -12,25 +13,29 @@ from llmmesh.guard.v1 import guard_pb2, guard_pb2_grpc
 from meshkit.errors import FieldInvalid
 from meshkit.server import Context
 from services.guard import metrics
+from services.guard.azure import LAYER
 from services.guard.cascade import Cascade
 from services.guard.config import GuardConfig
 from services.guard.contexts import masked_contexts, placeholder
+from services.guard.escalation import Escalation, Wishes
 from services.guard.passages import Passage
 from services.guard.policy import Policy
+from services.guard.prompts import masked_prompt, passage
 from services.guard.stream import Release
-from services.guard.verdict import Direction, Finding, Verdict
+from services.guard.verdict import Action, DataClass, Direction, Finding, Verdict
 
-ATTACKERS = frozenset({chat_pb2.ROLE_UNSPECIFIED, chat_pb2.ROLE_USER, chat_pb2.ROLE_TOOL})
-"""Who may speak with an attacker's words; the application's own, and the model's, are only classified."""
 LONGEST_PIECE = 8192
 
 
 class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
     """The guard over the wire."""
 
-    def __init__(self, policy: Policy, cascades: Mapping[Direction, Cascade], config: GuardConfig) -> None:
+    def __init__(
+        self, policy: Policy, cascades: Mapping[Direction, Cascade], escalation: Escalation, config: GuardConfig
+    ) -> None:
         self._policy = policy
         self._cascades = cascades
+        self._escalation = escalation
         self._longest_text = config.longest_text_characters
         self._longest_answer = config.longest_answer_characters
 
@@ -38,15 +43,24 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         self, request: guard_pb2.CheckPromptRequest, context: Context
     ) -> guard_pb2.CheckPromptResponse:
         """Judge a prompt."""
-        passages = [_passage(message, index) for index, message in enumerate(request.messages)]
-        self._check_length("messages", sum(len(passage.text) for passage in passages))
-        return guard_pb2.CheckPromptResponse(verdict=await self._judge(passages, Direction.INPUT))
+        passages = [passage(message, index) for index, message in enumerate(request.messages)]
+        self._check_length("messages", sum(len(each.text) for each in passages))
+        verdict = (await self._cascades[Direction.INPUT].judge(passages)).at_least(DataClass(request.data_class or 1))
+        verdict = await self._escalation.judged(passages, verdict, _wishes(request))
+        metrics.count(verdict, Direction.INPUT)
+        masked = _masked(request, verdict)
+        if masked is not None:
+            verdict = replace(verdict, action=Action.MASK)
+        return guard_pb2.CheckPromptResponse(verdict=self._told(passages, verdict), masked=masked)
 
     async def CheckText(self, request: guard_pb2.CheckTextRequest, context: Context) -> guard_pb2.CheckTextResponse:
         """Try a text."""
         self._check_length("text", len(request.text))
         direction = Direction.OUTPUT if request.direction == guard_pb2.DIRECTION_OUTPUT else Direction.INPUT
-        return guard_pb2.CheckTextResponse(verdict=await self._judge([Passage(request.text)], direction))
+        passages = [Passage(request.text)]
+        verdict = await self._cascades[direction].judge(passages)
+        metrics.count(verdict, direction)
+        return guard_pb2.CheckTextResponse(verdict=self._told(passages, verdict))
 
     async def WatchAnswer(
         self, request_iterator: AsyncIterator[guard_pb2.WatchAnswerRequest], context: Context
@@ -74,9 +88,7 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         if length > self._longest_text:
             raise FieldInvalid(field, f"must be at most {self._longest_text} characters long, and is {length}")
 
-    async def _judge(self, passages: list[Passage], direction: Direction) -> guard_pb2.Verdict:
-        verdict = await self._cascades[direction].judge(passages)
-        metrics.count(verdict, direction)
+    def _told(self, passages: Sequence[Passage], verdict: Verdict) -> guard_pb2.Verdict:
         return self._encoded(verdict, masked_contexts(passages, verdict.findings))
 
     def _response(self, release: Release) -> guard_pb2.WatchAnswerResponse:
@@ -117,20 +129,30 @@ def _layer_time(layer: str, seconds: float) -> guard_pb2.LayerTime:
     return guard_pb2.LayerTime(layer=layer, duration=duration)
 
 
-def _passage(message: chat_pb2.ChatMessage, index: int) -> Passage:
-    return Passage("\n".join(_texts(message)), message.role in ATTACKERS, index)
+def _wishes(request: guard_pb2.CheckPromptRequest) -> Wishes:
+    policy = request.policy
+    budget = policy.escalation_budget.ToNanoseconds() / 1e9 if policy.HasField("escalation_budget") else None
+    return Wishes(
+        cloud=policy.cloud,
+        stays_in_russia=request.residency == chat_pb2.DATA_RESIDENCY_RUSSIA,
+        sampled_share=policy.sampled_share,
+        budget_seconds=budget,
+        fail_open=LAYER in policy.fail_open_layers,
+    )
 
 
-def _texts(message: chat_pb2.ChatMessage) -> Iterator[str]:
-    """Every text of a message; an image inside the message is none."""
-    for part in message.content:
-        if part.image_url.url.startswith("data:"):
-            continue
-        yield part.text or part.raw_json or part.image_url.url
-    for call in message.tool_calls:
-        yield from (call.name, call.arguments)
-    if message.name:
-        yield message.name
+def _masked(request: guard_pb2.CheckPromptRequest, verdict: Verdict) -> guard_pb2.MaskedPrompt | None:
+    """The prompt without personal data; None when there is none to hide, or nobody wants it hidden."""
+    if not request.policy.mask or verdict.action is not Action.ALLOW:
+        return None
+    copies, originals, data_class = masked_prompt(request.messages, verdict.findings)
+    if not originals:
+        return None
+    return guard_pb2.MaskedPrompt(
+        messages=copies,
+        placeholders=[guard_pb2.Placeholder(text=text, original=original) for text, original in originals.items()],
+        data_class=chat_pb2.DataClass.ValueType(max(data_class, request.data_class)),
+    )
 
 
 def _pieces(request: guard_pb2.WatchAnswerRequest) -> Iterator[tuple[str, bool]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 MOST_OF_A_RULE = 100
@@ -22,6 +22,7 @@ class Action(IntEnum):
     """What to do with a text; a greater number overrides a smaller one."""
 
     ALLOW = 1
+    MASK = 2
     BLOCK = 3
     ERROR = 4
 
@@ -69,6 +70,10 @@ class Verdict:
     data_class: DataClass
     findings: tuple[Finding, ...] = ()
     layer_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def at_least(self, data_class: DataClass) -> Verdict:
+        """The same with no laxer a class than this: whose text it is may know better."""
+        return replace(self, data_class=max(self.data_class, data_class))
 
 
 def merge(findings: Iterable[Finding], layer_seconds: Mapping[str, float]) -> Verdict:

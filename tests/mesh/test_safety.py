@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import openai
 import pytest
 
-from tests.support.fix_mesh import Tenant, eventually
+from tests.support.fix_mesh import Mesh, Tenant, eventually
 from tests.support.scripted_provider import ScriptedProvider
 
 ATTACKS = {
@@ -87,6 +88,45 @@ async def test_a_refused_prompt_costs_nothing(tenant: Tenant) -> None:
     await tenant.chat(ATTACKS["direct instruction override"])
     budget = (await tenant.admin_get("/budget"))["budget"]
     assert int(budget.get("spent_micros", "0")) + int(budget.get("reserved_micros", "0")) == 0
+
+
+async def test_a_masking_tenants_provider_sees_placeholders_and_its_caller_the_originals(
+    mesh: Mesh, first: ScriptedProvider
+) -> None:
+    tenant = await mesh.tenant(guard={"mask": True})
+    first.set(reply="I wrote to [EMAIL_1] and called [PHONE_1]. Not [EMAIL_2].")
+    asked: Any = {
+        "model": "scripted",
+        "messages": [{"role": "user", "content": "Write to ivan@example.ru, call +7 916 123-45-67"}],
+    }
+    told = "I wrote to ivan@example.ru and called +7 916 123-45-67. Not [EMAIL_2]."
+    answer = await tenant.openai.chat.completions.create(**asked)
+    assert answer.choices[0].message.content == told
+    stream = await tenant.openai.chat.completions.create(**asked, stream=True)
+    pieces = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
+    assert "".join(pieces) == told
+    assert len(first.bodies) == 2
+    for body in first.bodies:
+        assert body["messages"][0]["content"] == "Write to [EMAIL_1], call [PHONE_1]"
+    again = await tenant.chat(asked["messages"][0]["content"])
+    assert again.headers["x-llmmesh-cache"] != "exact"
+
+
+async def test_without_masking_personal_data_does_not_leave_for_a_cloud(
+    tenant: Tenant, first: ScriptedProvider
+) -> None:
+    answer = await tenant.chat("Write to ivan@example.ru")
+    assert answer.json()["error"]["code"] == "region_not_allowed"
+    assert first.counters.requests == 0
+
+
+async def test_a_caller_may_raise_the_class_and_never_lower_it(tenant: Tenant, first: ScriptedProvider) -> None:
+    for stated, text in (("confidential", "Hello"), ("public", "Строго конфиденциально: план")):
+        body = {"model": "scripted", "messages": [{"role": "user", "content": text}]}
+        headers = {**tenant.headers, "x-llmmesh-data-class": stated}
+        answer = await tenant.mesh.http.post("/v1/chat/completions", headers=headers, json=body)
+        assert answer.json()["error"]["code"] == "region_not_allowed"
+    assert first.counters.requests == 0
 
 
 async def test_confidential_data_goes_only_to_our_own_machines(tenant: Tenant, first: ScriptedProvider) -> None:

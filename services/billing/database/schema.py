@@ -73,6 +73,7 @@ tenants = Table(
     _text("residency"),
     _text("cache"),
     Column("guard_fail_open", Boolean, nullable=False),
+    Column("guard", JSONB, nullable=False, server_default=text("'{}'")),
     _made(),
     Column("tier", Text, nullable=False, server_default="unspecified"),
     Column("routing_strategy", Text, nullable=False, server_default="unspecified"),

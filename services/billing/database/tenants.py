@@ -147,6 +147,7 @@ def _columns(policy: Policy) -> dict[str, object]:
         "compliance_packs": list(policy.compliance_packs),
         "violation_days": policy.violation_days,
         "keep_contents": policy.keep_contents,
+        "guard": dict(policy.guard),
     }
 
 
@@ -164,6 +165,7 @@ def _tenant(row: RowMapping) -> Tenant:
         compliance_packs=tuple(row["compliance_packs"]),
         violation_days=row["violation_days"],
         keep_contents=row["keep_contents"],
+        guard=row["guard"],
     )
     return Tenant(row["id"], row["display_name"], policy, row["create_time"])
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict, ParseDict
 
 from llmmesh.access.v1 import access_pb2
 from llmmesh.chat.v1 import chat_pb2
@@ -18,6 +21,8 @@ from services.billing.tenants.tenant import Key, Policy, Tenant
 MOST_NAMES = 1000
 MOST_VIOLATION_DAYS = 3660
 MOST_TAGS = 20
+GUARD_LAYERS = frozenset({"azure"})
+"""Layers that may fail open; those that run in the guard itself may not."""
 DEFAULT_ROLES = ("developer",)
 
 
@@ -36,6 +41,7 @@ def policy_of(message: tenant_pb2.Policy) -> Policy:
         compliance_packs=_packs("policy.compliance_packs", message.compliance_packs),
         violation_days=check_between("policy.violation_days", message.violation_days, 0, MOST_VIOLATION_DAYS),
         keep_contents=message.keep_contents,
+        guard=_guard(message.guard),
     )
 
 
@@ -68,6 +74,7 @@ def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
         compliance_packs=tenant.policy.compliance_packs,
         violation_days=tenant.policy.violation_days,
         keep_contents=tenant.policy.keep_contents,
+        guard=_guard_message(tenant.policy.guard),
     )
     return tenant_pb2.Tenant(
         id=tenant.id,
@@ -101,6 +108,21 @@ def change_message(change: PolicyChange) -> tenant_pb2.WatchPoliciesResponse:
 
 def _packs(field: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(check_listed(field, name, pack_names()) for name in names))
+
+
+def _guard(message: tenant_pb2.GuardPolicy) -> dict[str, Any]:
+    if not 0 <= message.sampled_share <= 1:
+        raise FieldInvalid("policy.guard.sampled_share", "must be from 0 to 1")
+    if unknown := sorted(set(message.fail_open_layers) - GUARD_LAYERS):
+        known = ", ".join(sorted(GUARD_LAYERS))
+        raise FieldInvalid("policy.guard.fail_open_layers", f"knows no {unknown[0]!r}, only {known}")
+    if message.HasField("escalation_budget") and message.escalation_budget.ToNanoseconds() <= 0:
+        raise FieldInvalid("policy.guard.escalation_budget", "must be more than 0")
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _guard_message(words: Mapping[str, Any]) -> tenant_pb2.GuardPolicy | None:
+    return ParseDict(dict(words), tenant_pb2.GuardPolicy(), ignore_unknown_fields=True) if words else None
 
 
 def _names(field: str, names: Sequence[str]) -> tuple[str, ...]:

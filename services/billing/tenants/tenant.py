@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from meshkit.errors import ResourceNotFound
 
@@ -36,6 +38,8 @@ class Policy:
     tier: str = "unspecified"
     routing_strategy: str = "unspecified"
     tags: tuple[str, ...] = ()
+    guard: Mapping[str, Any] = field(default_factory=dict)
+    """What the guard does beyond its rules, in the words of the message `GuardPolicy` as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

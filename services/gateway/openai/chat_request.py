@@ -10,7 +10,7 @@ import msgspec
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
 from services.gateway.cache_control import CacheControl, checked_pace, checked_ttl
-from services.gateway.exchange import Question
+from services.gateway.exchange import DataClass, Question
 from services.gateway.openai.members import Members
 from services.gateway.openai.messages import chat_messages, messages_decoder
 from services.gateway.validation import check_prompt
@@ -73,7 +73,13 @@ class ChatRequest:
     """Whether it came in the short form and is answered in it."""
 
 
-def decode_chat_request(body: bytes, *, default_model: str, cache: CacheControl) -> ChatRequest:
+def decode_chat_request(
+    body: bytes,
+    *,
+    default_model: str,
+    cache: CacheControl,
+    data_class: DataClass = chat_pb2.DATA_CLASS_UNSPECIFIED,
+) -> ChatRequest:
     """Decode and check a request. Raises FieldInvalid naming the field at fault.
 
     `default_model` is for the short form only; OpenAI's own form must name its model. `cache` is what the headers say.
@@ -93,7 +99,7 @@ def decode_chat_request(body: bytes, *, default_model: str, cache: CacheControl)
         return limit_field if field == "max_output_tokens" else field
 
     check_prompt(prompt, named)
-    return ChatRequest(Question(prompt, cache, limit_field), stream, include_usage, short)
+    return ChatRequest(Question(prompt, cache, limit_field, data_class), stream, include_usage, short)
 
 
 def _full_form(members: Members) -> tuple[str, list[chat_pb2.ChatMessage]]:

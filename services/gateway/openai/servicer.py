@@ -12,7 +12,7 @@ from llmmesh.gateway.v1.openai_pb2_grpc import OpenAIServiceServicer
 from meshkit.identity import Identity
 from meshkit.server import Context
 from services.gateway.cache_control import control_in_headers
-from services.gateway.caller import identified
+from services.gateway.caller import identified, stated_data_class
 from services.gateway.chat import Chat
 from services.gateway.embedding import Embedding
 from services.gateway.headers import closing_headers
@@ -43,6 +43,7 @@ class OpenAIServicer(OpenAIServiceServicer):
             request.body.data,
             default_model=self._default_model,
             cache=control_in_headers(context.invocation_metadata()),
+            data_class=stated_data_class(context.invocation_metadata()),
         )
         caller = identified()
         deliver = streamed if asked.stream else whole

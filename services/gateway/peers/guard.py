@@ -12,6 +12,7 @@ from llmmesh.guard.v1 import guard_pb2
 from meshkit.deadline import time_left
 from meshkit.errors import GuardUnavailable
 from meshkit.log import get_logger
+from services.gateway.policies import TenantPolicy
 
 if TYPE_CHECKING:
     from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceAsyncStub
@@ -37,14 +38,28 @@ class GuardPeer:
             raise _away(error) from error
         return response.policy_version
 
-    async def check(self, messages: Iterable[chat_pb2.ChatMessage]) -> guard_pb2.Verdict:
-        """The verdict on a prompt. Raises GuardUnavailable when none was reached, for whatever reason."""
-        request = guard_pb2.CheckPromptRequest(messages=messages)
+    async def check(
+        self,
+        messages: Iterable[chat_pb2.ChatMessage],
+        policy: TenantPolicy,
+        data_class: chat_pb2.DataClass.ValueType,
+        *,
+        masks: bool,
+    ) -> guard_pb2.CheckPromptResponse:
+        """The verdict on a prompt, and with `masks` what to send instead.
+
+        Raises GuardUnavailable when no verdict was reached, for whatever reason.
+        """
+        request = guard_pb2.CheckPromptRequest(
+            messages=messages, data_class=data_class, policy=policy.guard, residency=policy.residency
+        )
+        request.policy.mask &= masks
         try:
             response = await self._stub.CheckPrompt(request, timeout=time_left(self._verdict_seconds))
         except grpc.aio.AioRpcError as error:
             raise _away(error) from error
-        return settled(response.verdict)
+        settled(response.verdict)
+        return response
 
     async def watch(
         self, pieces: AsyncIterator[guard_pb2.WatchAnswerRequest]

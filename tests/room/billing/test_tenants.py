@@ -71,6 +71,7 @@ async def test_a_tenant_is_made_with_its_budget_and_read_back(room: Room, name: 
         tier=chat_pb2.TIER_PRO,
         routing_strategy=chat_pb2.ROUTING_STRATEGY_LATENCY,
         tags=["pilot"],
+        guard=tenant_pb2.GuardPolicy(mask=True, sampled_share=0.25, fail_open_layers=["azure"]),
     )
     policy.cache_limits.max_ttl.FromSeconds(90)
     request = tenant_pb2.CreateTenantRequest(

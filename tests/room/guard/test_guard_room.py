@@ -81,6 +81,10 @@ async def test_a_benign_prompt_is_allowed_low_and_public(stub: Any) -> None:
     [
         ("Напиши на ivan.petrov@example.com", chat_pb2.DATA_CLASS_SENSITIVE, "personal_data.email"),
         ("Call me: +7 (916) 123-45-67", chat_pb2.DATA_CLASS_SENSITIVE, "personal_data.phone"),
+        ("Клиент Смирнова Ольга Сергеевна", chat_pb2.DATA_CLASS_SENSITIVE, "personal_data.name.introduced"),
+        ("Кто такой Лев Толстой?", chat_pb2.DATA_CLASS_INTERNAL, "personal_data.name"),
+        ("ОГРН 1027700132195", chat_pb2.DATA_CLASS_INTERNAL, "organisation.ogrn"),
+        ("Проживает: Казань, Баумана 12", chat_pb2.DATA_CLASS_SENSITIVE, "personal_data.home_address"),
         (f"My card is {CARD}", chat_pb2.DATA_CLASS_SENSITIVE, "personal_data.card"),
         ("Строго конфиденциально: план слияния", chat_pb2.DATA_CLASS_CONFIDENTIAL, "confidential.marker.ru"),
         ("key sk-proj-9fK2mZ0qLx7Tb3VwYc5N1aRd", chat_pb2.DATA_CLASS_CONFIDENTIAL, "secret.api_key"),
@@ -141,7 +145,7 @@ async def test_the_policy_has_a_version_that_every_verdict_names(stub: Any) -> N
     verdict = await check(stub, message("Hello"))
     assert policy.policy_version == verdict.policy_version != ""
     assert policy.rule_count > 20
-    assert [time.layer for time in verdict.layer_times] == ["patterns"]
+    assert [time.layer for time in verdict.layer_times] == ["names", "patterns", "classifier"]
 
 
 async def test_empty_texts_are_allowed(stub: Any) -> None:

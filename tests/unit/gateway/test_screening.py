@@ -22,8 +22,9 @@ from meshkit.errors import (
 )
 from meshkit.identity import Identity
 from services.gateway.accounts import Accounts
+from services.gateway.caller import stated_data_class
 from services.gateway.exchange import Exchange
-from services.gateway.screening import admitted, routed_class, shown_messages
+from services.gateway.screening import admitted, masked_prompt, routed_class, shown_messages
 from services.gateway.validation import check_json, check_prompt
 
 ADA = Identity("acme", "key-1", request_id="r1")
@@ -58,6 +59,7 @@ def test_only_allow_lets_a_prompt_pass() -> None:
     admitted(verdict(guard_pb2.ACTION_ALLOW))
     with pytest.raises(PromptBlocked):
         admitted(verdict(guard_pb2.ACTION_MASK))
+    admitted(verdict(guard_pb2.ACTION_MASK), masked=True)
 
 
 def test_sensitive_data_and_what_nobody_judged_is_not_cacheable() -> None:
@@ -220,6 +222,33 @@ async def test_the_cache_learns_what_it_did_for_a_request_that_asked_it() -> Non
     assert (hit.outcome, hit.entry_id, hit.answered_request_id, hit.similarity) == ("semantic", "m:1", "r0", 0.5)
     assert (hit.saved_micros, hit.currency_code) == (5, "RUB")
     assert 59 <= hit.saved_time.ToMilliseconds() / 1000 <= 60
+
+
+def test_the_stricter_of_what_a_caller_says_counts() -> None:
+    header = [("x-llmmesh-data-class", "Confidential")]
+    assert stated_data_class(header) == chat_pb2.DATA_CLASS_CONFIDENTIAL
+    assert stated_data_class(header, chat_pb2.DATA_CLASS_SENSITIVE) == chat_pb2.DATA_CLASS_SENSITIVE
+    assert stated_data_class([], chat_pb2.DATA_CLASS_INTERNAL) == chat_pb2.DATA_CLASS_INTERNAL
+    with pytest.raises(FieldInvalid):
+        stated_data_class([("x-llmmesh-data-class", "harmless")])
+
+
+def masked_to(*messages: Any) -> guard_pb2.MaskedPrompt:
+    originals = [guard_pb2.Placeholder(text="[EMAIL_1]", original="a@b.ru")]
+    return guard_pb2.MaskedPrompt(messages=messages, placeholders=originals, data_class=chat_pb2.DATA_CLASS_PUBLIC)
+
+
+def test_what_is_hidden_in_messages_is_sent_instead() -> None:
+    hidden = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(text="[EMAIL_1]")])
+    masked = masked_prompt(chat_pb2.ChatPrompt(messages=[HELLO]), masked_to(hidden))
+    assert masked is not None
+    assert (list(masked.messages), masked.originals) == ([hidden], {"[EMAIL_1]": "a@b.ru"})
+
+
+def test_what_would_have_to_be_hidden_in_the_options_is_not_masked() -> None:
+    options = chat_pb2.GenerationOptions(tools_json=['{"to":"a@b.ru"}'])
+    hidden = chat_pb2.ChatMessage(role=chat_pb2.ROLE_SYSTEM, content=[chat_pb2.ContentPart(raw_json="{}")])
+    assert masked_prompt(chat_pb2.ChatPrompt(messages=[HELLO], options=options), masked_to(HELLO, hidden)) is None
 
 
 def typed(**change: Any) -> chat_pb2.ChatPrompt:

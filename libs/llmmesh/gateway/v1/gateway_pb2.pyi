@@ -87,8 +87,11 @@ class GenerateChatRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     CACHE_MODE_FIELD_NUMBER: _builtins.int
     CACHE_CONTROL_FIELD_NUMBER: _builtins.int
+    DATA_CLASS_FIELD_NUMBER: _builtins.int
     cache_mode: Global___CacheMode.ValueType
     """Whether the cache may be used."""
+    data_class: _chat_pb2.DataClass.ValueType
+    """How sensitive the caller says it is: raises the class that the guard finds, never lowers it."""
     @_builtins.property
     def prompt(self) -> _chat_pb2.ChatPrompt:
         """The question."""
@@ -103,10 +106,11 @@ class GenerateChatRequest(_message.Message):
         prompt: _chat_pb2.ChatPrompt | None = ...,
         cache_mode: Global___CacheMode.ValueType = ...,
         cache_control: Global___CacheControl | None = ...,
+        data_class: _chat_pb2.DataClass.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "cache_mode", b"cache_mode", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "cache_mode", b"cache_mode", "data_class", b"data_class", "prompt", b"prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -151,8 +155,11 @@ class StreamGenerateChatRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     CACHE_MODE_FIELD_NUMBER: _builtins.int
     CACHE_CONTROL_FIELD_NUMBER: _builtins.int
+    DATA_CLASS_FIELD_NUMBER: _builtins.int
     cache_mode: Global___CacheMode.ValueType
     """Whether the cache may be used."""
+    data_class: _chat_pb2.DataClass.ValueType
+    """How sensitive the caller says it is: raises the class that the guard finds, never lowers it."""
     @_builtins.property
     def prompt(self) -> _chat_pb2.ChatPrompt:
         """The question."""
@@ -167,10 +174,11 @@ class StreamGenerateChatRequest(_message.Message):
         prompt: _chat_pb2.ChatPrompt | None = ...,
         cache_mode: Global___CacheMode.ValueType = ...,
         cache_control: Global___CacheControl | None = ...,
+        data_class: _chat_pb2.DataClass.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "cache_mode", b"cache_mode", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "cache_mode", b"cache_mode", "data_class", b"data_class", "prompt", b"prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

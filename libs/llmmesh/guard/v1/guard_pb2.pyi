@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from llmmesh.chat.v1 import chat_pb2 as _chat_pb2
+from llmmesh.tenant.v1 import tenant_pb2 as _tenant_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -116,18 +117,32 @@ class CheckPromptRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGES_FIELD_NUMBER: _builtins.int
+    DATA_CLASS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
+    data_class: _chat_pb2.DataClass.ValueType
+    """The caller's own word on how sensitive it is: raises the class, never lowers it."""
+    residency: _chat_pb2.DataResidency.ValueType
+    """Where the tenant's data may be processed."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
         """The conversation; every message is looked at."""
+
+    @_builtins.property
+    def policy(self) -> _tenant_pb2.GuardPolicy:
+        """What the tenant wants of the guard."""
 
     def __init__(
         self,
         *,
         messages: _abc.Iterable[_chat_pb2.ChatMessage] | None = ...,
+        data_class: _chat_pb2.DataClass.ValueType = ...,
+        policy: _tenant_pb2.GuardPolicy | None = ...,
+        residency: _chat_pb2.DataResidency.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "messages", b"messages", "policy", b"policy", "residency", b"residency"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -140,22 +155,88 @@ class CheckPromptResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VERDICT_FIELD_NUMBER: _builtins.int
+    MASKED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def verdict(self) -> Global___Verdict:
         """What to do and why."""
+
+    @_builtins.property
+    def masked(self) -> Global___MaskedPrompt:
+        """Set with ACTION_MASK: the prompt to send instead."""
 
     def __init__(
         self,
         *,
         verdict: Global___Verdict | None = ...,
+        masked: Global___MaskedPrompt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["masked", b"masked", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["masked", b"masked", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckPromptResponse: _TypeAlias = CheckPromptResponse  # noqa: Y015
+
+@_typing.final
+class MaskedPrompt(_message.Message):
+    """A prompt with placeholders such as [EMAIL_1] where personal data and secrets were."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    PLACEHOLDERS_FIELD_NUMBER: _builtins.int
+    DATA_CLASS_FIELD_NUMBER: _builtins.int
+    data_class: _chat_pb2.DataClass.ValueType
+    """How sensitive what is left is."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
+        """The same messages, in the same order."""
+
+    @_builtins.property
+    def placeholders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Placeholder]:
+        """What each placeholder stands for."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[_chat_pb2.ChatMessage] | None = ...,
+        placeholders: _abc.Iterable[Global___Placeholder] | None = ...,
+        data_class: _chat_pb2.DataClass.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "messages", b"messages", "placeholders", b"placeholders"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaskedPrompt: _TypeAlias = MaskedPrompt  # noqa: Y015
+
+@_typing.final
+class Placeholder(_message.Message):
+    """A placeholder and what it stands for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    ORIGINAL_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The placeholder, as it stands in the messages."""
+    original: _builtins.str
+    """The words it stands for."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        original: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["original", b"original", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placeholder: _TypeAlias = Placeholder  # noqa: Y015
 
 @_typing.final
 class WatchAnswerRequest(_message.Message):

@@ -329,6 +329,7 @@ class Policy(_message.Message):
     VIOLATION_DAYS_FIELD_NUMBER: _builtins.int
     KEEP_CONTENTS_FIELD_NUMBER: _builtins.int
     CACHE_LIMITS_FIELD_NUMBER: _builtins.int
+    GUARD_FIELD_NUMBER: _builtins.int
     residency: _chat_pb2.DataResidency.ValueType
     """Where its data may be processed."""
     cache: Global___CachePolicy.ValueType
@@ -363,6 +364,10 @@ class Policy(_message.Message):
     def cache_limits(self) -> Global___CacheLimits:
         """What the cache keeps for it, and for how long."""
 
+    @_builtins.property
+    def guard(self) -> Global___GuardPolicy:
+        """What the guard does beyond its rules."""
+
     def __init__(
         self,
         *,
@@ -378,10 +383,11 @@ class Policy(_message.Message):
         violation_days: _builtins.int = ...,
         keep_contents: _builtins.bool = ...,
         cache_limits: Global___CacheLimits | None = ...,
+        guard: Global___GuardPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_limits", b"cache_limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_limits", b"cache_limits", "guard", b"guard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "cache_limits", b"cache_limits", "compliance_packs", b"compliance_packs", "guard_fail_open", b"guard_fail_open", "keep_contents", b"keep_contents", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier", "violation_days", b"violation_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "cache_limits", b"cache_limits", "compliance_packs", b"compliance_packs", "guard", b"guard", "guard_fail_open", b"guard_fail_open", "keep_contents", b"keep_contents", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier", "violation_days", b"violation_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -432,6 +438,48 @@ class CacheLimits(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__highest_temperature) -> _WhichOneofReturnType__highest_temperature | None: ...
 
 Global___CacheLimits: _TypeAlias = CacheLimits  # noqa: Y015
+
+@_typing.final
+class GuardPolicy(_message.Message):
+    """What the guard does for a tenant beyond its rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASK_FIELD_NUMBER: _builtins.int
+    FAIL_OPEN_LAYERS_FIELD_NUMBER: _builtins.int
+    SAMPLED_SHARE_FIELD_NUMBER: _builtins.int
+    ESCALATION_BUDGET_FIELD_NUMBER: _builtins.int
+    CLOUD_FIELD_NUMBER: _builtins.int
+    mask: _builtins.bool
+    """Personal data and secrets leave as placeholders; the caller's answer has them back."""
+    sampled_share: _builtins.float
+    """Share of prompts that the slower layers see although nothing asks for it, 0 to 1."""
+    cloud: _builtins.bool
+    """Whether texts may be judged by a cloud. Never those of a tenant whose data stays in Russia, nor any above public."""
+    @_builtins.property
+    def fail_open_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Layers whose failure is no error but passes, and is told in the verdict: "azure"."""
+
+    @_builtins.property
+    def escalation_budget(self) -> _duration_pb2.Duration:
+        """Longest that the slower layers together may take for one text; absent means the guard's own setting."""
+
+    def __init__(
+        self,
+        *,
+        mask: _builtins.bool = ...,
+        fail_open_layers: _abc.Iterable[_builtins.str] | None = ...,
+        sampled_share: _builtins.float = ...,
+        escalation_budget: _duration_pb2.Duration | None = ...,
+        cloud: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["escalation_budget", b"escalation_budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud", b"cloud", "escalation_budget", b"escalation_budget", "fail_open_layers", b"fail_open_layers", "mask", b"mask", "sampled_share", b"sampled_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuardPolicy: _TypeAlias = GuardPolicy  # noqa: Y015
 
 @_typing.final
 class CreateKeyRequest(_message.Message):

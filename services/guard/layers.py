@@ -1,0 +1,31 @@
+"""The layers that judge a text by themselves, in the order of their cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from services.guard.cascade import Scanner
+from services.guard.classifier import ClassifierScanner, Head
+from services.guard.features import Concepts
+from services.guard.kept import Kept
+from services.guard.policy import Policy, load_policy
+from services.guard.verdict import Action, Direction
+
+PACKS = Path(__file__).parent / "packs"
+
+
+def attack_layers(policy: Policy, kept: Kept) -> list[Scanner]:
+    """The layers that find attacks in prompts."""
+    patterns = policy.scanners[Direction.INPUT]
+    return [patterns, ClassifierScanner(Head.load(), Concepts(kept.database), patterns.readable)]
+
+
+def default_layers(kept: Kept, packs: Path = PACKS) -> list[Scanner]:
+    """The same, with the packs that ship."""
+    return attack_layers(load_policy(packs, kept), kept)
+
+
+def refusals(layers: Sequence[Scanner], text: str) -> dict[str, bool]:
+    """Which layer, by name, refuses a prompt."""
+    return {layer.layer: any(found.action is Action.BLOCK for found in layer.scan(text)) for layer in layers}

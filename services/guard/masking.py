@@ -1,0 +1,151 @@
+"""Replaces personal data and secrets by placeholders such as [EMAIL_1]; what each stands for goes with the verdict.
+
+One value has one placeholder in a whole prompt. A placeholder holds nothing that JSON would have to escape; in a text
+that is JSON a number becomes a string, and keys and punctuation stay, so that JSON stays JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from services.guard.verdict import DataClass, Finding
+
+MASKED_CATEGORIES = frozenset({"personal_data", "secret"})
+LEAST_CLASS = DataClass.CONFIDENTIAL
+TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|-?\d[\d.eE+-]*')
+ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|.)")
+TOKEN_REST = re.compile(r"""[^\s"'`,;<>(){}\[\]]*""")
+KEY_BLOCK = re.compile(r"[A-Za-z0-9+/=\s\\]*(?:-----END [A-Z ]+-----)?")
+WORDS = {"assignment": "SECRET", "bank_account": "ACCOUNT", "birth_date": "DATE", "home_address": "ADDRESS"}
+
+
+class Part(NamedTuple):
+    """A piece of text inside a longer span: where it lies."""
+
+    start: int
+    end: int
+    kind: str
+    is_number: bool = False
+    """Whether it is a bare number of a JSON text."""
+
+
+class Placeholders:
+    """The placeholders of one prompt."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        """`texts` are those of the prompt: what stands there already is no placeholder of ours."""
+        self._taken = frozenset(re.findall(r"\[[A-Z_]+_\d+\]", "\n".join(texts)))
+        self._by_value: dict[tuple[str, str], str] = {}
+        self._counts: dict[str, int] = {}
+
+    def of(self, kind: str, value: str) -> str:
+        """The placeholder of a value."""
+        if (known := self._by_value.get((kind, value))) is not None:
+            return known
+        while True:
+            number = self._counts[kind] = self._counts.get(kind, 0) + 1
+            if (placeholder := f"[{kind}_{number}]") not in self._taken:
+                self._by_value[kind, value] = placeholder
+                return placeholder
+
+    def originals(self) -> dict[str, str]:
+        """What each placeholder stands for."""
+        return {placeholder: value for (_, value), placeholder in self._by_value.items()}
+
+
+def maskable(findings: Sequence[Finding]) -> list[Finding]:
+    """Of what was found in one message, what a provider must not see.
+
+    A bare name or address counts where something else tells whose it is.
+    """
+    personal = [found for found in findings if found.category in MASKED_CATEGORIES]
+    if not any(found.data_class >= LEAST_CLASS for found in personal):
+        return []
+    return personal
+
+
+def masked(text: str, findings: Iterable[Finding], placeholders: Placeholders) -> str:
+    """The text with the findings replaced; in JSON, with values replaced by strings."""
+    spans = merged(_whole(text, found) for found in findings)
+    json_text = bool(spans) and is_json(text)
+    pieces: list[str] = []
+    done = 0
+    for start, end, kind, is_number in _json_parts(text, spans) if json_text else spans:
+        placeholder = placeholders.of(kind, _unescaped(text[start:end]) if json_text else text[start:end])
+        pieces += (text[done:start], f'"{placeholder}"' if is_number else placeholder)
+        done = end
+    return "".join((*pieces, text[done:]))
+
+
+def _whole(text: str, found: Finding) -> Finding:
+    """A secret with all of it: rules look no further than they need to be sure."""
+    if found.category != "secret":
+        return found
+    rest = (KEY_BLOCK if "private_key" in found.rule else TOKEN_REST).match(text, found.end)
+    return replace(found, end=rest.end() if rest else found.end)
+
+
+def merged(findings: Iterable[Finding]) -> list[Part]:
+    """Where something is to be replaced, in order; what overlaps becomes one, called as its longest part."""
+    spans: list[Part] = []
+    for found in sorted(findings, key=lambda found: (found.start, -found.end)):
+        part = Part(found.start, found.end, _kind(found.rule))
+        if spans and part.start < spans[-1].end:
+            last = spans.pop()
+            longest = max(last, part, key=lambda each: each.end - each.start)
+            part = Part(last.start, max(last.end, part.end), longest.kind)
+        spans.append(part)
+    return spans
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is a JSON object or array."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _json_parts(text: str, spans: Sequence[Part]) -> Iterator[Part]:
+    """The spans as parts of JSON strings, or whole numbers: a span over several tokens means the last, a value."""
+    tokens = list(TOKEN.finditer(text))
+    done = 0
+    for span in spans:
+        touched = [token for token in tokens if token.start() < span.end and token.end() > span.start]
+        if not touched:
+            continue
+        part = _within(touched[-1], span)
+        if done <= part.start < part.end:
+            yield part
+            done = part.end
+
+
+def _within(token: re.Match[str], span: Part) -> Part:
+    """The part of a token that a span covers: of a number all, of a string no half of an escape."""
+    if token[0][0] != '"':
+        return Part(token.start(), token.end(), span.kind, is_number=True)
+    start, end = max(token.start() + 1, span.start), min(token.end() - 1, span.end)
+    for escape in ESCAPE.finditer(token[0], 1):
+        first, last = token.start() + escape.start(), token.start() + escape.end()
+        start = last if first < start < last else start
+        end = last if first < end < last else end
+    return Part(start, end, span.kind)
+
+
+def _unescaped(value: str) -> str:
+    try:
+        return str(json.loads(f'"{value}"'))
+    except ValueError:
+        return value
+
+
+def _kind(rule: str) -> str:
+    word = rule.split(".")[1]
+    return WORDS.get(word, word.upper())

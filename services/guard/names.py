@@ -1,0 +1,106 @@
+"""Finds the names of people, Russian in any grammatical form and English, in prompts.
+
+A name alone makes a text internal, for questions about famous people are no secret; one that is introduced as a
+person's ("my name is", «клиент», «ФИО») makes it sensitive. Looks at capitalised words only, and at patronymics.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import pymorphy3  # type: ignore[import-untyped]  # ships no types
+
+from services.guard.verdict import Action, DataClass, Finding, RiskLevel
+
+LAYER = "names"
+RULE = "personal_data.name"
+INTRODUCED = "personal_data.name.introduced"
+CAPITALISED = r"[А-ЯЁ][а-яё]+(?:-[А-ЯЁ][а-яё]+)?"
+RUN = re.compile(
+    rf"\b(?:[А-ЯЁ]\.\s?){{1,2}}{CAPITALISED}"
+    rf"|\b{CAPITALISED}(?:\s(?:[А-ЯЁ]\.\s?){{1,2}}|(?:\s{CAPITALISED}){{1,4}})"
+    r"|\b[а-яё]+\s[а-яё]+(?:ович|евич|ьич|[ио]ничн|овн|евн)(?:а|у|ом|ем|е|ы|ой)?\b(?:\s[а-яё]+)?"
+    r"|\b[A-Z][a-z]+(?:\s(?:[A-Z]\.|(?:Mc|O')?[A-Z][a-z]+)){1,5}"
+)
+WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*\.?")
+SURNAME = re.compile(r"[А-ЯЁ][а-яё]+(?:ов|ев|ёв|ин|ын|ский|цкий|енко|чук|ян|дзе|швили)(?:а|у|ой|ым|е|ая|ую|ого|ому)?")
+INTRODUCERS = (
+    "зовут фио имя клиент пациент сотрудни работни заемщик заёмщик граждан гр господин госпож абонент покупател "
+    "получател отправител истец истц ответчик должник поручител вкладчик страховател студент ученик кандидат директор "
+    "бухгалтер name mr mrs ms dr patient client customer employee borrower applicant candidate tenant dear signed "
+    "sincerely regards i'm"
+)
+"""Beginnings of the word before a name that says whose it is."""
+INTRODUCTIONS = tuple(INTRODUCERS.split())
+COPULA = re.compile(r" (?:is|это|:|—) *$")
+PUNCTUATION = " .,:—–-\n\t"
+REACH = 32
+COMMONEST = 300
+"""English first names that a surname makes a person; rarer ones are often words, such as Page."""
+WORDS_TOO = "WILL MARK GRACE MAY ROSE JOY SUMMER VIRGINIA CAROLINA GEORGIA JORDAN AUSTIN CHELSEA"
+AMBIGUOUS = frozenset(WORDS_TOO.split())
+CACHED_WORDS = 20_000
+
+Words = Sequence[re.Match[str]]
+
+
+class NameScanner:
+    """Looks for names; loading its dictionaries takes half a second and 20 MB."""
+
+    layer = LAYER
+
+    def __init__(self) -> None:
+        self._analyzer = pymorphy3.MorphAnalyzer()
+        self._first = frozenset((*_census("male.first", COMMONEST), *_census("female.first", COMMONEST))) - AMBIGUOUS
+        self._last = frozenset(_census("all.last"))
+        self._kinds = lru_cache(CACHED_WORDS)(self._parsed_kinds)
+
+    def scan(self, text: str, *, attacks: bool = True) -> Iterator[Finding]:  # noqa: ARG002 - names attack nobody
+        """Every name in the text."""
+        for run in RUN.finditer(text):
+            words = list(WORD.finditer(text, run.start(), run.end()))
+            name = self._english(words) if run[0][0].isascii() else self._russian(words)
+            if name:
+                yield _finding(text, name[0].start(), name[-1].end())
+
+    def _english(self, words: Words) -> Words:
+        upper = [word[0].upper() for word in words]
+        for first, word in enumerate(upper[:-1]):
+            last = first + 2 if upper[first + 1].endswith(".") else first + 1
+            if word in self._first and last < len(words) and upper[last] in self._last:
+                return words[first : last + 1]
+        return ()
+
+    def _russian(self, words: Words) -> Words:
+        """The words from the first to the last that may be part of a name, if together they are one."""
+        kinds = [frozenset({"Initial"}) if word[0].endswith(".") else self._kinds(word[0]) for word in words]
+        part = [place for place, kind in enumerate(kinds) if kind]
+        given = [place for place in part if kinds[place] & {"Name", "Initial"}]
+        family = [place for place in part if kinds[place] & {"Surn", "Patr"}]
+        if not any(place != other for place in given for other in family):
+            return ()
+        return words[part[0] : part[-1] + 1]
+
+    def _parsed_kinds(self, word: str) -> frozenset[str]:
+        """Which of first name, patronymic and surname a Russian word may be."""
+        known = [parse.tag for parse in self._analyzer.parse(word) if parse.is_known]
+        kinds = {kind for tag in known for kind in ("Name", "Patr", "Surn") if kind in tag}
+        return frozenset(kinds or ({"Surn"} if SURNAME.fullmatch(word) else ()))
+
+
+def _finding(text: str, start: int, end: int) -> Finding:
+    before = COPULA.sub("", text[max(0, start - REACH) : start].lower()).rstrip(PUNCTUATION).rpartition(" ")[2]
+    introduced = before.startswith(INTRODUCTIONS)
+    rule, data_class = (INTRODUCED, DataClass.SENSITIVE) if introduced else (RULE, DataClass.INTERNAL)
+    severity = RiskLevel.MEDIUM if introduced else RiskLevel.LOW
+    return Finding(rule, "personal_data", severity, Action.ALLOW, data_class, start, end, LAYER)
+
+
+def _census(name: str, most: int | None = None) -> Iterator[str]:
+    """Names of the census of the United States of 1990, the commonest first."""
+    lines = (importlib.resources.files("names") / f"dist.{name}").read_text("ascii").splitlines()
+    for line in lines[:most]:
+        yield line.split()[0]

@@ -1,0 +1,1 @@
+"""Trains and measures the classifier: `make train-guard`, `make eval-guard`."""
