@@ -28,6 +28,7 @@ from tests.load import routing_decision
 from tests.load.awake import awake
 from tests.load.bench_cache import crowd_figure, lookup_figures
 from tests.load.bench_router import router_figures
+from tests.load.bench_semantic import semantic_figures
 from tests.load.figure import Figure, at_least, at_most
 from tests.load.generator import Load, h2load
 from tests.support.fix_mesh import PRICES, ROUTES, Mesh, Tenant, eventually, running_mesh
@@ -35,7 +36,7 @@ from tests.support.fix_mesh import PRICES, ROUTES, Mesh, Tenant, eventually, run
 ROUNDS = 3
 SECONDS_PER_ROUND = 6
 PAIRS = 150
-PARTS = ("", "decision", "exact", "miss", "lookup", "crowd", "router", "memory", "start")
+PARTS = ("", "decision", "exact", "miss", "lookup", "crowd", "semantic", "router", "memory", "start")
 console = Console(width=120)
 
 
@@ -181,12 +182,19 @@ async def scripted_process() -> AsyncIterator[str]:
         await process.wait()
 
 
+async def without_mesh(only: str) -> list[Figure]:
+    """The benchmarks that need no mesh."""
+    figures = [decision()] if only in "decision" else []
+    if only in "semantic":
+        console.log("semantic look-ups at 1,000 to 100,000 entries …")
+        figures += await semantic_figures(Path(os.environ.get("LLMMESH_VAR", "var")) / "bench-semantic.png")
+    return figures
+
+
 async def bench(only: str) -> list[Figure]:
     """Run every benchmark whose name contains `only`."""
-    figures = [await machine()]
-    if only in "decision":
-        figures.append(decision())
-    if only == "decision":
+    figures = [await machine(), *await without_mesh(only)]
+    if only in ("decision", "semantic"):
         return figures
     with tempfile.TemporaryDirectory() as folder:
         async with scripted_process() as provider_url:
