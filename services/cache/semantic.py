@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 from services.cache.keys import Question
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 Vetoed: TypeAlias = Callable[[str, str, str], None]
 """Is told the tenant, model and check of each refusal by the verifier."""
 
+SKETCHES_PER_CANDIDATE = 4
+"""Sketches hardly tell numbers apart, the checks do: so many are read for each candidate that goes on."""
 MOST_SERVED = 10_000
 """Entries whose use is noted between two sweeps, and whose certainty is remembered for reports."""
 
@@ -115,13 +118,14 @@ class SemanticCache:
             context=question.context,
             now=self._clock(),
             at_least=self._limits.plausible_similarity,
-            limit=self._limits.candidates,
+            limit=self._limits.candidates * SKETCHES_PER_CANDIDATE,
         )
         found = await self._store.plausible(glance)
         if not found:
             return []
         await self._verifier.load()
-        return [candidate for candidate in found if not self._refused(tenant_id, question, candidate)]
+        allowed = (candidate for candidate in found if not self._refused(tenant_id, question, candidate))
+        return list(islice(allowed, self._limits.candidates))
 
     def _refused(self, tenant_id: str, question: Question, candidate: Plausible) -> bool:
         refusal = self._verifier.refusal(question.text, candidate.question)

@@ -151,6 +151,7 @@ async def served(folder: Path) -> AsyncIterator[Service]:
                 "LLMMESH_CACHE_MESH_TARGET": f"127.0.0.1:{inference}",
                 "LLMMESH_CACHE_REDIS_URL": redis.url,
                 "LLMMESH_CACHE_QDRANT_PATH": str(folder / "qdrant"),
+                "LLMMESH_CACHE_DRAIN_SECONDS": "0",
                 "LLMMESH_CACHE_LOG_LEVEL": "error",
             },
         )
