@@ -28,7 +28,7 @@ from meshkit.identity import Identity, acting_as
 from meshkit.server import Context, Mount, running
 from meshkit.settings import ServiceSettings
 from services.cache.keys import question_of
-from services.cache.vectorstores.edge_shard import Shard, shard
+from services.cache.vectorstores.edge_shard import shard
 from services.cache.vectorstores.payload import ACCURATE, SKETCH, payload_of
 from services.cache.vectorstores.port import Dimensions, Entry
 from services.inference.embedding import Embedder
@@ -43,6 +43,7 @@ SIZES = (1_000, 10_000, 100_000)
 TENANT = "bench"
 LOOKUPS = 200
 HITS = 40
+BATCH = 500
 ACCURATE_DIMENSIONS = 384
 UNKNOWN_WORDS = [
     *("zebra", "quasar", "harpsichord", "tundra", "monsoon", "cathedral"),
@@ -117,17 +118,18 @@ def fill(folder: Path, size: int) -> None:
     words = sorted({word for pair in load("train") for word in pair.a.split()})
     accurate = np.random.default_rng(size).standard_normal((size, ACCURATE_DIMENSIONS), dtype=np.float32)
     with shard(folder / f"multilingual-e5-small-{dimensions.accurate}-{dimensions.sketch}", dimensions) as opened:
-        for number in range(size):
-            text = " ".join(chance.choices(words, k=8))
-            put(opened, text, accurate[number].tolist(), table.embed(text).tolist(), question.context)
+        for start in range(0, size, BATCH):
+            texts = [" ".join(chance.choices(words, k=8)) for _ in range(start, min(start + BATCH, size))]
+            vectors = zip(texts, accurate[start : start + BATCH].tolist(), table.embed_all(texts).tolist(), strict=True)
+            opened.put_all([stored(*each, question.context) for each in vectors])
 
 
-def put(opened: Shard, text: str, vector: list[float], sketch: list[float], context: str) -> None:
-    """Store one entry."""
+def stored(text: str, vector: list[float], sketch: list[float], context: str) -> tuple[str, Any, Any]:
+    """One entry as a shard takes it."""
     entry = Entry(
         str(uuid.uuid4()), vector, sketch, TENANT, "small", context, text, b"x" * 400, expires_at=time.time() + 86_400
     )
-    opened.put(entry.entry_id, {ACCURATE: vector, SKETCH: sketch}, payload_of(entry))
+    return entry.entry_id, {ACCURATE: vector, SKETCH: sketch}, payload_of(entry)
 
 
 @asynccontextmanager
