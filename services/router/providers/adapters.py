@@ -98,7 +98,8 @@ async def opened_providers(
     inference: InferenceServiceAsyncStub, environment: Mapping[str, str], most_connections: int
 ) -> AsyncIterator[Providers]:
     """Providers whose connections are kept alive, and closed at the end."""
-    async with http_session(most_connections) as http:
+    # A token is fetched twice an hour: its connection is not worth keeping.
+    async with http_session(most_connections, keep=False) as http:
         providers = Providers(Adapters(http, inference, environment), most_connections)
         try:
             yield providers
@@ -106,9 +107,9 @@ async def opened_providers(
             await providers.aclose()
 
 
-def http_session(most_connections: int) -> aiohttp.ClientSession:
+def http_session(most_connections: int, *, keep: bool = True) -> aiohttp.ClientSession:
     """A way out: data goes where the routes say, with no cookies, proxies or passwords from the surroundings."""
-    connector = aiohttp.TCPConnector(limit=most_connections)
+    connector = aiohttp.TCPConnector(limit=most_connections, force_close=not keep)
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
 
