@@ -26,7 +26,6 @@ COPY --from=build /src /app
 COPY LICENSE /app/
 WORKDIR /app
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app:/app/libs PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-ENV LLMMESH_GUARD_CACHE=/var/lib/llmmesh/cache
 USER 65532:65532
 EXPOSE 50051 9090
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \

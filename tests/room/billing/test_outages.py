@@ -116,7 +116,7 @@ async def test_a_frozen_database_costs_no_more_than_the_deadline(own_postgres: P
         own_postgres.thaw()
     await hasty_room.becomes(serving=True)
     assert (await hasty_room.commit(caller, reservation)).cost_micros == RUBLE
-    await hasty_room.reserve(caller, "r2")
+    # A change that was cut off midway may have taken hold or not.
     budget = await hasty_room.budget(caller)
     assert (budget.spent_micros, budget.limit_micros) in {(RUBLE, 1000 * RUBLE), (RUBLE, RUBLE)}
 
