@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from meshkit.errors import ResourceNotFound
@@ -24,8 +24,6 @@ class Answer:
     deployment: str
     context: Context | None = None
     """By which it was picked, where that was learned."""
-    variants: Mapping[str, str] = field(default_factory=dict)
-    """By experiment, the variant it belongs to."""
 
 
 Listener = Callable[[Answer, float, float | None], None]

@@ -137,9 +137,9 @@ def _answer_key(tenant_id: str, request_id: str) -> str:
 
 
 def _answer_bytes(answer: Answer) -> bytes:
-    return orjson.dumps([answer.deployment, answer.context, answer.variants])
+    return orjson.dumps([answer.deployment, answer.context])
 
 
 def _answer(tenant_id: str, request_id: str, stored: bytes) -> Answer:
-    deployment, context, variants = orjson.loads(stored)
-    return Answer(tenant_id, request_id, deployment, None if context is None else tuple(context), variants)
+    deployment, context = orjson.loads(stored)
+    return Answer(tenant_id, request_id, deployment, None if context is None else tuple(context))
