@@ -47,6 +47,8 @@ class Found:
     unavailable: bool = False
     lease_id: str = ""
     leased_elsewhere: bool = False
+    copy_seconds: float = 0.0
+    """How long the asker may give the answer again without asking."""
 
     @property
     def outcome(self) -> str:
@@ -72,6 +74,7 @@ class AnswerCache:
         *,
         alarm: Alarm,
         clock: Callable[[], float],
+        copy_seconds: float = 0.0,
     ) -> None:
         self._exact = exact
         self._semantic = semantic
@@ -80,6 +83,7 @@ class AnswerCache:
         self._alarm = alarm
         self._limits = limits
         self._clock = clock
+        self._copy_seconds = copy_seconds
 
     async def find_exact(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
         """The answer to these very bytes; on a miss the lease to make it, where one is asked for."""
@@ -89,7 +93,8 @@ class AnswerCache:
         except Unavailable:
             return AWAY
         if entry is not None:
-            return self._found(request, entry, tenant_id, key)
+            seconds = 0.0 if request.HasField("max_age") else self._copy_seconds
+            return replace(self._found(request, entry, tenant_id, key), copy_seconds=seconds)
         return await self._leased(tenant_id, key, request) if self._may_be_leased(request) else MISS
 
     async def find_semantic(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
@@ -201,7 +206,7 @@ class AnswerCache:
         return await self.forget(selection, dry_run=request.dry_run)
 
     async def forget(self, selection: Selection, *, dry_run: bool = False) -> Forgotten:
-        """Remove a selection at both levels, or count it."""
+        """Remove a selection at both levels, or count it; returns when gateways have no copies left either."""
         forgotten = Forgotten()
         exact = ExactSelection(selection, self._codec)
         try:
@@ -214,6 +219,8 @@ class AnswerCache:
             forgotten.semantic_count = await self._semantic.forget(selection, dry_run=dry_run)
         except Unavailable:
             forgotten.away.append("semantic")
+        if not dry_run:
+            await asyncio.sleep(self._copy_seconds)
         return forgotten
 
     async def entry_of(self, tenant_id: str, model: str, request_id: str) -> str:

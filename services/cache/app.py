@@ -67,6 +67,7 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
             ),
             alarm=alarms.tampered,
             clock=time.time,
+            copy_seconds=config.copy_seconds,
         )
         records = await enter(
             use_records(

@@ -64,6 +64,9 @@ class CacheConfig(ServiceSettings):
     """Longer questions are not looked up semantically: the embedding sees their beginning only."""
     error_target: float = Field(default=0.01, gt=0, lt=1)
     """Largest rate of wrong semantic hits."""
+    copy_seconds: float = Field(default=0.1, ge=0, le=5)
+    """How long a gateway may give an exact answer again without asking; purges and reports take that much longer, so
+    that none is given after them. 0 has it ask each time."""
     report_seconds: int = Field(default=3600, gt=0)
     """How long after an answer from the cache it may be reported as right or wrong; about 200 bytes of Redis each."""
     sweep_seconds: float = Field(default=60, gt=0)

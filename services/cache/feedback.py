@@ -14,6 +14,7 @@ from meshkit.errors import DependencyUnavailable, ResourceNotFound
 from meshkit.log import get_logger
 from services.cache.answers import AnswerCache
 from services.cache.dependency import Unavailable
+from services.cache.metrics import HITS
 from services.cache.purging import Forgotten
 from services.cache.statistics import Tally, last_days, summed
 from services.cache.vectorstores.port import Selection
@@ -30,6 +31,8 @@ class Judged(Protocol):
 
 
 FLUSH_SECONDS = 1.0
+SERVED = ("exact", "semantic")
+"""Outcomes that are an answer from the cache, by its level."""
 
 log = get_logger()
 
@@ -65,6 +68,8 @@ class Feedback:
         hits: dict[tuple[str, str], str] = {}
         for use in uses:
             self._tally.use(use)
+            if use.outcome in SERVED:
+                HITS.labels(use.outcome).inc()
             if use.answered_request_id:
                 hits[use.tenant_id, use.request_id] = orjson.dumps(Source.of(use)).decode()
         await self._flush(hits)

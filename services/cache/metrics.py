@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Histogram
 
-HITS = Counter("llm_cache_hits_total", "Lookups that found an answer.", ["level"])
+HITS = Counter("llm_cache_hits_total", "Requests answered from the cache, as gateways tell.", ["level"])
 LOOKUPS = Counter("llm_cache_lookups_total", "Lookups by outcome: hit, miss or unavailable.", ["level", "outcome"])
 LOOKUP_SECONDS = Histogram(
     "llm_cache_lookup_seconds",

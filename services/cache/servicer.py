@@ -15,7 +15,7 @@ from meshkit.identity import current_identity
 from meshkit.server import Context
 from services.cache.answers import AnswerCache, Found
 from services.cache.feedback import Feedback
-from services.cache.metrics import HITS, LOOKUP_SECONDS, LOOKUPS, SIMILARITY
+from services.cache.metrics import LOOKUP_SECONDS, LOOKUPS, SIMILARITY
 from services.cache.purging import QUESTION_CHARACTERS
 from services.cache.statistics import KEPT_DAYS, OUTCOMES
 
@@ -48,6 +48,7 @@ class CacheServicer(cache_pb2_grpc.CacheServiceServicer):
         found = await self._level(request.level)(_tenant_id(), request)
         return cache_pb2.LookupAnswerResponse(
             answer=found.answer,
+            copy_for=_duration(found.copy_seconds) if found.answer is not None else None,
             similarity=found.similarity,
             unavailable=found.unavailable,
             lease_id=found.lease_id,
@@ -130,7 +131,6 @@ class _Lookup:
     def __init__(self, level: str, find: Callable[[str, cache_pb2.LookupAnswerRequest], Awaitable[Found]]) -> None:
         self._find = find
         self._outcomes = {outcome: LOOKUPS.labels(level, outcome) for outcome in ("hit", "miss", "unavailable")}
-        self._hits = HITS.labels(level)
         self._seconds = LOOKUP_SECONDS.labels(level)
 
     async def __call__(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
@@ -138,11 +138,17 @@ class _Lookup:
         found = await self._find(tenant_id, request)
         self._seconds.observe(time.perf_counter() - started)
         self._outcomes[found.outcome].inc()
-        if found.answer is not None:
-            self._hits.inc()
-            if found.similarity:
-                SIMILARITY.observe(found.similarity)
+        if found.similarity:
+            SIMILARITY.observe(found.similarity)
         return found
+
+
+def _duration(seconds: float) -> Duration | None:
+    if not seconds:
+        return None
+    duration = Duration()
+    duration.FromMilliseconds(round(seconds * 1000))
+    return duration
 
 
 def _check_prompt(prompt: chat_pb2.ChatPrompt) -> None:

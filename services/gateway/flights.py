@@ -29,6 +29,8 @@ class Found:
     """The sole right to answer, taken by this look-up."""
     leased_elsewhere: bool = False
     """Whether another has that right."""
+    copy_seconds: float = 0.0
+    """How long after it was asked for the answer may be given again."""
 
 
 @dataclass(frozen=True, slots=True)

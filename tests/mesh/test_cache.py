@@ -132,6 +132,30 @@ async def test_what_was_stored_for_a_person_is_counted_and_erased(mesh: Mesh, fi
     assert (await tenant.chat(text)).headers["x-llmmesh-cache"] == "miss"
 
 
+async def test_what_is_purged_while_a_crowd_asks_for_it_is_never_given_again(
+    mesh: Mesh, first: ScriptedProvider
+) -> None:
+    tenant = await mesh.tenant(cache="CACHE_POLICY_EXACT")
+    text = "What does the crowd ask?"
+    await from_cache(tenant, text)
+    first.set(reply="Foxes are red.")
+    done = asyncio.Event()
+
+    async def ask_on() -> None:
+        while not done.is_set():
+            await tenant.chat(text)
+
+    async with asyncio.TaskGroup() as crowd:
+        for _ in range(4):
+            crowd.create_task(ask_on())
+        body = {"tenant_id": tenant.id}
+        purged = await tenant.mesh.http.post("/v1/cache:purge", headers=tenant.mesh.admin, json=body)
+        answer = await tenant.chat(text)
+        done.set()
+    assert int(purged.raise_for_status().json()["exact_count"]) == 1
+    assert answer.json()["choices"][0]["message"]["content"] == "Foxes are red."
+
+
 async def test_a_developer_may_not_purge(tenant: Tenant) -> None:
     answer = await tenant.mesh.http.post("/v1/cache:purge", headers=tenant.headers, json={"subject": "ann"})
     assert answer.status_code == 403

@@ -30,12 +30,13 @@ class CachePeer:
         self._stub = stub
         self._exact_seconds = exact_seconds
         self._semantic_seconds = semantic_seconds
-        self._lookups = Coalescing[Found]()
+        self._lookups = Coalescing[Found](lambda found: found.copy_seconds)
 
     async def look_up(self, request: cache_pb2.LookupAnswerRequest) -> Found:
         """Ask one level; a cache that is away or too slow is `unavailable`.
 
-        The same asked by callers of one tenant at the same moment is one call; they share its lease.
+        The same asked by callers of one tenant at the same moment is one call; they share its lease. So it is for as
+        long as the cache allows its answer to be given again.
         """
         key = (current_identity().tenant_id, request.SerializeToString(deterministic=True))
         return await self._lookups.join(key, lambda: self._look_up(request))
@@ -74,4 +75,11 @@ class CachePeer:
             log.warning("cache_unavailable", code=error.code().name, details=error.details())
             return Found(unavailable=True)
         answer = response.answer if response.HasField("answer") else None
-        return Found(answer, response.unavailable, response.similarity, response.lease_id, response.leased_elsewhere)
+        return Found(
+            answer,
+            response.unavailable,
+            response.similarity,
+            response.lease_id,
+            response.leased_elsewhere,
+            response.copy_for.ToNanoseconds() / 1e9,
+        )

@@ -66,3 +66,23 @@ async def test_a_failure_reaches_everybody() -> None:
     joining = Coalescing[int]()
     results = await asyncio.gather(*(joining.join("a", fail) for _ in range(2)), return_exceptions=True)
     assert [type(result) for result in results] == [ConnectionError, ConnectionError]
+
+
+async def test_a_result_is_kept_as_long_as_it_says_itself() -> None:
+    joining, work = Coalescing[int](lambda result: {1: 60.0, 2: 1e-6}.get(result, 0.0)), Work()
+    work.end.set()
+    assert [await joining.join("a", work) for _ in range(3)] == [1, 1, 1]
+    async with asyncio.timeout(10):
+        while await joining.join("b", work) == 2:
+            await asyncio.sleep(0)
+
+
+async def test_a_failure_is_not_kept() -> None:
+    async def fail() -> int:
+        raise ConnectionError
+
+    joining, work = Coalescing[int](lambda _: 60.0), Work()
+    work.end.set()
+    with pytest.raises(ConnectionError):
+        await joining.join("a", fail)
+    assert await joining.join("a", work) == 1

@@ -490,6 +490,7 @@ class LookupAnswerResponse(_message.Message):
     UNAVAILABLE_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
     LEASED_ELSEWHERE_FIELD_NUMBER: _builtins.int
+    COPY_FOR_FIELD_NUMBER: _builtins.int
     similarity: _builtins.float
     """Cosine similarity of the stored question, for a semantic hit."""
     unavailable: _builtins.bool
@@ -502,6 +503,12 @@ class LookupAnswerResponse(_message.Message):
     def answer(self) -> Global___CachedAnswer:
         """Absent on a miss."""
 
+    @_builtins.property
+    def copy_for(self) -> _duration_pb2.Duration:
+        """How long after it asked the asker may give the answer to the same question again without asking; absent is not at
+        all. A purge returns when no such copy can be left.
+        """
+
     def __init__(
         self,
         *,
@@ -510,10 +517,11 @@ class LookupAnswerResponse(_message.Message):
         unavailable: _builtins.bool = ...,
         lease_id: _builtins.str = ...,
         leased_elsewhere: _builtins.bool = ...,
+        copy_for: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "copy_for", b"copy_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "lease_id", b"lease_id", "leased_elsewhere", b"leased_elsewhere", "similarity", b"similarity", "unavailable", b"unavailable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "copy_for", b"copy_for", "lease_id", b"lease_id", "leased_elsewhere", b"leased_elsewhere", "similarity", b"similarity", "unavailable", b"unavailable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
