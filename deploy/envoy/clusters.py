@@ -83,7 +83,8 @@ _HEALTH_CHECK: Node = {
     # A busy interpreter may answer late; a dead process refuses the connection at once.
     "timeout": "3s",
     "interval": "1s",
-    "no_traffic_interval": "1s",
+    # Of a room that is starting: others wait for it.
+    "no_traffic_interval": "0.25s",
     "unhealthy_interval": "0.5s",
     "no_traffic_healthy_interval": "1s",
     "unhealthy_threshold": 2,

@@ -24,6 +24,9 @@ __all__ = ["Context", "Mount", "running"]
 LARGEST_MESSAGE_BYTES = 20 * 1024 * 1024
 """The edge's body limit with room for the envelope."""
 PROBE_SECONDS = 1.0
+"""Time between two looks at whether a room is ready."""
+FIRST_PROBE_SECONDS = 0.1
+"""The same until it first was: its callers are waiting."""
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -94,9 +97,12 @@ async def _follow(ready: Probe | None, health: HealthServicer) -> None:
     if ready is None:
         await health.set("", status.SERVING)
         return
+    pause = FIRST_PROBE_SECONDS
     while True:
-        await health.set("", status.SERVING if await _answer(ready) else status.NOT_SERVING)
-        await asyncio.sleep(PROBE_SECONDS)
+        is_ready = await _answer(ready)
+        await health.set("", status.SERVING if is_ready else status.NOT_SERVING)
+        pause = PROBE_SECONDS if is_ready else pause
+        await asyncio.sleep(pause)
 
 
 async def _answer(ready: Probe) -> bool:

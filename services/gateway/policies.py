@@ -17,7 +17,7 @@ from meshkit.identity import Identity
 from meshkit.log import get_logger
 from services.gateway.measures import POLICY_AGE_SECONDS
 
-PAUSE_SECONDS = 0.5
+PAUSE_SECONDS = 0.25
 """Between a broken stream and the next attempt."""
 RENEWAL_SECONDS = 0.05
 """Between a stream that was ended on purpose and the next."""

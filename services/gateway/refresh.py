@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from meshkit.errors import DependencyUnavailable
 from meshkit.log import get_logger
 
-RETRY_SECONDS = 0.5
+RETRY_SECONDS = 0.25
 """Pause after a failed attempt."""
 
 log = get_logger()
