@@ -6,8 +6,6 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import aiohttp
-
 from llmmesh.guard.v1.guard_pb2_grpc import add_GuardServiceServicer_to_server
 from meshkit.log import get_logger
 from meshkit.server import Mount, running
@@ -39,18 +37,23 @@ async def guard(config: GuardConfig) -> AsyncIterator[int]:
         Direction.INPUT: Cascade([NameScanner(), *attack_layers(policy, kept)]),
         Direction.OUTPUT: Cascade([policy.scanners[Direction.OUTPUT]]),
     }
-    async with aiohttp.ClientSession() as http:
-        escalation = Escalation(_azure(config, http), config.escalation_seconds, random.SystemRandom())
+    async with _azure(config) as azure:
+        escalation = Escalation(azure, config.escalation_seconds, random.SystemRandom())
         servicer = GuardServicer(policy, cascades, escalation, config)
         async with running([Mount(add_GuardServiceServicer_to_server, servicer)], config, room="guard") as port:
             yield port
 
 
-def _azure(config: GuardConfig, http: aiohttp.ClientSession) -> AzureContentSafety | None:
+@asynccontextmanager
+async def _azure(config: GuardConfig) -> AsyncIterator[AzureContentSafety | None]:
     if not config.azure_endpoint:
         log.info("layer_absent", layer=LAYER, told="no LLMMESH_GUARD_AZURE_ENDPOINT: the classifier decides alone")
-        return None
-    return AzureContentSafety(http, config.azure_endpoint, config.azure_key.get_secret_value())
+        yield None
+        return
+    from aiohttp import ClientSession  # 8 MB, for those who ask a cloud only
+
+    async with ClientSession() as http:
+        yield AzureContentSafety(http, config.azure_endpoint, config.azure_key.get_secret_value())
 
 
 def _policy(config: GuardConfig, kept: Kept) -> Policy:

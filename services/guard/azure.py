@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel
+
+if TYPE_CHECKING:
+    import aiohttp
 
 LAYER = "azure"
 API_VERSION = "2024-09-01"
@@ -62,13 +63,15 @@ class AzureContentSafety:
             raise AzureFailed("unexpected answer") from error
 
     async def _asked(self, operation: str, body: dict[str, Any]) -> Any:
+        from aiohttp import ClientError  # 8 MB, for those who ask a cloud only
+
         url = f"{self._base}/{operation}?api-version={API_VERSION}"
         try:
             async with self._http.post(url, json=body, headers=self._headers, allow_redirects=False) as response:
                 if response.status != OK:
                     raise AzureFailed(f"status {response.status}")
                 return await response.json()
-        except (aiohttp.ClientError, ValueError, OSError) as error:
+        except (ClientError, ValueError, OSError) as error:
             raise AzureFailed(type(error).__name__) from error
 
 

@@ -99,7 +99,7 @@ class _Reader:
     def _element(self, token: bytes) -> Heads:
         if token in (b"(", b"(?:"):
             return _group(self._inside())
-        if token == b" " or token.isalnum() or token >= b"\x80":
+        if token == b" " or token[:1].isalnum() or token >= b"\x80":
             return {token}, set()
         return set(), {b""}
 

@@ -22,7 +22,8 @@ CAPITAL = re.compile(rb"(?<!\\)[A-Z]")
 TOKEN = re.compile(rb" <(\d{1,2})> | \?| +|\\w")
 NAME = re.compile(r"\{([A-Z_]+)\}")
 CHARACTER_CLASS = re.compile(r"\[[^\]]*\]")
-SYNTAX = re.compile(rb"\\.|\[(?:\\.|[^\]])*\]|\{[\d,]+\}|<\d{1,2}>| \?|\(\?:|.", re.DOTALL)
+SYNTAX = re.compile(rb"\\.|\[(?:\\.|[^\]])*\]|\{[\d,]+\}|<\d{1,2}>| \?|\(\?:|[a-z0-9\x80-\xff]+(?![?*+{])|.", re.DOTALL)
+"""Letters that nothing repeats stay together."""
 GAP = re.compile(rb"<\d{1,2}>")
 
 Words = Mapping[str, str]
