@@ -14,11 +14,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import regex
-
 from meshkit.log import get_logger
 from services.guard.folding import fold, origins
-from services.guard.matching import Compile, Event, Expression, StreamMatcher
+from services.guard.matching import Compile, Event, ExpressionInvalid, StreamMatcher
+from services.guard.openings import Openings
 from services.guard.patterns import LAYER, MOST_FINDINGS, LoadedRule
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel, Verdict, merge, undecided
 
@@ -48,8 +47,8 @@ class AnswerRules:
         """Longest match of any rule, in visible characters: how far back a match may begin."""
         self.longest = _longest(stopping)
         """Longest match of a rule that stops answers: the most visible characters held back."""
-        self.opening = _opening([expression for loaded in stopping for expression in loaded.expressions])
-        """Matches, only ever partially, a tail that more text could turn into a match."""
+        self.openings = _openings(stopping)
+        """Finds what more text could turn into a match."""
 
     def watch(self) -> AnswerWatch:
         """Start on a new answer; close the watch when done with it."""
@@ -60,10 +59,13 @@ def _longest(rules: Sequence[LoadedRule]) -> int:
     return max((loaded.rule.max_length or 0 for loaded in rules), default=0)
 
 
-def _opening(expressions: Sequence[Expression]) -> regex.Pattern[bytes]:
-    never = rb"[^\x00-\xff]"
-    alternatives = [b"(?%s:%s)" % (b"" if each.case_sensitive else b"i", each.source) for each in expressions]
-    return regex.compile(b"(?:%s)%s" % (b"|".join(alternatives or [never]), never), regex.DOTALL)
+def _openings(stopping: Sequence[LoadedRule]) -> Openings:
+    for loaded in stopping:
+        try:
+            Openings(loaded.expressions)
+        except ExpressionInvalid as error:
+            raise ExpressionInvalid(f"{loaded.rule.id}: {error}") from error
+    return Openings([expression for loaded in stopping for expression in loaded.expressions])
 
 
 class AnswerWatch:
@@ -148,8 +150,7 @@ class AnswerWatch:
     def _open_from(self) -> int:
         """Where in the window an unfinished match of a rule that stops answers begins; its end when there is none."""
         earliest = max(self._undecided, len(self._window) - self._rules.longest)
-        tail = self._rules.opening.search(self._window, earliest, partial=True)
-        return tail.start() if tail else len(self._window)
+        return self._rules.openings.start(self._window, earliest)
 
     def _release(self, until: int) -> str:
         """Let go of the held text before a byte of the window."""
