@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llmmesh.router.v1 import router_pb2
 from meshkit.errors import DependencyUnavailable, FieldInvalid, ModelNotAllowed, ModelNotFound
+from services.gateway.assignment import takes_part
 from services.gateway.policies import TenantPolicy
 
 
@@ -22,6 +23,8 @@ class Offer:
     context_tokens: int
     """Most tokens of prompt and answer together, on the largest of the deployments."""
     embeds: bool
+    split: router_pb2.Split | None = None
+    """How its requests are split between variants, if the tenant takes part."""
 
 
 class Catalogue:
@@ -108,7 +111,13 @@ def _offered(model: router_pb2.Model, policy: TenantPolicy) -> Offer | None:
         providers=tuple(dict.fromkeys(entry.provider for entry in usable)),
         context_tokens=max(entry.context_tokens for entry in usable),
         embeds=usable[0].embeds,
+        split=_split(model, policy, {entry.name for entry in usable}),
     )
+
+
+def _split(model: router_pb2.Model, policy: TenantPolicy, deployments: set[str]) -> router_pb2.Split | None:
+    there_is = model.HasField("split") and takes_part(model.split, policy.tags, deployments)
+    return model.split if there_is else None
 
 
 def _not_found(model: str) -> ModelNotFound:

@@ -12,6 +12,7 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.router.v1 import router_pb2
 from meshkit.identity import Identity
+from services.gateway.assignment import assign
 from services.gateway.beside import running_beside
 from services.gateway.channel import AnswerBlocked
 from services.gateway.config import GatewayConfig
@@ -33,6 +34,9 @@ BYPASS = gateway_pb2.CACHE_STATUS_BYPASS
 UNAVAILABLE = gateway_pb2.CACHE_STATUS_UNAVAILABLE
 EXACT = cache_pb2.CACHE_LEVEL_EXACT
 SEMANTIC = cache_pb2.CACHE_LEVEL_SEMANTIC
+
+KEPT = frozenset({router_pb2.VARIANT_USE_APPLIED, router_pb2.VARIANT_USE_BARRED})
+"""What may become of a variant for its next caller to have the same answer."""
 
 
 class Chat:
@@ -86,9 +90,10 @@ class _Flow:
         self._exchange.keeps_contents = self._policy.keep_contents
         offer = self._known.catalogue.chat_offer(self._exchange.model, self._policy)
         self._exchange.known_model = True
+        added_tokens = assign(self._question.prompt, offer.split, self._exchange.caller)
         hit = await self._exact_answer()
         if hit is None:
-            plan = planned(self._question, offer, self._config.default_max_output_tokens)
+            plan = planned(self._question, offer, self._config.default_max_output_tokens, added_tokens)
             with await self._flight() as flight, self._lease_given_back(flight):
                 hit = flight.hit
                 if hit is None:
@@ -226,6 +231,7 @@ class _Flow:
                 async for piece in pieces:
                     if isinstance(piece, router_pb2.RouteChosen):
                         exchange.provider_seconds = time.perf_counter() - asked
+                        exchange.strays = bool(self._question.prompt.variant) and piece.variant_use not in KEPT
                         yield exchange.route()
                     elif isinstance(piece, router_pb2.Finished):
                         finished = piece

@@ -114,6 +114,8 @@ class Exchange:
     """True when prompt and answer were judged by different versions of the guard's policy."""
     unguarded: bool = False
     """True when the tenant's policy let something pass that the guard could not judge."""
+    strays: bool = False
+    """True when another variant answered than the one the question was put to."""
     cached: cache_pb2.CachedAnswer | None = None
     """The answer as the cache gave it."""
     similarity: float = 0.0
@@ -160,9 +162,9 @@ class Exchange:
 
     @property
     def cacheable(self) -> bool:
-        """Whether the cache may hold this exchange: judged by one policy, and its data not too sensitive."""
-        judged = not self.unguarded and not self.mixed_guard_policies
-        return judged and self.data_class <= LAST_CACHED_CLASS
+        """Whether the cache may hold this exchange: judged by one policy, not astray, its data not too sensitive."""
+        sound = not self.unguarded and not self.mixed_guard_policies and not self.strays
+        return sound and self.data_class <= LAST_CACHED_CLASS
 
     def route(self, free_in: str = "", *, whole: bool = False) -> Route:
         """Say who answers, in which currency it costs nothing, and whether it comes in one piece."""

@@ -9,6 +9,7 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
 from meshkit.errors import ResourceNotFound
 from meshkit.identity import Identity
+from services.gateway.assignment import assign
 from services.gateway.catalogue import Offer
 from services.gateway.exchange import DataClass
 from services.gateway.policies import TenantPolicy
@@ -47,6 +48,7 @@ class Explaining:
         policy = await self._policy(request.tenant_id, caller)
         offer = self._offer(request, policy)
         data_class = request.data_class or await self._judged(request)
+        assign(request.prompt, offer.split, caller)
         return await self._peers.router.explain(
             router_pb2.ExplainRouteRequest(
                 prompt=request.prompt,

@@ -33,8 +33,8 @@ class Plan:
         )
 
 
-def planned(question: Question, offer: Offer, default_max_output_tokens: int) -> Plan:
-    """Bound the tokens of a chat.
+def planned(question: Question, offer: Offer, default_max_output_tokens: int, added_input_tokens: int = 0) -> Plan:
+    """Bound the tokens of a chat; an experiment may have some added to the prompt.
 
     A caller who sets no limit gets the default where prompt and answer are sure to fit the context; where they may
     not, the context itself is the limit.
@@ -43,7 +43,7 @@ def planned(question: Question, offer: Offer, default_max_output_tokens: int) ->
         FieldInvalid: If the caller's limit is more than the model's context.
     """
     prompt, context = question.prompt, offer.context_tokens
-    input_tokens = min(prompt_token_bound(prompt), context)
+    input_tokens = min(prompt_token_bound(prompt) + added_input_tokens, context)
     if prompt.options.HasField("max_output_tokens"):
         limit = prompt.options.max_output_tokens
         if limit > context:

@@ -21,6 +21,7 @@ from services.router.checks import HealthChecks
 from services.router.config import RouterConfig
 from services.router.decision import Decider
 from services.router.egress import Egress
+from services.router.experiments.trials import Trials
 from services.router.explaining import Explainer
 from services.router.failover import Failover
 from services.router.fleet import Fleet, Roster
@@ -67,7 +68,8 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
             learned.follow(routes)
             ways = strategies(routes.strategies.quality_share, first_tokens.expected, learned.strategy)
             rules = RuleBook(routes.rules, routes.deployments)
-            return _fleet(routes, Decider(routes.deployments, routes.strategies, rules, ways, prices), providers)
+            decider = Decider(routes.deployments, routes.strategies, rules, ways, prices)
+            return _fleet(routes, decider, providers)
 
         roster = Roster(fleet(routes), lambda ended: providers.release(ended.deployments))
         reloader = Reloader(
@@ -91,7 +93,8 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
 def _fleet(routes: Routes, decider: Decider, providers: Providers) -> Fleet:
     for each in routes.left_out:
         log.info("deployment_left_out", deployment=each.name, not_set=each.credential)
-    return Fleet(routes.deployments, decider, Egress(providers.open(routes.deployments)))
+    egress = Egress(providers.open(routes.deployments))
+    return Fleet(routes.deployments, decider, egress, Trials(routes.experiments, routes.prompts, decider))
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from services.router.rules import RuleBook, Ruling
 REMEMBERED_SHORTLISTS = 1024
 """Of at most as many pointers as there are deployments each."""
 
-Kind: TypeAlias = tuple[str, Limits, frozenset[Capability], int, Ruling]
-"""All that decides who may and can answer: model, limits, capabilities, context, and the rules that apply."""
+Kind: TypeAlias = tuple[str, Limits, frozenset[Capability], int, Ruling, frozenset[str]]
+"""All that decides who may and can answer: model, limits, capabilities, context, the rules that apply, the variant."""
 
 
 class Decider:
@@ -50,13 +50,18 @@ class Decider:
         Raises:
             MeshError: Whose type says why nobody may or can.
         """
-        serving, ruling = self.serving(demand), self.ruling(demand)
-        kind = demand.model, demand.limits, demand.needs.capabilities, self._least_context(demand), ruling
+        ruling = self.ruling(demand)
+        return self.ranked(demand, self.shortlist(demand, ruling), ruling).deployments()
+
+    def shortlist(self, demand: Demand, ruling: Ruling) -> Shortlist:
+        """Who may and can answer; raises as `order` does."""
+        serving, firsts = self.serving(demand), demand.firsts
+        kind = demand.model, demand.limits, demand.needs.capabilities, self._least_context(demand), ruling, firsts
         shortlist = self._shortlists.get(kind)
         if shortlist is None:
             kept = eligible(demand.model, serving, demand.limits, demand.needs, ruling.objections)
-            shortlist = self._remembered(kind, Shortlist.of(kept, ruling.preferred))
-        return self.ranked(demand, shortlist, ruling).deployments()
+            shortlist = self._remembered(kind, Shortlist.of(kept, ruling.preferred, firsts))
+        return shortlist
 
     def ruling(self, demand: Demand) -> Ruling:
         """What the rules say of a request."""

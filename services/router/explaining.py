@@ -67,7 +67,7 @@ class Explainer:
         }
         kept = [each for each in serving if not excluded[each.name]]
         name, source = decider.strategy(demand, ruling)
-        ranking = decider.ranked(demand, Shortlist.of(kept, ruling.preferred), ruling)
+        ranking = decider.ranked(demand, Shortlist.of(kept, ruling.preferred, demand.firsts), ruling)
         asked = [self._asked(ranking, place) for place in ranking.order]
         told = (each for each in serving if everything or each.name in demand.limits.deployments)
         return Explanation(name, source, ruling, [*asked, *_left_out(told, excluded)])

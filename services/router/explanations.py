@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
 from services.router.deployment import Deployment
+from services.router.experiments.treatment import Use
 from services.router.explaining import Candidate, Explanation, Score
 from services.router.ranking import Demand
 from services.router.rules import Ruling
@@ -29,6 +30,7 @@ def route_explanation(explanation: Explanation, demand: Demand) -> router_pb2.Ro
         input_tokens=needs.input_tokens,
         output_tokens=needs.likely_output_tokens,
         candidates=[_candidate(place, each, ruling) for place, each in enumerate(explanation.candidates, 1)],
+        variant=demand.treatment.version if demand.treatment and demand.treatment.use is Use.APPLIED else "",
     )
 
 

@@ -29,6 +29,19 @@ class FailedAttempt:
     failure: ProviderFailure
 
 
+class NobodyAnswered(Exception):
+    """The cause of what a caller is told: every deployment that was asked, and how it failed."""
+
+    def __init__(self, failed: Sequence[FailedAttempt]) -> None:
+        super().__init__(f"{len(failed)} deployments did not answer")
+        self.failed = failed
+
+
+def failures_of(error: MeshError) -> Sequence[FailedAttempt]:
+    """Who did not answer, if that is why a request failed."""
+    return error.__cause__.failed if isinstance(error.__cause__, NobodyAnswered) else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Answered(Generic[Answer]):
     """The first answer, who gave it, and who was asked before."""
@@ -67,7 +80,7 @@ class Failover:
                     break
             else:
                 return Answered(attempt.deployment, answer, failed, attempt)
-        raise self._exhausted(model, ranked, failed)
+        raise self._exhausted(model, ranked, failed) from NobodyAnswered(failed)
 
     async def quickest_answer(
         self,
@@ -86,7 +99,7 @@ class Failover:
         won = await race.winner()
         failed = [FailedAttempt(attempt.deployment, failure) for attempt, failure in race.failed]
         if won is None:
-            raise self._exhausted(model, ranked, failed)
+            raise self._exhausted(model, ranked, failed) from NobodyAnswered(failed)
         attempt, answer = won
         return Answered(attempt.deployment, answer, failed, attempt)
 

@@ -24,6 +24,8 @@ class Answer:
     deployment: str
     context: Context | None = None
     """By which it was picked, where that was learned."""
+    trial: tuple[str, int] | None = None
+    """The variant it was of, and the group of its unit, where it counts in an experiment."""
 
 
 Listener = Callable[[Answer, float, float | None], None]
@@ -76,13 +78,17 @@ def remembering(answers: Answers, context: Callable[[Chat], Context | None]) -> 
     """Remembers the answers that may teach something."""
 
     def note(chat: Chat) -> None:
-        picked_by = context(chat)
-        if chat.deployment is None or not chat.asker.request_id or picked_by is None:
+        picked_by, trial, asker = context(chat), _trial(chat), chat.asker
+        if chat.deployment is None or chat.left or not asker.request_id or (picked_by is None and trial is None):
             return
-        asker = chat.asker
-        answers.remember(Answer(asker.tenant_id, asker.request_id, chat.deployment.name, picked_by))
+        answers.remember(Answer(asker.tenant_id, asker.request_id, chat.deployment.name, picked_by, trial))
 
     return note
+
+
+def _trial(chat: Chat) -> tuple[str, int] | None:
+    treatment = chat.demand.treatment
+    return None if treatment is None or treatment.group is None else (treatment.version, treatment.group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,7 @@ class Feedback:
         if answer is None:
             raise ResourceNotFound(
                 f"No answer {request_id!r} is known that could be judged: send the x-request-id of an answer of the "
-                "last day. Answers from the cache, and of models that nothing is learned for, cannot be judged.",
+                "last day. Answers from the cache, and those that nothing is learned from, cannot be judged.",
                 request_id=request_id,
             )
         before = await self.answers.put(answer, score)

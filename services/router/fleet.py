@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from services.router.decision import Decider
 from services.router.deployment import Deployment
 from services.router.egress import Egress
+from services.router.experiments.trials import Trials
 
 
 @dataclass(slots=True, eq=False)
@@ -19,6 +20,7 @@ class Fleet:
     deployments: Sequence[Deployment]
     decider: Decider
     egress: Egress
+    trials: Trials
     users: int = 0
     """Requests under way."""
 

@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from services.router.beating import beating
 from services.router.config import RouterConfig
+from services.router.experiments.tallying import Tallying
+from services.router.experiments.trials import versions
 from services.router.feedback import Feedback, OwnAnswers, remembering
 from services.router.learned.bandit import Bandit, Learning
-from services.router.learned.keeping import Keeping, kept
+from services.router.learned.keeping import Keeping
 from services.router.learned.learner import Learner
 from services.router.learned.strategy import Learned
 from services.router.observing import Observer
@@ -24,23 +27,29 @@ class Lessons:
 
     strategy: Learned
     keeping: Keeping
+    tallying: Tallying
     observers: Sequence[Observer]
     feedback: Feedback
 
     def follow(self, routes: Routes) -> None:
-        """Learn from now on of the deployments of these routes, as they say."""
+        """Learn from now on of the deployments and the experiments of these routes, as they say."""
         self.keeping.deployments = [each.name for each in routes.deployments]
         self.strategy.bandit.adopt(routes.learning)
+        running = (versions(each, routes.prompts) for each in routes.experiments)
+        self.tallying.versions = [version.name for all_ in running for version in all_]
 
 
 @asynccontextmanager
 async def lessons(config: RouterConfig) -> AsyncIterator[Lessons]:
     """Learn while the block runs; what was learned is kept at its end."""
     learner = Learner(Learned(Bandit(Learning(), random.Random())))  # noqa: S311 - chance, not secrecy
-    async with _store(config) as store, kept(learner, store, config.learning_beat_seconds) as keeping:
-        answers = OwnAnswers() if store is None else store
-        observers = [learner.note, remembering(answers, learner.context)]
-        yield Lessons(learner.strategy, keeping, observers, Feedback(answers, [learner.rate]))
+    async with _store(config) as store:
+        keeping, tallying = Keeping(learner, store), Tallying(store)
+        async with beating(config.learning_beat_seconds, keeping.beat, tallying.beat):
+            answers = OwnAnswers() if store is None else store
+            observers = [learner.note, tallying.note, remembering(answers, learner.context)]
+            feedback = Feedback(answers, [learner.rate, tallying.rate])
+            yield Lessons(learner.strategy, keeping, tallying, observers, feedback)
 
 
 @asynccontextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import MeshError
 from meshkit.identity import Identity
 from services.router.deployment import Deployment
-from services.router.failover import FailedAttempt
+from services.router.failover import FailedAttempt, failures_of
 from services.router.ranking import Demand, Price
 from services.router.routing import Chosen, Finished, RouteEvent, Router
 
@@ -29,13 +31,18 @@ class Chat:
     failed: Sequence[FailedAttempt] = ()
     finished: bool = False
     """Whether the answer came to its end."""
+    left: bool = False
+    """Whether its caller hung up before the end."""
+    first_token_seconds: float = 0.0
+    """From the request to the first token; 0 when there was none."""
     seconds: float = 0.0
     """Time spent waiting for providers; 0 when it broke off."""
     cost_micros: int = 0
+    output_tokens: int = 0
 
 
 Observer = Callable[[Chat], None]
-"""Told of a chat that is over; one whose caller left is told to nobody, for it shows nothing."""
+"""Told of a chat that is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +52,36 @@ class ObservedRouter:
     router: Router
     prices: Mapping[str, Price]
     observers: Sequence[Observer] = field(default_factory=tuple)
+    clock: Callable[[], float] = time.monotonic
 
     async def stream_chat(self, demand: Demand, asker: Identity) -> AsyncGenerator[RouteEvent, None]:
-        """Answer as `Router.stream_chat` does."""
-        chat = Chat(asker, demand)
+        """Answer as `Router.stream_chat` does, as the demand's variant has it."""
+        chat = Chat(asker, self.router.treated(demand, asker))
+        began = self.clock()
         try:
-            async with aclosing(self.router.stream_chat(demand)) as events:
+            async with aclosing(self.router.stream_chat(chat.demand)) as events:
                 async for event in events:
-                    self._note(chat, event)
+                    self._note(chat, event, began)
                     yield event
-        except MeshError:
+        except MeshError as error:
+            chat.failed = chat.failed or failures_of(error)
             self._tell(chat)
             raise
+        except (asyncio.CancelledError, GeneratorExit):
+            chat.left = not chat.finished
+            if chat.left:
+                self._tell(chat)
+            raise
 
-    def _note(self, chat: Chat, event: RouteEvent) -> None:
+    def _note(self, chat: Chat, event: RouteEvent, began: float) -> None:
         if isinstance(event, Chosen):
             chat.deployment, chat.failed = event.deployment, event.failed
+            chat.first_token_seconds = self.clock() - began
         elif isinstance(event, Finished):
             assert chat.deployment is not None
             chat.finished, chat.seconds = True, event.provider_seconds
             chat.cost_micros = cost_micros(self.prices.get(chat.deployment.name), event.usage)
+            chat.output_tokens = event.usage.output_tokens + event.usage.reasoning_tokens
             self._tell(chat)
 
     def _tell(self, chat: Chat) -> None:

@@ -10,12 +10,14 @@ from typing import Protocol
 from llmmesh.chat.v1 import chat_pb2
 from services.router.constraints import Limits
 from services.router.deployment import LAST_PRIORITY, Deployment
+from services.router.experiments.treatment import Treatment
 from services.router.needs import Needs
 from services.router.preferences import Caller
 
 NOMINAL_INPUT_TOKENS = 3
 NOMINAL_OUTPUT_TOKENS = 1
 """A usual chat reads three tokens for each it writes: the mix for listing models without a prompt."""
+NOBODY: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,13 @@ class Demand:
     """Empty where texts are to be embedded."""
     texts: Sequence[str] = ()
     """What is to be embedded."""
+    treatment: Treatment | None = None
+    """None outside of experiments."""
+
+    @property
+    def firsts(self) -> frozenset[str]:
+        """Deployments that its variant has asked before all others."""
+        return self.treatment.deployments if self.treatment else NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +80,14 @@ class Shortlist:
     """Of each; those of a smaller one are asked first. Empty when there is but one group."""
 
     @classmethod
-    def of(cls, deployments: Sequence[Deployment], preferred: Container[str] = ()) -> Shortlist:
-        """Those `preferred` by rules stand before all others, a smaller priority before a greater one."""
-        groups = [each.priority + (each.name not in preferred) * LAST_PRIORITY for each in deployments]
+    def of(
+        cls, deployments: Sequence[Deployment], preferred: Container[str] = (), firsts: Container[str] = ()
+    ) -> Shortlist:
+        """The `firsts` of a variant stand before those `preferred` by rules, then all others, each by priority."""
+        groups = [
+            each.priority + ((each.name not in preferred) + 2 * (each.name not in firsts)) * LAST_PRIORITY
+            for each in deployments
+        ]
         return cls(deployments, [each.name for each in deployments], groups if len(set(groups)) > 1 else ())
 
 

@@ -1,4 +1,4 @@
-"""What routers keep together in Redis: answers and their scores, what was learned, the decision log.
+"""What routers keep together in Redis: answers and their scores, what was learned and counted, the decision log.
 
 Nothing of it is on the path of a chat: it is written in the background, from bounded buffers.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import orjson
 from redis.asyncio import Redis
@@ -21,16 +21,31 @@ from redis.exceptions import RedisError, WatchError
 from meshkit.errors import DependencyUnavailable
 from meshkit.log import get_logger
 from services.router.feedback import KEPT_ANSWERS, Answer
-from services.router.learned.arm import SHAPE, Arm
 
 PREFIX = "llmmesh:router"
 DECISIONS = f"{PREFIX}:decisions"
 ANSWER_SECONDS = 86_400
 """How long an answer can be judged."""
-LEARNED_SECONDS = 180 * 86_400
-"""After this time without an outcome, what was learned of a deployment is forgotten."""
+GATHERED_SECONDS = 180 * 86_400
+"""After this time without an outcome, what was gathered of a deployment or a variant is forgotten."""
 
 log = get_logger()
+
+
+class Addend(Protocol):
+    """Something gathered bit by bit in many places."""
+
+    def encoded(self) -> bytes:
+        """As bytes, for a store."""
+        ...
+
+    @classmethod
+    def decoded(cls, stored: bytes) -> Self:
+        """Read what `encoded` wrote."""
+        ...
+
+
+Sum = TypeVar("Sum", bound=Addend)
 
 
 @dataclass(slots=True)
@@ -81,29 +96,30 @@ class RedisStore:
         entries = await self._asked(lambda: self.redis.xrange(DECISIONS))
         return [fields[b"line"] for _, fields in entries]
 
-    async def add_arm(self, name: str, news: Arm, merged: Callable[[Arm, Arm], None]) -> bool:
-        """Add what this router learned of a deployment to what all know; `merged` adds the second to the first.
+    async def add(self, key: str, news: Sum, merged: Callable[[Sum, Sum], None]) -> bool:
+        """Add what this router gathered to what all have; `merged` adds the second to the first.
 
         False if another router was faster: then nothing was added. Raises DependencyUnavailable.
         """
-        added: bool = await self._asked(lambda: self._added(name, news, merged))
+        added: bool = await self._asked(lambda: self._added(f"{PREFIX}:{key}", news, merged))
         return added
 
-    async def arms(self, names: Collection[str]) -> Mapping[str, Arm]:
-        """What all routers know of deployments. Raises DependencyUnavailable."""
-        listed = list(names)
-        stored = await self._asked(lambda: self.redis.mget([_arm_key(name) for name in listed])) if listed else []
-        return {name: Arm.decoded(each) for name, each in zip(listed, stored, strict=True) if each is not None}
+    async def sums(self, keys: Sequence[str], kind: type[Sum]) -> list[Sum | None]:
+        """What all routers have gathered, in the order of the keys. Raises DependencyUnavailable."""
+        if not keys:
+            return []
+        stored = await self._asked(lambda: self.redis.mget([f"{PREFIX}:{key}" for key in keys]))
+        return [None if each is None else kind.decoded(each) for each in stored]
 
-    async def _added(self, name: str, news: Arm, merged: Callable[[Arm, Arm], None]) -> bool:
-        key, pipe = _arm_key(name), cast("Any", self.redis.pipeline())
+    async def _added(self, key: str, news: Sum, merged: Callable[[Sum, Sum], None]) -> bool:
+        pipe, kind = cast("Any", self.redis.pipeline()), type(news)
         async with pipe:
             await pipe.watch(key)
             stored = await pipe.get(key)
-            total = Arm() if stored is None else Arm.decoded(stored)
+            total = kind() if stored is None else kind.decoded(stored)
             merged(total, news)
             pipe.multi()
-            pipe.set(key, total.encoded(), ex=LEARNED_SECONDS)
+            pipe.set(key, total.encoded(), ex=GATHERED_SECONDS)
             try:
                 await pipe.execute()
             except WatchError:
@@ -128,18 +144,15 @@ async def redis_store(url: str, *, timeout_seconds: float, decisions_kept: int) 
         yield RedisStore(client, timeout_seconds, decisions_kept)
 
 
-def _arm_key(name: str) -> str:
-    return f"{PREFIX}:learned:{SHAPE}:{name}"
-
-
 def _answer_key(tenant_id: str, request_id: str) -> str:
     return f"{PREFIX}:answer:{len(tenant_id)}:{tenant_id}:{request_id}"
 
 
 def _answer_bytes(answer: Answer) -> bytes:
-    return orjson.dumps([answer.deployment, answer.context])
+    return orjson.dumps([answer.deployment, answer.context, answer.trial])
 
 
 def _answer(tenant_id: str, request_id: str, stored: bytes) -> Answer:
-    deployment, context = orjson.loads(stored)
-    return Answer(tenant_id, request_id, deployment, None if context is None else tuple(context))
+    deployment, context, *more = orjson.loads(stored)
+    trial = next(iter(more), None)
+    return Answer(tenant_id, request_id, deployment, context and tuple(context), trial and tuple(trial))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,12 +13,13 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from services.router.deployment import Deployment
 from services.router.endpoints import AnyDeployment, HttpDeployment
+from services.router.experiments.plan import Experiment, PromptTemplate, PromptTemplates, contradictions
 from services.router.learned.bandit import Learning
 from services.router.preferences import StrategyTable
 from services.router.rules import Rule, unknown_names
 
 REFERENCE = "env:"
-SECTIONS = ("deployments", "strategies", "rules", "learning")
+SECTIONS = ("deployments", "strategies", "rules", "learning", "experiments", "prompts")
 Section = TypeVar("Section", bound=BaseModel)
 
 _deployment: TypeAdapter[Deployment] = TypeAdapter(AnyDeployment)
@@ -47,6 +48,10 @@ class Routes:
     """What is forbidden, required or preferred, and when."""
     learning: Learning
     """How the strategy `learned` learns."""
+    experiments: list[Experiment] = field(default_factory=list)
+    """Between which variants requests are split."""
+    prompts: dict[str, PromptTemplate] = field(default_factory=dict)
+    """Templates that variants name."""
 
 
 def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
@@ -62,7 +67,11 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
     read, mistakes = _read(document)
     everyone = [deployment for _, deployment in read]
     strategies = _strategies(document, {deployment.serves for deployment in everyone}, mistakes)
-    rules = _rules(document, everyone, mistakes)
+    rules = _listed(document, "rules", Rule, mistakes)
+    mistakes.extend(unknown_names(rules, everyone))
+    prompts = _section(document, "prompts", PromptTemplates, mistakes).root
+    experiments = _listed(document, "experiments", Experiment, mistakes)
+    mistakes.extend(contradictions(experiments, prompts, everyone))
     learning = _section(document, "learning", Learning, mistakes)
     left_out = [each for _, each in read if isinstance(each, HttpDeployment) and _is_left_out(each, environment)]
     kept = [(index, deployment) for index, deployment in read if deployment not in left_out]
@@ -71,7 +80,15 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
         mistakes.append("deployments: every one is optional and none has its credential")
     if mistakes:
         raise RoutesInvalid(path, mistakes)
-    return Routes([deployment for _, deployment in kept], left_out, strategies, rules, learning)
+    return Routes(
+        [deployment for _, deployment in kept],
+        left_out,
+        strategies,
+        [rule for _, rule in rules],
+        learning,
+        [experiment for _, experiment in experiments],
+        prompts,
+    )
 
 
 def resolved(value: str, environment: Mapping[str, str]) -> str:
@@ -106,20 +123,19 @@ def _strategies(document: Any, models: set[str], mistakes: list[str]) -> Strateg
     return table
 
 
-def _rules(document: Any, deployments: list[Deployment], mistakes: list[str]) -> list[Rule]:
-    """The section `rules`; what is wrong with it is added to `mistakes`."""
-    entries = document.get("rules", []) if isinstance(document, dict) else []
+def _listed(document: Any, name: str, kind: type[Section], mistakes: list[str]) -> list[tuple[int, Section]]:
+    """The well-formed entries of a section, each with its place; what is wrong is added to `mistakes`."""
+    entries = document.get(name, []) if isinstance(document, dict) else []
     if not isinstance(entries, list):
-        mistakes.append("rules: must be a list")
+        mistakes.append(f"{name}: must be a list")
         return []
-    read: list[tuple[int, Rule]] = []
+    read: list[tuple[int, Section]] = []
     for index, entry in enumerate(entries):
         try:
-            read.append((index, Rule.model_validate(entry)))
+            read.append((index, kind.model_validate(entry)))
         except ValidationError as fault:
-            mistakes.extend(_described(f"rules[{index}]", fault))
-    mistakes.extend(unknown_names(read, deployments))
-    return [rule for _, rule in read]
+            mistakes.extend(_described(f"{name}[{index}]", fault))
+    return read
 
 
 def _section(document: Any, name: str, kind: type[Section], mistakes: list[str]) -> Section:

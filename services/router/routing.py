@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import ProviderStreamBroken
+from meshkit.identity import Identity
 from services.router.answering import (
     ChatAttempts,
     EmbeddingAttempts,
@@ -20,6 +21,8 @@ from services.router.answering import (
 from services.router.decision import Decider
 from services.router.deltas import size_bytes
 from services.router.deployment import Deployment
+from services.router.experiments.treatment import Use
+from services.router.experiments.trials import Version
 from services.router.failover import Answered, FailedAttempt, Failover
 from services.router.fleet import Roster
 from services.router.latencies import FirstTokenTimes
@@ -33,6 +36,8 @@ class Chosen:
 
     deployment: Deployment
     failed: Sequence[FailedAttempt]
+    use: Use | None = None
+    """What became of the variant the request was assigned to; None when there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,14 @@ class Router:
                 async for event in events:
                     yield event
 
+    def treated(self, demand: Demand, asker: Identity) -> Demand:
+        """The request as the variant it is assigned to has it."""
+        return self._roster.fleet.trials.treated(demand, asker)
+
+    def experiments(self) -> Mapping[str, Sequence[Version]]:
+        """The experiments in force by name, each with its variants."""
+        return self._roster.fleet.trials.by_experiment
+
     async def embed(self, demand: Demand) -> RoutedVectors:
         """Embed texts with the first deployment that may and can.
 
@@ -113,7 +126,9 @@ class Router:
     ) -> AsyncGenerator[RouteEvent, None]:
         """An open answer from its beginning to its end."""
         async with opened.attempt, aclosing(opened.answer) as answer, aclosing(self._noted(opened)) as events:
-            yield Chosen(opened.deployment, opened.failed)
+            treatment = demand.treatment
+            use = treatment.use_of(opened.deployment.name) if treatment else None
+            yield Chosen(opened.deployment, opened.failed, use)
             said_bytes = 0
             async for event in events:
                 if isinstance(event, Ended):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from google.protobuf.duration_pb2 import Duration
@@ -10,10 +10,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from llmmesh.router.v1 import router_pb2
 from llmmesh.router.v1.router_pb2_grpc import RouterServiceServicer
+from meshkit.errors import ResourceNotFound
 from meshkit.identity import current_identity
 from meshkit.server import Context
 from services.router.breaker import BreakerState
 from services.router.deployment import Deployment
+from services.router.experiments.report import experiment_report, split
+from services.router.experiments.treatment import Use
+from services.router.experiments.trials import Version
+from services.router.experiments.verdicts import Findings
 from services.router.explaining import Explainer
 from services.router.explanations import route_explanation
 from services.router.inspection import Inspection, Report
@@ -46,6 +51,8 @@ BREAKER = {
     BreakerState.HALF_OPEN: router_pb2.BREAKER_STATE_HALF_OPEN,
     BreakerState.RETURNING: router_pb2.BREAKER_STATE_RETURNING,
 }
+
+USES = {use: router_pb2.VariantUse.Value(f"VARIANT_USE_{use.name}") for use in Use}
 
 
 class RouterServicer(RouterServiceServicer):
@@ -92,16 +99,19 @@ class RouterServicer(RouterServiceServicer):
         """How a request would be routed; everything for those who run the mesh."""
         caller = current_identity()
         demand = explained_demand(request, caller.tenant_id)
+        demand = self._router.treated(demand, caller)
         explanation = self._explainer.explain(demand, everything=not SEE_ALL.isdisjoint(caller.roles))
         return router_pb2.ExplainRouteResponse(explanation=route_explanation(explanation, demand))
 
     async def ListModels(
         self, request: router_pb2.ListModelsRequest, context: Context
     ) -> router_pb2.ListModelsResponse:
-        """Every public model with its deployments."""
+        """Every public model with its deployments, and how its requests are split."""
+        running = self._router.experiments().values()
+        splits = {versions[0].experiment.model: split(versions) for versions in running}
         return router_pb2.ListModelsResponse(
             models=[
-                router_pb2.Model(name=name, deployments=map(_deployment, deployments))
+                router_pb2.Model(name=name, deployments=map(_deployment, deployments), split=splits.get(name))
                 for name, deployments in self._router.models().items()
             ]
         )
@@ -127,6 +137,25 @@ class RouterServicer(RouterServiceServicer):
         """What the strategy `learned` knows."""
         return learned_report(self._learned.strategy.bandit)
 
+    async def ListExperiments(
+        self, request: router_pb2.ListExperimentsRequest, context: Context
+    ) -> router_pb2.ListExperimentsResponse:
+        """Every experiment, with what is known of its variants."""
+        told = (experiment_report(self._findings(versions)) for versions in self._router.experiments().values())
+        return router_pb2.ListExperimentsResponse(experiments=told)
+
+    async def GetExperiment(
+        self, request: router_pb2.GetExperimentRequest, context: Context
+    ) -> router_pb2.GetExperimentResponse:
+        """One experiment."""
+        versions = self._router.experiments().get(request.name)
+        if versions is None:
+            raise ResourceNotFound(f"The routes file has no experiment {request.name!r}.", resource=request.name)
+        return router_pb2.GetExperimentResponse(experiment=experiment_report(self._findings(versions)))
+
+    def _findings(self, versions: Sequence[Version]) -> Findings:
+        return Findings(versions, [self._learned.tallying.tally(each.name) for each in versions])
+
 
 def _step(event: RouteEvent) -> router_pb2.StreamGenerateChatResponse:
     if isinstance(event, Chosen):
@@ -145,6 +174,7 @@ def _route(chosen: Chosen) -> router_pb2.RouteChosen:
             router_pb2.FailedAttempt(deployment=each.deployment.name, reason=each.failure.kind.reason)
             for each in chosen.failed
         ],
+        variant_use=USES[chosen.use] if chosen.use else router_pb2.VARIANT_USE_UNSPECIFIED,
     )
 
 

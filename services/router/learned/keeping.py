@@ -1,30 +1,16 @@
-"""The beat of learning: draw conclusions, and share them with the other routers."""
+"""What is done at every beat of learning: conclusions are drawn, and shared with the other routers."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 
 from meshkit.errors import DependencyUnavailable
-from services.router.learned.arm import Arm
+from services.router.learned.arm import SHAPE, Arm
 from services.router.learned.learner import Learner
 from services.router.redis_store import RedisStore
 
 LINES_AT_ONCE = 1000
-
-
-@asynccontextmanager
-async def kept(learner: Learner, store: RedisStore | None, every_seconds: float) -> AsyncIterator[Keeping]:
-    """Keep what `learner` learns while the block runs, and what it has learned at its end."""
-    keeping = Keeping(learner, store)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(keeping.run(every_seconds))
-        try:
-            yield keeping
-        finally:
-            keeping.over.set()
 
 
 class Keeping:
@@ -36,15 +22,6 @@ class Keeping:
         self._store = store
         self.deployments: Sequence[str] = ()
         """Those whose evidence is read from the store."""
-        self.over = asyncio.Event()
-
-    async def run(self, every_seconds: float) -> None:
-        """Beat until it is over, and a last time then. A beat ends by itself, at the deadlines of the store."""
-        while not self.over.is_set():
-            await self.beat()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.over.wait(), every_seconds)
-        await self.beat()
 
     async def beat(self) -> None:
         """Once."""
@@ -69,15 +46,21 @@ class Keeping:
         news = self._bandit.take_news()
         try:
             for name in list(news):
-                if await store.add_arm(name, news[name], self._merged):
+                if await store.add(_key(name), news[name], self._merged):
                     del news[name]
         finally:
             self._bandit.return_news(news, time.time())
-        for name, arm in (await store.arms(self.deployments)).items():
-            self._bandit.update(name, arm, time.time())
+        stored = await store.sums([_key(name) for name in self.deployments], Arm)
+        for name, arm in zip(self.deployments, stored, strict=True):
+            if arm is not None:
+                self._bandit.update(name, arm, time.time())
 
     def _merged(self, total: Arm, news: Arm) -> None:
         now, half_life = time.time(), self._bandit.learning.half_life_seconds
         for each in (total, news):
             each.fade(now, half_life)
         total.absorb(news)
+
+
+def _key(name: str) -> str:
+    return f"learned:{SHAPE}:{name}"

@@ -33,9 +33,12 @@ class Learner:
         return None if stake is None else stake.context
 
     def note(self, chat: Chat) -> None:
-        """Learn from a chat that is over: from who answered, and from those who failed before."""
+        """Learn from a chat that is over: from who answered, and from those who failed before.
+
+        One whose caller left shows nothing.
+        """
         stake = self.strategy.stakes.get(chat.demand)
-        if stake is None:
+        if stake is None or chat.left:
             return
         for name, measured in self._measured(chat, stake):
             self.strategy.bandit.learn(name, stake.context, measured, self.clock())

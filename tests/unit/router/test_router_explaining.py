@@ -10,6 +10,7 @@ from services.router.constraints import Limits
 from services.router.decision import Decider
 from services.router.deployment import Capability
 from services.router.egress import Egress
+from services.router.experiments.trials import Trials
 from services.router.explaining import Explainer, Explanation
 from services.router.fleet import Fleet, Roster
 from services.router.needs import Needs
@@ -38,7 +39,7 @@ def explained(deployment):
     prices = {"near": Price(2, 4), "cheap": Price(1, 2)}
     ways = strategies(0.5, lambda _: 0.25, untaught())
     decider = Decider(deployments, StrategyTable(), RuleBook([], deployments), ways, prices)
-    fleet = Fleet(deployments, decider, Egress({}))
+    fleet = Fleet(deployments, decider, Egress({}), Trials([], {}, decider))
     explainer = Explainer(
         Roster(fleet, never_released), lambda each: 7.0 if each.name == "cheap" else 0.0, lambda _: 0.25
     )

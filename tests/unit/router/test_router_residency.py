@@ -21,12 +21,15 @@ from hypothesis import strategies as st
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.egress import Cargo, DataClass, Region, Residency
 from meshkit.errors import EgressRefused, MeshError
+from meshkit.identity import Identity
 from services.router.breaker import BreakerPolicy
 from services.router.constraints import Limits
 from services.router.decision import Decider
 from services.router.deployment import Capability, Deployment
 from services.router.egress import Egress
 from services.router.endpoints import OpenAIDeployment
+from services.router.experiments.plan import Experiment, PromptTemplate
+from services.router.experiments.trials import Trials, versions
 from services.router.failover import Failover
 from services.router.fleet import Fleet, Roster
 from services.router.latencies import FirstTokenTimes
@@ -81,6 +84,18 @@ RULES = [
     ),
     Rule(name="nobody can tell", when="1 / (request.max_output_tokens - 7) > 0", forbid={"regions": ["eu"]}),
 ]
+
+
+ASKER = Identity("t", "key", request_id="r")
+TEMPLATES = {"long": PromptTemplate(system="Mind your words. " * 12)}
+TRIAL = Experiment.model_validate(
+    {"name": "x", "model": "m", "variants": [
+        {"name": "one", "deployments": ["d0"]},
+        {"name": "other", "deployments": ["d1", "d2"], "prompt": "long"},
+        {"name": "none", "prompt": "long"},
+    ]}
+)  # fmt: skip
+VARIANTS = ["", "x/gone@0", *(version.name for version in versions(TRIAL, TEMPLATES))]
 
 
 def overruled(deployment: Deployment, demand: Demand, rules: list[str]) -> bool:
@@ -152,7 +167,8 @@ def demand_of(number: int) -> tuple[Demand, float]:
     if embeds:
         return Demand("e", Needs(frozenset(), tokens, 0, embeds=True), limits, caller, texts=("fox",)), pause
     needs = Needs(frozenset(digits.some(list(Capability))), tokens, digits.of([0, 7]))
-    return Demand("m", needs, limits, caller), pause
+    prompt = chat_pb2.ChatPrompt(model="m", variant=digits.of(VARIANTS))
+    return Demand("m", needs, limits, caller, prompt=prompt), pause
 
 
 def allowed(deployment: Deployment, demand: Demand, rules: list[str]) -> bool:
@@ -224,11 +240,9 @@ class World:
         prices = {each.name: Price(place, place) for place, each in enumerate(self.deployments) if place % 3}
         times = FirstTokenTimes(lambda: self.now)
         ways = strategies(0.5, lambda each: chance() * times.expected(each), untaught())
-        fleet = Fleet(
-            self.deployments,
-            decider(self.deployments, HEDGED, RuleBook(self.rules, self.deployments), ways, prices),
-            Egress({each.name: Listening(each, self) for each in self.deployments}),
-        )
+        deciding = decider(self.deployments, HEDGED, RuleBook(self.rules, self.deployments), ways, prices)
+        egress = Egress({each.name: Listening(each, self) for each in self.deployments})
+        fleet = Fleet(self.deployments, deciding, egress, Trials([TRIAL], TEMPLATES, deciding))
         return Router(
             Roster(fleet, never_released),
             prices,
@@ -248,7 +262,7 @@ async def ask(router: Router, demand: Demand) -> MeshError | None:
         if demand.needs.embeds:
             await router.embed(demand)
         else:
-            async with aclosing(router.stream_chat(demand)) as events:
+            async with aclosing(router.stream_chat(router.treated(demand, ASKER))) as events:
                 async for _ in events:
                     pass
     except MeshError as error:

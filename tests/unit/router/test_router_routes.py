@@ -249,3 +249,40 @@ def test_a_deployment_may_build_on_another_with_a_merge_key(write):
 def test_a_file_that_is_not_there_is_a_mistake(tmp_path):
     (line,) = mistakes(tmp_path / "missing.yaml")
     assert "missing.yaml" in line
+
+
+def test_every_mistake_of_experiments_is_told(write):
+    path = write(f"""
+        deployments: [{LOCAL}]
+        prompts: {{brief: {{system: Be brief.}}, empty: {{system: ''}}}}
+        experiments:
+          - {{name: x, model: m, variants: [{{name: a}}, {{name: b, prompt: brief, deployments: [ours]}}]}}
+          - {{name: x, model: m, unit: city, variants: [{{name: a}}]}}
+          - {{name: y, model: n, variants: [{{name: a, prompt: gone}}, {{name: b, deployments: [cloud]}}]}}
+          - {{name: x, model: m, variants: [{{name: a, weight: 0}}, {{name: a, weight: 0}}]}}
+          - {{name: z/z, model: m, measure: luck, variants: [{{name: a}}, {{name: b}}]}}
+    """)
+    assert mistakes(path) == [
+        "prompts.empty.system: String should have at least 1 character",
+        "experiments[1].unit: Input should be 'user', 'key' or 'tenant'",
+        "experiments[1].variants: Tuple should have at least 2 items after validation, not 1",
+        "experiments[3]: at least one variant must have a weight",
+        "experiments[4].name: String should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$'",
+        "experiments[4].measure: Input should be 'success', 'fallback', 'abandoned', 'first_token_seconds', 'seconds', "
+        "'cost_micros', 'output_tokens' or 'quality'",
+        "experiments[0].variants[1].prompt: there is no 'brief'",
+        "experiments[2].model: no chat deployment serves 'n'",
+        "experiments[2].variants[0].prompt: there is no 'gone'",
+        "experiments[2].variants[1].deployments: no 'cloud' serves 'n'",
+    ]
+
+
+def test_a_model_is_split_once(write):
+    two = "[{name: a}, {name: b}]"
+    path = write(f"""
+        deployments: [{LOCAL}]
+        experiments: [{{name: x, model: m, variants: {two}}}, {{name: x, model: m, variants: {two}}}]
+    """)
+    told = mistakes(path)
+    assert "experiments[0].name: 'x' is used 2 times" in told
+    assert "experiments[1].model: 'm' is in another experiment, too: their effects would mix" in told

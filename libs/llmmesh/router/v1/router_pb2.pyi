@@ -22,6 +22,62 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _VariantUse:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VariantUseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VariantUse.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VARIANT_USE_UNSPECIFIED: _VariantUse.ValueType  # 0
+    """It names none, or one that the routes file in force does not know: then the answer is of no variant."""
+    VARIANT_USE_APPLIED: _VariantUse.ValueType  # 1
+    """The variant answers."""
+    VARIANT_USE_BARRED: _VariantUse.ValueType  # 2
+    """The request's constraints or needs forbid it, now and whenever the same is asked: another answers in its place."""
+    VARIANT_USE_REPLACED: _VariantUse.ValueType  # 3
+    """Its deployments failed: another one answers."""
+
+class VariantUse(_VariantUse, metaclass=_VariantUseEnumTypeWrapper):
+    """What became of the variant that a prompt names."""
+
+VARIANT_USE_UNSPECIFIED: VariantUse.ValueType  # 0
+"""It names none, or one that the routes file in force does not know: then the answer is of no variant."""
+VARIANT_USE_APPLIED: VariantUse.ValueType  # 1
+"""The variant answers."""
+VARIANT_USE_BARRED: VariantUse.ValueType  # 2
+"""The request's constraints or needs forbid it, now and whenever the same is asked: another answers in its place."""
+VARIANT_USE_REPLACED: VariantUse.ValueType  # 3
+"""Its deployments failed: another one answers."""
+Global___VariantUse: _TypeAlias = VariantUse  # noqa: Y015
+
+class _ExperimentUnit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExperimentUnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExperimentUnit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPERIMENT_UNIT_UNSPECIFIED: _ExperimentUnit.ValueType  # 0
+    """Not known."""
+    EXPERIMENT_UNIT_USER: _ExperimentUnit.ValueType  # 1
+    """An end user, as the request's `user` or `safety_identifier` names one; requests without either do not take part."""
+    EXPERIMENT_UNIT_KEY: _ExperimentUnit.ValueType  # 2
+    """An API key."""
+    EXPERIMENT_UNIT_TENANT: _ExperimentUnit.ValueType  # 3
+    """A tenant."""
+
+class ExperimentUnit(_ExperimentUnit, metaclass=_ExperimentUnitEnumTypeWrapper):
+    """Who always gets the same variant of an experiment."""
+
+EXPERIMENT_UNIT_UNSPECIFIED: ExperimentUnit.ValueType  # 0
+"""Not known."""
+EXPERIMENT_UNIT_USER: ExperimentUnit.ValueType  # 1
+"""An end user, as the request's `user` or `safety_identifier` names one; requests without either do not take part."""
+EXPERIMENT_UNIT_KEY: ExperimentUnit.ValueType  # 2
+"""An API key."""
+EXPERIMENT_UNIT_TENANT: ExperimentUnit.ValueType  # 3
+"""A tenant."""
+Global___ExperimentUnit: _TypeAlias = ExperimentUnit  # noqa: Y015
+
 class _BreakerState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -81,6 +137,90 @@ PROVIDER_HEALTH_WARMING: ProviderHealth.ValueType  # 2
 PROVIDER_HEALTH_UNAVAILABLE: ProviderHealth.ValueType  # 3
 """It failed lately and is left alone for a while."""
 Global___ProviderHealth: _TypeAlias = ProviderHealth  # noqa: Y015
+
+class _Verdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    """Not known."""
+    VERDICT_NOT_ENOUGH_DATA: _Verdict.ValueType  # 1
+    """Too few requests, or too few units."""
+    VERDICT_NO_DIFFERENCE_SHOWN: _Verdict.ValueType  # 2
+    """No difference is shown. That none exists is not shown either: the interval says how large it may be."""
+    VERDICT_BETTER: _Verdict.ValueType  # 3
+    """The variant is better than the first."""
+    VERDICT_WORSE: _Verdict.ValueType  # 4
+    """The variant is worse than the first."""
+    VERDICT_DIFFERENT: _Verdict.ValueType  # 5
+    """The variant differs, where neither more nor less is better."""
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+    """What can be said of a difference."""
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+"""Not known."""
+VERDICT_NOT_ENOUGH_DATA: Verdict.ValueType  # 1
+"""Too few requests, or too few units."""
+VERDICT_NO_DIFFERENCE_SHOWN: Verdict.ValueType  # 2
+"""No difference is shown. That none exists is not shown either: the interval says how large it may be."""
+VERDICT_BETTER: Verdict.ValueType  # 3
+"""The variant is better than the first."""
+VERDICT_WORSE: Verdict.ValueType  # 4
+"""The variant is worse than the first."""
+VERDICT_DIFFERENT: Verdict.ValueType  # 5
+"""The variant differs, where neither more nor less is better."""
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+class _Measure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MeasureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Measure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MEASURE_UNSPECIFIED: _Measure.ValueType  # 0
+    """Not known."""
+    MEASURE_SUCCESS: _Measure.ValueType  # 1
+    """Share of requests whose answer came to its end; those whose caller left do not count."""
+    MEASURE_FALLBACK: _Measure.ValueType  # 2
+    """Share of answers that another than the variant's own deployments gave, because these failed."""
+    MEASURE_ABANDONED: _Measure.ValueType  # 3
+    """Share of requests that ended before their answer: the caller left, or the guard or the budget stopped it."""
+    MEASURE_FIRST_TOKEN_SECONDS: _Measure.ValueType  # 4
+    """Seconds from the request to its first token, failed attempts included."""
+    MEASURE_SECONDS: _Measure.ValueType  # 5
+    """Seconds spent waiting for providers."""
+    MEASURE_COST_MICROS: _Measure.ValueType  # 6
+    """Cost in micro-units of billing's base currency, about."""
+    MEASURE_OUTPUT_TOKENS: _Measure.ValueType  # 7
+    """Tokens of the answer, hidden reasoning included."""
+    MEASURE_QUALITY: _Measure.ValueType  # 8
+    """Feedback, from 0 to 1; of answers that somebody judged."""
+
+class Measure(_Measure, metaclass=_MeasureEnumTypeWrapper):
+    """What is measured of requests."""
+
+MEASURE_UNSPECIFIED: Measure.ValueType  # 0
+"""Not known."""
+MEASURE_SUCCESS: Measure.ValueType  # 1
+"""Share of requests whose answer came to its end; those whose caller left do not count."""
+MEASURE_FALLBACK: Measure.ValueType  # 2
+"""Share of answers that another than the variant's own deployments gave, because these failed."""
+MEASURE_ABANDONED: Measure.ValueType  # 3
+"""Share of requests that ended before their answer: the caller left, or the guard or the budget stopped it."""
+MEASURE_FIRST_TOKEN_SECONDS: Measure.ValueType  # 4
+"""Seconds from the request to its first token, failed attempts included."""
+MEASURE_SECONDS: Measure.ValueType  # 5
+"""Seconds spent waiting for providers."""
+MEASURE_COST_MICROS: Measure.ValueType  # 6
+"""Cost in micro-units of billing's base currency, about."""
+MEASURE_OUTPUT_TOKENS: Measure.ValueType  # 7
+"""Tokens of the answer, hidden reasoning included."""
+MEASURE_QUALITY: Measure.ValueType  # 8
+"""Feedback, from 0 to 1; of answers that somebody judged."""
+Global___Measure: _TypeAlias = Measure  # noqa: Y015
 
 @_typing.final
 class StreamGenerateChatRequest(_message.Message):
@@ -230,12 +370,15 @@ class RouteChosen(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     PROVIDER_MODEL_FIELD_NUMBER: _builtins.int
     FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    VARIANT_USE_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Deployment name."""
     provider: _builtins.str
     """Provider name."""
     provider_model: _builtins.str
     """The provider's own name for the model."""
+    variant_use: Global___VariantUse.ValueType
+    """What became of the prompt's variant."""
     @_builtins.property
     def failed_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedAttempt]:
         """Deployments tried before, oldest first."""
@@ -247,10 +390,11 @@ class RouteChosen(_message.Message):
         provider: _builtins.str = ...,
         provider_model: _builtins.str = ...,
         failed_attempts: _abc.Iterable[Global___FailedAttempt] | None = ...,
+        variant_use: Global___VariantUse.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "failed_attempts", b"failed_attempts", "provider", b"provider", "provider_model", b"provider_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "failed_attempts", b"failed_attempts", "provider", b"provider", "provider_model", b"provider_model", "variant_use", b"variant_use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -496,6 +640,7 @@ class RouteExplanation(_message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
     data_class: _chat_pb2.DataClass.ValueType
     """Class of the data."""
     residency: _chat_pb2.DataResidency.ValueType
@@ -508,6 +653,8 @@ class RouteExplanation(_message.Message):
     """Estimated tokens of the request."""
     output_tokens: _builtins.int
     """Tokens of the answer that costs are compared by."""
+    variant: _builtins.str
+    """The variant that would answer; empty outside of experiments."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteCandidate]:
         """First those that would be asked, in that order; then those left out, in the order of the routes file."""
@@ -527,10 +674,11 @@ class RouteExplanation(_message.Message):
         output_tokens: _builtins.int = ...,
         candidates: _abc.Iterable[Global___RouteCandidate] | None = ...,
         rules: _abc.Iterable[_builtins.str] | None = ...,
+        variant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "data_class", b"data_class", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "residency", b"residency", "rules", b"rules", "strategy", b"strategy", "strategy_source", b"strategy_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "data_class", b"data_class", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "residency", b"residency", "rules", b"rules", "strategy", b"strategy", "strategy_source", b"strategy_source", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -677,25 +825,109 @@ class Model(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Public name."""
     @_builtins.property
     def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Deployment]:
         """Deployments that serve it, cheapest first."""
 
+    @_builtins.property
+    def split(self) -> Global___Split:
+        """How its requests are split between variants; absent when they are not."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         deployments: _abc.Iterable[Global___Deployment] | None = ...,
+        split: Global___Split | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["split", b"split"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployments", b"deployments", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployments", b"deployments", "name", b"name", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class Split(_message.Message):
+    """How the requests of a model are split between variants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    experiment: _builtins.str
+    """Name of the experiment."""
+    unit: Global___ExperimentUnit.ValueType
+    """Who always gets the same variant."""
+    share: _builtins.float
+    """Share of them that takes part, 0 to 1."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only tenants with one of these tags take part; empty for all."""
+
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___SplitVariant]:
+        """At least two."""
+
+    def __init__(
+        self,
+        *,
+        experiment: _builtins.str = ...,
+        unit: Global___ExperimentUnit.ValueType = ...,
+        share: _builtins.float = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        variants: _abc.Iterable[Global___SplitVariant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment", "share", b"share", "tags", b"tags", "unit", b"unit", "variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Split: _TypeAlias = Split  # noqa: Y015
+
+@_typing.final
+class SplitVariant(_message.Message):
+    """One variant, as far as assigning requests to it is concerned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    ADDED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """What ChatPrompt.variant names it by: changes whenever the variant does."""
+    weight: _builtins.float
+    """Its share, of the sum of all weights."""
+    added_input_tokens: _builtins.int
+    """Most tokens that it adds to a prompt."""
+    @_builtins.property
+    def deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """It is answered by one of these; empty for any."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        deployments: _abc.Iterable[_builtins.str] | None = ...,
+        added_input_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_input_tokens", b"added_input_tokens", "deployments", b"deployments", "version", b"version", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SplitVariant: _TypeAlias = SplitVariant  # noqa: Y015
 
 @_typing.final
 class Deployment(_message.Message):
@@ -1109,3 +1341,353 @@ class FeatureWeight(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FeatureWeight: _TypeAlias = FeatureWeight  # noqa: Y015
+
+@_typing.final
+class ListExperimentsRequest(_message.Message):
+    """Which experiments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExperimentsRequest: _TypeAlias = ListExperimentsRequest  # noqa: Y015
+
+@_typing.final
+class ListExperimentsResponse(_message.Message):
+    """Experiments, in the order of the routes file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def experiments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Experiment]:
+        """The experiments."""
+
+    def __init__(
+        self,
+        *,
+        experiments: _abc.Iterable[Global___Experiment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiments", b"experiments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExperimentsResponse: _TypeAlias = ListExperimentsResponse  # noqa: Y015
+
+@_typing.final
+class GetExperimentRequest(_message.Message):
+    """Which experiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExperimentRequest: _TypeAlias = GetExperimentRequest  # noqa: Y015
+
+@_typing.final
+class GetExperimentResponse(_message.Message):
+    """The experiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def experiment(self) -> Global___Experiment:
+        """With what is known of it."""
+
+    def __init__(
+        self,
+        *,
+        experiment: Global___Experiment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExperimentResponse: _TypeAlias = GetExperimentResponse  # noqa: Y015
+
+@_typing.final
+class Experiment(_message.Message):
+    """An experiment and what is known of it, over all routers, a second old at most while Redis is there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    MEASURE_FIELD_NUMBER: _builtins.int
+    LEAST_REQUESTS_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    COMPARISONS_FIELD_NUMBER: _builtins.int
+    SPLIT_P_VALUE_FIELD_NUMBER: _builtins.int
+    CONCLUSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    model: _builtins.str
+    """The public model whose requests it splits."""
+    unit: Global___ExperimentUnit.ValueType
+    """Who always gets the same variant."""
+    share: _builtins.float
+    """Share of them that takes part, 0 to 1."""
+    measure: Global___Measure.ValueType
+    """What the experiment is decided by."""
+    least_requests: _builtins.int
+    """Requests that each variant has to have before anything is said of it."""
+    split_p_value: _builtins.float
+    """Probability of requests being split as unevenly as they were if the weights were kept; absent without enough. Below
+    0.001 something keeps requests of one variant from being counted, and no comparison can be trusted.
+    """
+    conclusion: _builtins.str
+    """In one sentence."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only tenants with one of these tags take part; empty for all."""
+
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExperimentVariant]:
+        """The first one is what the others are compared with."""
+
+    @_builtins.property
+    def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___VariantComparison]:
+        """Each further variant against the first, by each measure."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        model: _builtins.str = ...,
+        unit: Global___ExperimentUnit.ValueType = ...,
+        share: _builtins.float = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        measure: Global___Measure.ValueType = ...,
+        least_requests: _builtins.int = ...,
+        variants: _abc.Iterable[Global___ExperimentVariant] | None = ...,
+        comparisons: _abc.Iterable[Global___VariantComparison] | None = ...,
+        split_p_value: _builtins.float | None = ...,
+        conclusion: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_split_p_value", b"_split_p_value", "split_p_value", b"split_p_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_split_p_value", b"_split_p_value", "comparisons", b"comparisons", "conclusion", b"conclusion", "least_requests", b"least_requests", "measure", b"measure", "model", b"model", "name", b"name", "share", b"share", "split_p_value", b"split_p_value", "tags", b"tags", "unit", b"unit", "variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__split_p_value: _TypeAlias = _typing.Literal["split_p_value"]  # noqa: Y015
+    _WhichOneofArgType__split_p_value: _TypeAlias = _typing.Literal["_split_p_value", b"_split_p_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__split_p_value) -> _WhichOneofReturnType__split_p_value | None: ...
+
+Global___Experiment: _TypeAlias = Experiment  # noqa: Y015
+
+@_typing.final
+class ExperimentVariant(_message.Message):
+    """A variant and how its requests went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    version: _builtins.str
+    """Names its definition: when that changes, counting begins anew."""
+    weight: _builtins.float
+    """Its share, of the sum of all weights."""
+    prompt: _builtins.str
+    """Name of its prompt template; empty for none."""
+    requests: _builtins.int
+    """Requests that were counted."""
+    left_out: _builtins.int
+    """Requests that were not, because constraints or needs forbade one of the variants."""
+    groups: _builtins.int
+    """Groups of units, of 64, that requests came from: what intervals are made from."""
+    @_builtins.property
+    def deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """It is answered by one of these; empty for any."""
+
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp:
+        """When its first request was counted; absent when none was."""
+
+    @_builtins.property
+    def figures(self) -> _containers.RepeatedCompositeFieldContainer[Global___VariantFigure]:
+        """One for each measure that something is known of."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        deployments: _abc.Iterable[_builtins.str] | None = ...,
+        prompt: _builtins.str = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        requests: _builtins.int = ...,
+        left_out: _builtins.int = ...,
+        groups: _builtins.int = ...,
+        figures: _abc.Iterable[Global___VariantFigure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "deployments", b"deployments", "figures", b"figures", "groups", b"groups", "left_out", b"left_out", "name", b"name", "prompt", b"prompt", "requests", b"requests", "version", b"version", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentVariant: _TypeAlias = ExperimentVariant  # noqa: Y015
+
+@_typing.final
+class VariantFigure(_message.Message):
+    """What is measured of a variant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEASURE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    measure: Global___Measure.ValueType
+    """What."""
+    count: _builtins.int
+    """Requests that told it."""
+    mean: _builtins.float
+    """Their mean."""
+    @_builtins.property
+    def interval(self) -> Global___Interval:
+        """95 % confidence interval of the mean; absent without enough groups."""
+
+    def __init__(
+        self,
+        *,
+        measure: Global___Measure.ValueType = ...,
+        count: _builtins.int = ...,
+        mean: _builtins.float = ...,
+        interval: Global___Interval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "interval", b"interval", "mean", b"mean", "measure", b"measure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VariantFigure: _TypeAlias = VariantFigure  # noqa: Y015
+
+@_typing.final
+class Interval(_message.Message):
+    """From, to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    low: _builtins.float
+    """The lower end."""
+    high: _builtins.float
+    """The upper end."""
+    def __init__(
+        self,
+        *,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Interval: _TypeAlias = Interval  # noqa: Y015
+
+@_typing.final
+class VariantComparison(_message.Message):
+    """A variant against the first one, by one measure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_FIELD_NUMBER: _builtins.int
+    MEASURE_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    ANYTIME_INTERVAL_FIELD_NUMBER: _builtins.int
+    ANYTIME_P_VALUE_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    LACKING_FIELD_NUMBER: _builtins.int
+    variant: _builtins.str
+    """The variant."""
+    measure: Global___Measure.ValueType
+    """What it is compared by."""
+    difference: _builtins.float
+    """Its mean less that of the first."""
+    p_value: _builtins.float
+    """Probability of such a difference by chance (Welch's t, units kept together), for looking once."""
+    anytime_p_value: _builtins.float
+    """Probability of ever seeing such a difference by chance, however often one looks: the verdict goes by this one."""
+    verdict: Global___Verdict.ValueType
+    """What can be said."""
+    lacking: _builtins.str
+    """Why not more, in words, where there is not enough data."""
+    @_builtins.property
+    def interval(self) -> Global___Interval:
+        """95 % interval of the difference, for looking once, at an end fixed beforehand. Absent without enough data."""
+
+    @_builtins.property
+    def anytime_interval(self) -> Global___Interval:
+        """95 % interval that holds however often one looks."""
+
+    def __init__(
+        self,
+        *,
+        variant: _builtins.str = ...,
+        measure: Global___Measure.ValueType = ...,
+        difference: _builtins.float = ...,
+        interval: Global___Interval | None = ...,
+        p_value: _builtins.float | None = ...,
+        anytime_interval: Global___Interval | None = ...,
+        anytime_p_value: _builtins.float | None = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        lacking: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_anytime_p_value", b"_anytime_p_value", "_p_value", b"_p_value", "anytime_interval", b"anytime_interval", "anytime_p_value", b"anytime_p_value", "interval", b"interval", "p_value", b"p_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anytime_p_value", b"_anytime_p_value", "_p_value", b"_p_value", "anytime_interval", b"anytime_interval", "anytime_p_value", b"anytime_p_value", "difference", b"difference", "interval", b"interval", "lacking", b"lacking", "measure", b"measure", "p_value", b"p_value", "variant", b"variant", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__anytime_p_value: _TypeAlias = _typing.Literal["anytime_p_value"]  # noqa: Y015
+    _WhichOneofArgType__anytime_p_value: _TypeAlias = _typing.Literal["_anytime_p_value", b"_anytime_p_value"]  # noqa: Y015
+    _WhichOneofReturnType__p_value: _TypeAlias = _typing.Literal["p_value"]  # noqa: Y015
+    _WhichOneofArgType__p_value: _TypeAlias = _typing.Literal["_p_value", b"_p_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__anytime_p_value) -> _WhichOneofReturnType__anytime_p_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p_value) -> _WhichOneofReturnType__p_value | None: ...
+
+Global___VariantComparison: _TypeAlias = VariantComparison  # noqa: Y015

@@ -65,6 +65,16 @@ class RouterServiceStub:
                 request_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.RecordFeedbackRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.RecordFeedbackResponse.FromString,
                 _registered_method=True)
+        self.ListExperiments = channel.unary_unary(
+                '/llmmesh.router.v1.RouterService/ListExperiments',
+                request_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ListExperimentsRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ListExperimentsResponse.FromString,
+                _registered_method=True)
+        self.GetExperiment = channel.unary_unary(
+                '/llmmesh.router.v1.RouterService/GetExperiment',
+                request_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.GetExperimentRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.GetExperimentResponse.FromString,
+                _registered_method=True)
         self.GetLearnedRouting = channel.unary_unary(
                 '/llmmesh.router.v1.RouterService/GetLearnedRouting',
                 request_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.GetLearnedRoutingRequest.SerializeToString,
@@ -123,6 +133,20 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListExperiments(self, request, context):
+        """Every experiment of the routes file in force, with what is known of its variants.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetExperiment(self, request, context):
+        """One of them. Fails with RESOURCE_NOT_FOUND when the routes file has no such experiment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetLearnedRouting(self, request, context):
         """What the strategy `learned` knows, as the router that is asked has it.
         """
@@ -162,6 +186,16 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.RecordFeedback,
                     request_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.RecordFeedbackRequest.FromString,
                     response_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.RecordFeedbackResponse.SerializeToString,
+            ),
+            'ListExperiments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExperiments,
+                    request_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ListExperimentsRequest.FromString,
+                    response_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.ListExperimentsResponse.SerializeToString,
+            ),
+            'GetExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExperiment,
+                    request_deserializer=llmmesh_dot_router_dot_v1_dot_router__pb2.GetExperimentRequest.FromString,
+                    response_serializer=llmmesh_dot_router_dot_v1_dot_router__pb2.GetExperimentResponse.SerializeToString,
             ),
             'GetLearnedRouting': grpc.unary_unary_rpc_method_handler(
                     servicer.GetLearnedRouting,
@@ -332,6 +366,60 @@ class RouterService:
             '/llmmesh.router.v1.RouterService/RecordFeedback',
             llmmesh_dot_router_dot_v1_dot_router__pb2.RecordFeedbackRequest.SerializeToString,
             llmmesh_dot_router_dot_v1_dot_router__pb2.RecordFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExperiments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.router.v1.RouterService/ListExperiments',
+            llmmesh_dot_router_dot_v1_dot_router__pb2.ListExperimentsRequest.SerializeToString,
+            llmmesh_dot_router_dot_v1_dot_router__pb2.ListExperimentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.router.v1.RouterService/GetExperiment',
+            llmmesh_dot_router_dot_v1_dot_router__pb2.GetExperimentRequest.SerializeToString,
+            llmmesh_dot_router_dot_v1_dot_router__pb2.GetExperimentResponse.FromString,
             options,
             channel_credentials,
             insecure,

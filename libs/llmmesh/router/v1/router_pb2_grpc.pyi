@@ -53,6 +53,10 @@ class RouterServiceStub:
     RESOURCE_NOT_FOUND unless the caller's tenant got the answer within the last day, from a provider, for a model
     that something is learned for.
     """
+    ListExperiments: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListExperimentsRequest, _router_pb2.ListExperimentsResponse]
+    """Every experiment of the routes file in force, with what is known of its variants."""
+    GetExperiment: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetExperimentRequest, _router_pb2.GetExperimentResponse]
+    """One of them. Fails with RESOURCE_NOT_FOUND when the routes file has no such experiment."""
     GetLearnedRouting: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetLearnedRoutingRequest, _router_pb2.GetLearnedRoutingResponse]
     """What the strategy `learned` knows, as the router that is asked has it."""
 
@@ -81,6 +85,10 @@ class RouterServiceAsyncStub(RouterServiceStub):
     RESOURCE_NOT_FOUND unless the caller's tenant got the answer within the last day, from a provider, for a model
     that something is learned for.
     """
+    ListExperiments: _aio.UnaryUnaryMultiCallable[_router_pb2.ListExperimentsRequest, _router_pb2.ListExperimentsResponse]  # type: ignore[assignment]
+    """Every experiment of the routes file in force, with what is known of its variants."""
+    GetExperiment: _aio.UnaryUnaryMultiCallable[_router_pb2.GetExperimentRequest, _router_pb2.GetExperimentResponse]  # type: ignore[assignment]
+    """One of them. Fails with RESOURCE_NOT_FOUND when the routes file has no such experiment."""
     GetLearnedRouting: _aio.UnaryUnaryMultiCallable[_router_pb2.GetLearnedRoutingRequest, _router_pb2.GetLearnedRoutingResponse]  # type: ignore[assignment]
     """What the strategy `learned` knows, as the router that is asked has it."""
 
@@ -142,6 +150,22 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         RESOURCE_NOT_FOUND unless the caller's tenant got the answer within the last day, from a provider, for a model
         that something is learned for.
         """
+
+    @_abc_1.abstractmethod
+    def ListExperiments(
+        self,
+        request: _router_pb2.ListExperimentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.ListExperimentsResponse, _abc.Awaitable[_router_pb2.ListExperimentsResponse]]:
+        """Every experiment of the routes file in force, with what is known of its variants."""
+
+    @_abc_1.abstractmethod
+    def GetExperiment(
+        self,
+        request: _router_pb2.GetExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.GetExperimentResponse, _abc.Awaitable[_router_pb2.GetExperimentResponse]]:
+        """One of them. Fails with RESOURCE_NOT_FOUND when the routes file has no such experiment."""
 
     @_abc_1.abstractmethod
     def GetLearnedRouting(

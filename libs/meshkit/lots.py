@@ -1,0 +1,50 @@
+"""Lots that fall the same way wherever and whenever they are drawn: who takes part in what."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from hashlib import blake2b
+
+import orjson
+
+from llmmesh.chat.v1 import chat_pb2
+from meshkit.identity import Identity
+
+
+class Unit(StrEnum):
+    """Who is treated alike."""
+
+    USER = "user"
+    """An end user of a tenant, as the request names one."""
+    KEY = "key"
+    TENANT = "tenant"
+
+
+def lot(*words: str) -> float:
+    """A number of [0, 1) that hangs on the words alone."""
+    digest = blake2b(digest_size=8)
+    for word in words:
+        text = word.encode()
+        digest.update(len(text).to_bytes(4) + text)
+    return (int.from_bytes(digest.digest()) >> 11) / 2**53
+
+
+def unit_of(unit: Unit, asker: Identity, prompt: chat_pb2.ChatPrompt) -> str:
+    """Names the unit a request comes from; empty when the request does not tell."""
+    match unit:
+        case Unit.TENANT:
+            return asker.tenant_id
+        case Unit.KEY:
+            return asker.key_id and f"{asker.tenant_id} {asker.key_id}"
+        case Unit.USER:
+            person = person_of(prompt.options)
+            return person and f"{asker.tenant_id} {person}"
+
+
+def person_of(options: chat_pb2.GenerationOptions) -> str:
+    """The end user a request names: OpenAI's `user`, else its newer `safety_identifier`."""
+    if options.user:
+        return options.user
+    text = options.extra_json.get("safety_identifier", "")
+    named = orjson.loads(text) if text else ""
+    return named if isinstance(named, str) else ""

@@ -1,0 +1,1 @@
+"""Which of several versions of a route is better: requests are split between them, and outcomes compared."""
