@@ -61,7 +61,7 @@ clean-data: down ## Stop everything and forget all data
 
 .PHONY: test
 test: $(VENV) ## Run the tests, all but the slow ones
-	python -m pytest -q -m "not slow" $(ARGS)
+	python -m pytest -q -m "not slow" -n 2 --dist loadgroup $(ARGS)
 
 .PHONY: test-litellm
 test-litellm: $(VENV) ## Contract suite over the LiteLLM adapter, in an environment beside: its pins contradict the lock

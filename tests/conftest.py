@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,19 @@ _PLUGINS = (
     "tests.support.fix_mesh",
 )
 pytest_plugins = [name for name in _PLUGINS if importlib.util.find_spec(name)]
+
+
+_TOGETHER = ("mesh", "room/inference")
+"""Folders whose tests share one thing that is slow to start: they run in one process. All others go file by file."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist what to keep together."""
+    here = Path(__file__).parent
+    for item in items:
+        file = item.path.relative_to(here).as_posix()
+        folder = next((folder for folder in _TOGETHER if file.startswith(f"{folder}/")), file)
+        item.add_marker(pytest.mark.xdist_group(folder))
 
 
 @pytest.fixture

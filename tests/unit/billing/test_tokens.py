@@ -60,6 +60,7 @@ def test_a_token_names_its_key_to_the_one_who_signed_it_alone(tmp_path: Path) ->
         orjson.dumps(OKPKey.generate_key("Ed448").as_dict(private=True)),
         orjson.dumps(OKPKey.generate_key("Ed25519").as_dict(private=False)),
     ],
+    ids=["empty", "no key", "a list", "another curve", "another algorithm", "half a key"],
 )
 def test_a_file_that_holds_no_such_key_is_refused(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "key.json"
