@@ -85,14 +85,20 @@ class Observation:
         if isinstance(event, Chosen):
             chat.deployment, chat.failed = event.deployment, event.failed
             chat.first_token_seconds = self.clock() - began
+            chat.cost_micros = self._wasted_micros(event)
             self.begun(chat)
         elif isinstance(event, Finished):
             assert chat.deployment is not None
             chat.finished, chat.seconds = True, event.provider_seconds
-            chat.cost_micros = cost_micros(self.prices.get(chat.deployment.name), event.usage)
+            chat.cost_micros += cost_micros(self.prices.get(chat.deployment.name), event.usage)
             chat.input_tokens = input_tokens(event.usage)
             chat.output_tokens = event.usage.output_tokens + event.usage.reasoning_tokens
             self._tell(chat)
+
+    def _wasted_micros(self, chosen: Chosen) -> int:
+        """What those cost who were asked beside the one that spoke first."""
+        usage, outpaced = chosen.outpaced_usage, (each for each in chosen.failed if each.outpaced)
+        return sum(cost_micros(self.prices.get(each.deployment.name), usage) for each in outpaced) if usage else 0
 
     def _tell(self, chat: Chat) -> None:
         for observer in self.observers:

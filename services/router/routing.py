@@ -39,6 +39,8 @@ class Chosen:
     failed: Sequence[FailedAttempt]
     use: Use | None = None
     """What became of the variant the request was assigned to; None when there was none."""
+    outpaced_usage: chat_pb2.TokenUsage | None = None
+    """What each deployment that was outpaced may have used until then: it read the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,9 @@ class Router:
         async with opened.attempt, aclosing(opened.answer) as answer, aclosing(self._noted(opened)) as events:
             treatment = demand.treatment
             use = treatment.use_of(opened.deployment.name) if treatment else None
-            yield Chosen(opened.deployment, opened.failed, use)
+            outpaced = any(each.outpaced for each in opened.failed)
+            wasted = estimated_chat_usage(demand.prompt, 0) if outpaced else None
+            yield Chosen(opened.deployment, opened.failed, use, wasted)
             said_bytes = 0
             async for event in events:
                 if isinstance(event, Ended):

@@ -184,7 +184,12 @@ def _route(chosen: Chosen) -> router_pb2.RouteChosen:
         provider=chosen.deployment.provider,
         provider_model=chosen.deployment.model,
         failed_attempts=[
-            router_pb2.FailedAttempt(deployment=each.deployment.name, reason=each.failure.kind.reason)
+            router_pb2.FailedAttempt(
+                deployment=each.deployment.name,
+                provider=each.deployment.provider,
+                reason=each.failure.kind.reason,
+                usage=chosen.outpaced_usage if each.outpaced else None,
+            )
             for each in chosen.failed
         ],
         variant_use=USES[chosen.use] if chosen.use else router_pb2.VARIANT_USE_UNSPECIFIED,

@@ -418,19 +418,31 @@ class FailedAttempt(_message.Message):
 
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Deployment name."""
     reason: _builtins.str
     """An ErrorReason without its prefix."""
+    provider: _builtins.str
+    """Provider name."""
+    @_builtins.property
+    def usage(self) -> _chat_pb2.TokenUsage:
+        """What it used all the same, and has to be paid for: it was asked beside another one, which spoke first. Estimated.
+        Absent for others.
+        """
+
     def __init__(
         self,
         *,
         deployment: _builtins.str = ...,
         reason: _builtins.str = ...,
+        usage: _chat_pb2.TokenUsage | None = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "provider", b"provider", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
