@@ -18,6 +18,7 @@ class Unit(StrEnum):
     """An end user of a tenant, as the request names one."""
     KEY = "key"
     TENANT = "tenant"
+    REQUEST = "request"
 
 
 def lot(*words: str) -> float:
@@ -39,6 +40,8 @@ def unit_of(unit: Unit, asker: Identity, prompt: chat_pb2.ChatPrompt) -> str:
         case Unit.USER:
             person = person_of(prompt.options)
             return person and f"{asker.tenant_id} {person}"
+        case Unit.REQUEST:
+            return asker.request_id
 
 
 def person_of(options: chat_pb2.GenerationOptions) -> str:

@@ -6,7 +6,7 @@ import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import orjson
@@ -71,6 +71,10 @@ class Lease:
             self.tenant_id, self.key_id, self.request_id, self.model, self.currency_code, self.priced_at, self.team_id
         )  # fmt: skip
         return urlsafe_b64encode(orjson.dumps(parts)).decode().rstrip("=")
+
+    def of_part(self, part: str) -> Lease:
+        """The lease of a part of the request that is billed by itself; of all of it when `part` is empty."""
+        return replace(self, request_id=f"{self.request_id}:{part}") if part else self
 
     @classmethod
     def from_id(cls, reservation_id: str) -> Lease:

@@ -65,7 +65,7 @@ class BillingServicer(BillingServiceServicer):
         self, request: billing_pb2.CommitReservationRequest, context: Context
     ) -> billing_pb2.CommitReservationResponse:
         """Bill what was used."""
-        lease = _lease(request.reservation_id)
+        lease = _lease(request.reservation_id).of_part(check_text("part", request.part, required=False))
         settled = await self._reservations.commit(
             paying_caller(),
             lease,

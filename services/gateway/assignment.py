@@ -14,6 +14,7 @@ UNITS = {
     router_pb2.EXPERIMENT_UNIT_USER: Unit.USER,
     router_pb2.EXPERIMENT_UNIT_KEY: Unit.KEY,
     router_pb2.EXPERIMENT_UNIT_TENANT: Unit.TENANT,
+    router_pb2.EXPERIMENT_UNIT_REQUEST: Unit.REQUEST,
 }
 
 

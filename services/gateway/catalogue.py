@@ -25,6 +25,8 @@ class Offer:
     embeds: bool
     split: router_pb2.Split | None = None
     """How its requests are split between variants, if the tenant takes part."""
+    shadows: tuple[str, ...] = ()
+    """Deployments that may get copies of its requests, at nobody's cost but ours."""
 
 
 class Catalogue:
@@ -111,6 +113,7 @@ def _offered(model: router_pb2.Model, policy: TenantPolicy) -> Offer | None:
         providers=tuple(dict.fromkeys(entry.provider for entry in usable)),
         context_tokens=max(entry.context_tokens for entry in usable),
         embeds=usable[0].embeds,
+        shadows=tuple(name for name in model.shadows if not allowed or name in allowed),
         split=_split(model, policy, {entry.name for entry in usable}),
     )
 

@@ -248,6 +248,7 @@ class _Flow:
             deployments=plan.offer.deployments,
             data_class=self._masked.data_class if self._masked else routed_class(self._exchange),
             residency=self._policy.residency,
+            shadows=plan.offer.shadows,
         )
         request = router_pb2.StreamGenerateChatRequest(
             prompt=plan.prompt, constraints=constraints, preferences=self._policy.preferences()

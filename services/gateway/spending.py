@@ -62,9 +62,19 @@ class Spending:
         self._later(self._settlement(usage, self._exchange.finish_reason))
 
     def begin(self, route: router_pb2.RouteChosen) -> None:
-        """Note who answers: from now on something is owed."""
+        """Note who answers: from now on something is owed; to those who were outpaced it is owed already."""
         self._begun = True
         self._exchange.provider, self._exchange.deployment = route.provider, route.deployment
+        outpaced = (attempt for attempt in route.failed_attempts if attempt.HasField("usage"))
+        for number, attempt in enumerate(outpaced, 1):
+            commit = billing_pb2.CommitReservationRequest(
+                reservation_id=self._reservation_id,
+                deployment=attempt.deployment,
+                provider=attempt.provider,
+                usage=attempt.usage,
+                part=f"hedge-{number}",
+            )
+            self._later(Settlement(self._exchange.caller, self._reservation_id, commit))
 
     def count(self, delta: chat_pb2.Delta) -> None:
         """Note what came from the provider, shown to the caller or not."""

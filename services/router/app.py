@@ -21,6 +21,7 @@ from services.router.checks import HealthChecks
 from services.router.config import RouterConfig
 from services.router.decision import Decider
 from services.router.egress import Egress
+from services.router.experiments.shadows import shadowed
 from services.router.experiments.trials import Trials
 from services.router.explaining import Explainer
 from services.router.failover import Failover
@@ -28,7 +29,7 @@ from services.router.fleet import Fleet, Roster
 from services.router.inspection import Inspection
 from services.router.latencies import FirstTokenTimes
 from services.router.lessons import lessons
-from services.router.observing import ObservedRouter
+from services.router.observing import Observation, ObservedRouter
 from services.router.prices import fresh_prices
 from services.router.providers.adapters import Providers, opened_providers
 from services.router.reloading import Reloader
@@ -36,6 +37,7 @@ from services.router.routes import Routes, load_routes
 from services.router.routing import Router
 from services.router.rules import RuleBook
 from services.router.servicer import RouterServicer
+from services.router.shadowing import Shadowing, spent
 from services.router.sharing import shared_breakers
 from services.router.standing import Standings
 from services.router.strategies import strategies
@@ -68,7 +70,7 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
             learned.follow(routes)
             ways = strategies(routes.strategies.quality_share, first_tokens.expected, learned.strategy)
             rules = RuleBook(routes.rules, routes.deployments)
-            decider = Decider(routes.deployments, routes.strategies, rules, ways, prices)
+            decider = Decider(routes.answering, routes.strategies, rules, ways, prices)
             return _fleet(routes, decider, providers)
 
         roster = Roster(fleet(routes), lambda ended: providers.release(ended.deployments))
@@ -79,10 +81,12 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         explainer = Explainer(roster, failover.seconds_until_free, first_tokens.expected)
         inspection = Inspection(roster, standings)
         checks = HealthChecks(roster, standings, config.check_policy)
-        observed = ObservedRouter(routing, prices, learned.observers)
+        shadowing = Shadowing(routing, roster, Observation(prices, [learned.tallying.note, spent]))
+        observed = ObservedRouter(routing, Observation(prices, learned.observers, shadowing.copy))
         servicer = RouterServicer(routing, observed, explainer, inspection, reloader, learned)
         mount = Mount(add_RouterServiceServicer_to_server, servicer)
         async with (
+            shadowing.open(),
             in_background(checks.run(), roster.release_ended(), reloader.watch()),
             running([mount], config, room="router") as port,
         ):
@@ -94,7 +98,8 @@ def _fleet(routes: Routes, decider: Decider, providers: Providers) -> Fleet:
     for each in routes.left_out:
         log.info("deployment_left_out", deployment=each.name, not_set=each.credential)
     egress = Egress(providers.open(routes.deployments))
-    return Fleet(routes.deployments, decider, egress, Trials(routes.experiments, routes.prompts, decider))
+    trials = Trials(routes.experiments, routes.prompts, decider)
+    return Fleet(routes.deployments, decider, egress, trials, shadowed(routes.deployments))
 
 
 @contextmanager

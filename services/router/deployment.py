@@ -42,6 +42,17 @@ class TimeLimits(Strict):
     """Longest whole answer."""
 
 
+class Shadow(Strict):
+    """What a deployment gets that answers nobody: copies of requests, to see how it would do."""
+
+    share_percent: float = Field(gt=0, le=100)
+    """How many of a hundred requests of the model are copied."""
+    at_once: int = Field(default=4, ge=1, le=1000)
+    """Most copies under way; no more are sent until one ends."""
+    tags: frozenset[str] = frozenset()
+    """Only requests of tenants with one of these; empty for all."""
+
+
 class Deployment(Strict):
     """What every deployment says of itself, whichever adapter speaks to it."""
 
@@ -73,6 +84,8 @@ class Deployment(Strict):
     """Those of a greater number are asked only after all of a smaller one."""
     first_token_seconds: float = Field(default=0, ge=0, le=600)
     """Time to the first token to expect of it before that was measured."""
+    shadow: Shadow | None = None
+    """Set for one on trial: it gets copies alone, and nobody its answers."""
 
     @property
     def destination(self) -> Destination:

@@ -28,6 +28,11 @@ class FailedAttempt:
     deployment: Deployment
     failure: ProviderFailure
 
+    @property
+    def outpaced(self) -> bool:
+        """Whether it was at work when another spoke first, and may have to be paid for that."""
+        return self.failure.kind is FailureKind.OUTPACED
+
 
 class NobodyAnswered(Exception):
     """The cause of what a caller is told: every deployment that was asked, and how it failed."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from services.router.decision import Decider
 from services.router.deployment import Deployment
 from services.router.egress import Egress
+from services.router.experiments.shadows import Shadowed
 from services.router.experiments.trials import Trials
 
 
@@ -18,9 +19,11 @@ class Fleet:
     """What one request sees from its beginning to its end."""
 
     deployments: Sequence[Deployment]
+    """Shadows, too."""
     decider: Decider
     egress: Egress
     trials: Trials
+    shadows: Sequence[Shadowed] = ()
     users: int = 0
     """Requests under way."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from services.router.beating import beating
 from services.router.config import RouterConfig
+from services.router.experiments.shadows import shadowed
 from services.router.experiments.tallying import Tallying
 from services.router.experiments.trials import versions
 from services.router.feedback import Feedback, OwnAnswers, remembering
@@ -35,8 +36,9 @@ class Lessons:
         """Learn from now on of the deployments and the experiments of these routes, as they say."""
         self.keeping.deployments = [each.name for each in routes.deployments]
         self.strategy.bandit.adopt(routes.learning)
-        running = (versions(each, routes.prompts) for each in routes.experiments)
-        self.tallying.versions = [version.name for all_ in running for version in all_]
+        running = [versions(each, routes.prompts) for each in routes.experiments]
+        copied = [each.versions for each in shadowed(routes.deployments)]
+        self.tallying.versions = [version.name for all_ in (*running, *copied) for version in all_]
 
 
 @asynccontextmanager

@@ -55,3 +55,18 @@ HEDGES = Counter(
     "Deployments asked beside a silent one, by whether they answered first.",
     ["deployment", "outcome"],
 )
+SHADOW_COPIES = Counter(
+    "llmmesh_router_shadow_copies_total",
+    "Copies of requests meant for shadows: sent, or not because too many were under way (busy).",
+    ["deployment", "outcome"],
+)
+SHADOW_TOKENS = Counter(
+    "llmmesh_router_shadow_tokens_total",
+    "Tokens that shadows read and wrote; no caller is billed for them.",
+    ["deployment"],
+)
+SHADOW_COST_MICROS = Counter(
+    "llmmesh_router_shadow_cost_micros_total",
+    "What shadows cost, in micro-units of billing's base currency; no caller is billed for it.",
+    ["deployment"],
+)

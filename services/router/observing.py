@@ -12,6 +12,7 @@ from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import MeshError
 from meshkit.identity import Identity
 from services.router.deployment import Deployment
+from services.router.experiments.treatment import Treatment
 from services.router.failover import FailedAttempt, failures_of
 from services.router.ranking import Demand, Price
 from services.router.routing import Chosen, Finished, RouteEvent, Router
@@ -38,7 +39,14 @@ class Chat:
     seconds: float = 0.0
     """Time spent waiting for providers; 0 when it broke off."""
     cost_micros: int = 0
+    input_tokens: int = 0
     output_tokens: int = 0
+    counted_as: list[Treatment] = field(default_factory=list)
+    """Variants it is counted for: its own, and the originals of its copies."""
+
+    def __post_init__(self) -> None:
+        if self.demand.treatment is not None:
+            self.counted_as.append(self.demand.treatment)
 
 
 Observer = Callable[[Chat], None]
@@ -46,21 +54,21 @@ Observer = Callable[[Chat], None]
 
 
 @dataclass(frozen=True, slots=True)
-class ObservedRouter:
-    """A router whose chats are told to observers."""
+class Observation:
+    """Tells observers how chats went."""
 
-    router: Router
     prices: Mapping[str, Price]
     observers: Sequence[Observer] = field(default_factory=tuple)
+    begun: Observer = lambda _: None
+    """Told of a chat whose first token has come."""
     clock: Callable[[], float] = time.monotonic
 
-    async def stream_chat(self, demand: Demand, asker: Identity) -> AsyncGenerator[RouteEvent, None]:
-        """Answer as `Router.stream_chat` does, as the demand's variant has it."""
-        chat = Chat(asker, self.router.treated(demand, asker))
+    async def through(self, chat: Chat, answer: AsyncGenerator[RouteEvent, None]) -> AsyncGenerator[RouteEvent, None]:
+        """The events of an answer as they come; closing closes it."""
         began = self.clock()
         try:
-            async with aclosing(self.router.stream_chat(chat.demand)) as events:
-                async for event in events:
+            async with aclosing(answer):
+                async for event in answer:
                     self._note(chat, event, began)
                     yield event
         except MeshError as error:
@@ -77,22 +85,48 @@ class ObservedRouter:
         if isinstance(event, Chosen):
             chat.deployment, chat.failed = event.deployment, event.failed
             chat.first_token_seconds = self.clock() - began
+            chat.cost_micros = self._wasted_micros(event)
+            self.begun(chat)
         elif isinstance(event, Finished):
             assert chat.deployment is not None
             chat.finished, chat.seconds = True, event.provider_seconds
-            chat.cost_micros = cost_micros(self.prices.get(chat.deployment.name), event.usage)
+            chat.cost_micros += cost_micros(self.prices.get(chat.deployment.name), event.usage)
+            chat.input_tokens = input_tokens(event.usage)
             chat.output_tokens = event.usage.output_tokens + event.usage.reasoning_tokens
             self._tell(chat)
+
+    def _wasted_micros(self, chosen: Chosen) -> int:
+        """What those cost who were asked beside the one that spoke first."""
+        usage, outpaced = chosen.outpaced_usage, (each for each in chosen.failed if each.outpaced)
+        return sum(cost_micros(self.prices.get(each.deployment.name), usage) for each in outpaced) if usage else 0
 
     def _tell(self, chat: Chat) -> None:
         for observer in self.observers:
             observer(chat)
 
 
+@dataclass(frozen=True, slots=True)
+class ObservedRouter:
+    """A router whose chats are told to observers."""
+
+    router: Router
+    observation: Observation
+
+    def stream_chat(self, demand: Demand, asker: Identity) -> AsyncGenerator[RouteEvent, None]:
+        """Answer as `Router.stream_chat` does, as the demand's variant has it."""
+        chat = Chat(asker, self.router.treated(demand, asker))
+        return self.observation.through(chat, self.router.stream_chat(chat.demand))
+
+
+def input_tokens(usage: chat_pb2.TokenUsage) -> int:
+    """All that was read."""
+    return usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens
+
+
 def cost_micros(price: Price | None, usage: chat_pb2.TokenUsage) -> int:
     """What an answer cost, about: cached tokens count as others do; 0 where no price is known."""
     if price is None:
         return 0
-    read = usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens
+    read = input_tokens(usage)
     written = usage.output_tokens + usage.reasoning_tokens
     return (price.input_micros * read + price.output_micros * written) // PER

@@ -43,6 +43,8 @@ class Demand:
     """What is to be embedded."""
     treatment: Treatment | None = None
     """None outside of experiments."""
+    shadows: frozenset[str] = NOBODY
+    """Deployments that may get a copy."""
 
     @property
     def firsts(self) -> frozenset[str]:

@@ -45,7 +45,8 @@ def chat_demand(request: router_pb2.StreamGenerateChatRequest, tenant_id: str) -
     """
     prompt = checked_prompt(request.prompt)
     caller = caller_of(request.preferences, tenant_id)
-    return Demand(prompt.model, chat_needs(prompt), limits_of(request.constraints), caller, prompt=prompt)
+    limits, shadows = limits_of(request.constraints), frozenset(request.constraints.shadows)
+    return Demand(prompt.model, chat_needs(prompt), limits, caller, prompt=prompt, shadows=shadows)
 
 
 def embedding_demand(request: router_pb2.EmbedTextRequest, tenant_id: str) -> Demand:

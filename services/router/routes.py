@@ -53,6 +53,11 @@ class Routes:
     prompts: dict[str, PromptTemplate] = field(default_factory=dict)
     """Templates that variants name."""
 
+    @property
+    def answering(self) -> list[Deployment]:
+        """The deployments that answer callers: all but the shadows."""
+        return [each for each in self.deployments if each.shadow is None]
+
 
 def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
     """Read a routes file.
@@ -71,7 +76,7 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
     mistakes.extend(unknown_names(rules, everyone))
     prompts = _section(document, "prompts", PromptTemplates, mistakes).root
     experiments = _listed(document, "experiments", Experiment, mistakes)
-    mistakes.extend(contradictions(experiments, prompts, everyone))
+    mistakes.extend(contradictions(experiments, prompts, [each for each in everyone if each.shadow is None]))
     learning = _section(document, "learning", Learning, mistakes)
     left_out = [each for _, each in read if isinstance(each, HttpDeployment) and _is_left_out(each, environment)]
     kept = [(index, deployment) for index, deployment in read if deployment not in left_out]
@@ -176,12 +181,17 @@ def _unset(read: list[tuple[int, Deployment]], environment: Mapping[str, str]) -
 def _clashes(read: list[tuple[int, Deployment]]) -> Iterator[str]:
     """Names used twice, and public names that mean both a chat and an embedding model."""
     names = Counter(deployment.name for _, deployment in read)
+    answered = {deployment.serves for _, deployment in read if deployment.shadow is None}
     kinds = {deployment.serves: deployment.embeds for _, deployment in reversed(read)}
     for index, deployment in read:
         if names[deployment.name] > 1:
             yield f"deployments[{index}].name: {deployment.name!r} is used {names[deployment.name]} times"
         if kinds[deployment.serves] != deployment.embeds:
             yield f"deployments[{index}].embeds: {deployment.serves!r} is served both for chat and for embeddings"
+        if deployment.shadow and deployment.embeds:
+            yield f"deployments[{index}].shadow: embeddings are not copied"
+        if deployment.serves not in answered:
+            yield f"deployments[{index}].shadow: nobody answers {deployment.serves!r}: all its deployments are shadows"
 
 
 def _one_line(text: str) -> str:

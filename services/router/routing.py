@@ -18,14 +18,15 @@ from services.router.answering import (
     estimated_embedding_usage,
     generated_tokens,
 )
-from services.router.decision import Decider
 from services.router.deltas import size_bytes
 from services.router.deployment import Deployment
+from services.router.experiments.shadows import Shadowed
 from services.router.experiments.treatment import Use
 from services.router.experiments.trials import Version
 from services.router.failover import Answered, FailedAttempt, Failover
-from services.router.fleet import Roster
+from services.router.fleet import Fleet, Roster
 from services.router.latencies import FirstTokenTimes
+from services.router.preferences import Hedge
 from services.router.providers.provider import AnswerEvent, Ended, ProviderFailure, Vector
 from services.router.ranking import Demand, Price, cheapest_first
 
@@ -38,6 +39,8 @@ class Chosen:
     failed: Sequence[FailedAttempt]
     use: Use | None = None
     """What became of the variant the request was assigned to; None when there was none."""
+    outpaced_usage: chat_pb2.TokenUsage | None = None
+    """What each deployment that was outpaced may have used until then: it read the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +89,15 @@ class Router:
             MeshError: Whose type says why nobody may, can or did answer; ProviderStreamBroken after the first token.
         """
         with self._roster.held() as fleet:
-            attempts = ChatAttempts(fleet.egress, demand.prompt, demand.limits)
-            opened = await self._opened(demand, fleet.decider, attempts)
-            self._first_tokens.note(opened.deployment, opened.answer.stream.waited_seconds)
-            async with aclosing(self._told(demand, attempts, opened)) as events:
+            order, hedge = fleet.decider.order(demand), fleet.decider.hedge(demand)
+            async with aclosing(self._answer(fleet, demand, order, hedge)) as events:
+                async for event in events:
+                    yield event
+
+    async def stream_copy(self, demand: Demand, shadow: Deployment) -> AsyncGenerator[RouteEvent, None]:
+        """Have a shadow answer, and nobody else; raises as `stream_chat` does."""
+        with self._roster.held() as fleet:
+            async with aclosing(self._answer(fleet, demand, [shadow], None)) as events:
                 async for event in events:
                     yield event
 
@@ -100,6 +108,10 @@ class Router:
     def experiments(self) -> Mapping[str, Sequence[Version]]:
         """The experiments in force by name, each with its variants."""
         return self._roster.fleet.trials.by_experiment
+
+    def shadows(self) -> Sequence[Shadowed]:
+        """The deployments that get copies of requests."""
+        return self._roster.fleet.shadows
 
     async def embed(self, demand: Demand) -> RoutedVectors:
         """Embed texts with the first deployment that may and can.
@@ -117,9 +129,21 @@ class Router:
     def models(self) -> dict[str, list[Deployment]]:
         """The public models by name, each with its deployments, cheapest first."""
         served: dict[str, list[Deployment]] = {}
-        for deployment in cheapest_first(self._roster.fleet.deployments, self._prices):
+        answering = [each for each in self._roster.fleet.deployments if each.shadow is None]
+        for deployment in cheapest_first(answering, self._prices):
             served.setdefault(deployment.serves, []).append(deployment)
         return dict(sorted(served.items()))
+
+    async def _answer(
+        self, fleet: Fleet, demand: Demand, order: Sequence[Deployment], hedge: Hedge | None
+    ) -> AsyncGenerator[RouteEvent, None]:
+        """The answer of the first of `order` that speaks."""
+        attempts = ChatAttempts(fleet.egress, demand.prompt, demand.limits)
+        opened = await self._opened(demand, order, hedge, attempts)
+        self._first_tokens.note(opened.deployment, opened.answer.stream.waited_seconds)
+        async with aclosing(self._told(demand, attempts, opened)) as events:
+            async for event in events:
+                yield event
 
     async def _told(
         self, demand: Demand, attempts: ChatAttempts, opened: Answered[OpenAnswer]
@@ -128,7 +152,9 @@ class Router:
         async with opened.attempt, aclosing(opened.answer) as answer, aclosing(self._noted(opened)) as events:
             treatment = demand.treatment
             use = treatment.use_of(opened.deployment.name) if treatment else None
-            yield Chosen(opened.deployment, opened.failed, use)
+            outpaced = any(each.outpaced for each in opened.failed)
+            wasted = estimated_chat_usage(demand.prompt, 0) if outpaced else None
+            yield Chosen(opened.deployment, opened.failed, use, wasted)
             said_bytes = 0
             async for event in events:
                 if isinstance(event, Ended):
@@ -139,9 +165,9 @@ class Router:
                     said_bytes += size_bytes(event)
                     yield event
 
-    async def _opened(self, demand: Demand, decider: Decider, attempts: ChatAttempts) -> Answered[OpenAnswer]:
-        """The answer of the first deployment that speaks."""
-        order, hedge = decider.order(demand), decider.hedge(demand)
+    async def _opened(
+        self, demand: Demand, order: Sequence[Deployment], hedge: Hedge | None, attempts: ChatAttempts
+    ) -> Answered[OpenAnswer]:
         if hedge is None:
             return await self._failover.first_answer(demand.model, order, attempts.open)
         return await self._failover.quickest_answer(demand.model, order, attempts.open, hedge, OpenAnswer.aclose)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from google.protobuf.duration_pb2 import Duration
@@ -17,7 +17,6 @@ from services.router.breaker import BreakerState
 from services.router.deployment import Deployment
 from services.router.experiments.report import experiment_report, split
 from services.router.experiments.treatment import Use
-from services.router.experiments.trials import Version
 from services.router.experiments.verdicts import Findings
 from services.router.explaining import Explainer
 from services.router.explanations import route_explanation
@@ -107,11 +106,16 @@ class RouterServicer(RouterServiceServicer):
         self, request: router_pb2.ListModelsRequest, context: Context
     ) -> router_pb2.ListModelsResponse:
         """Every public model with its deployments, and how its requests are split."""
-        running = self._router.experiments().values()
+        running, shadows = self._router.experiments().values(), self._router.shadows()
         splits = {versions[0].experiment.model: split(versions) for versions in running}
         return router_pb2.ListModelsResponse(
             models=[
-                router_pb2.Model(name=name, deployments=map(_deployment, deployments), split=splits.get(name))
+                router_pb2.Model(
+                    name=name,
+                    deployments=map(_deployment, deployments),
+                    split=splits.get(name),
+                    shadows=(each.deployment.name for each in shadows if each.deployment.serves == name),
+                )
                 for name, deployments in self._router.models().items()
             ]
         )
@@ -141,20 +145,29 @@ class RouterServicer(RouterServiceServicer):
         self, request: router_pb2.ListExperimentsRequest, context: Context
     ) -> router_pb2.ListExperimentsResponse:
         """Every experiment, with what is known of its variants."""
-        told = (experiment_report(self._findings(versions)) for versions in self._router.experiments().values())
+        told = map(experiment_report, self._findings().values())
         return router_pb2.ListExperimentsResponse(experiments=told)
 
     async def GetExperiment(
         self, request: router_pb2.GetExperimentRequest, context: Context
     ) -> router_pb2.GetExperimentResponse:
         """One experiment."""
-        versions = self._router.experiments().get(request.name)
-        if versions is None:
+        findings = self._findings().get(request.name)
+        if findings is None:
             raise ResourceNotFound(f"The routes file has no experiment {request.name!r}.", resource=request.name)
-        return router_pb2.GetExperimentResponse(experiment=experiment_report(self._findings(versions)))
+        return router_pb2.GetExperimentResponse(experiment=experiment_report(findings))
 
-    def _findings(self, versions: Sequence[Version]) -> Findings:
-        return Findings(versions, [self._learned.tallying.tally(each.name) for each in versions])
+    def _findings(self) -> dict[str, Findings]:
+        """Of every experiment and every shadow, by name."""
+        shadows = [each.versions for each in self._router.shadows()]
+        running = (*self._router.experiments().values(), *shadows)
+        tally = self._learned.tallying.tally
+        return {
+            versions[0].experiment.name: Findings(
+                versions, [tally(each.name) for each in versions], shadow=versions in shadows
+            )
+            for versions in running
+        }
 
 
 def _step(event: RouteEvent) -> router_pb2.StreamGenerateChatResponse:
@@ -171,7 +184,12 @@ def _route(chosen: Chosen) -> router_pb2.RouteChosen:
         provider=chosen.deployment.provider,
         provider_model=chosen.deployment.model,
         failed_attempts=[
-            router_pb2.FailedAttempt(deployment=each.deployment.name, reason=each.failure.kind.reason)
+            router_pb2.FailedAttempt(
+                deployment=each.deployment.name,
+                provider=each.deployment.provider,
+                reason=each.failure.kind.reason,
+                usage=chosen.outpaced_usage if each.outpaced else None,
+            )
             for each in chosen.failed
         ],
         variant_use=USES[chosen.use] if chosen.use else router_pb2.VARIANT_USE_UNSPECIFIED,

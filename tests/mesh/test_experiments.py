@@ -138,7 +138,7 @@ async def test_an_operator_reads_which_variant_is_worse_and_feedback_counts(
     assert quality is None or quality["verdict"] == "VERDICT_NOT_ENOUGH_DATA"
     assert figure(told["variants"][1], "FALLBACK")["mean"] < 0.1
     listed = (await mesh.http.get("/v1/experiments", headers=mesh.admin)).json()["experiments"]
-    assert [each["name"] for each in listed] == ["pirates"]
+    assert [each["name"] for each in listed] == ["pirates", "shadow-second-copied"]
 
 
 async def test_experiments_are_for_operators(mesh: Mesh, tenant: Tenant) -> None:
@@ -157,3 +157,34 @@ async def test_an_explanation_says_which_variant_would_answer(mesh: Mesh, tenant
         first = next(each for each in told["candidates"] if each["place"] == 1)["deployment"]
         places.add((told["variant"].partition("@")[0], first))
     assert places == {("pirates/plain", "first/split"), ("pirates/pirate", "second/split")}
+
+
+async def test_a_shadow_gets_copies_that_neither_the_client_nor_its_bill_shows(
+    mesh: Mesh, tenant: Tenant, first: ScriptedProvider, second: ScriptedProvider
+) -> None:
+    second.set(reply="Nobody reads this.", ttft_ms=300)
+    before = requests_of(await experiment(mesh, "shadow-second-copied"))
+    answer = (await tenant.chat("Copy this.", model="copied")).raise_for_status()
+    assert answer.headers["x-llmmesh-provider"] == "first"
+    assert "Nobody" not in answer.text
+    await second.until(lambda now: now.finished_streams == 1)
+    assert second.bodies[0]["messages"] == first.bodies[-1]["messages"]
+
+    async def counted() -> dict[str, Any] | None:
+        told = await experiment(mesh, "shadow-second-copied")
+        return told if requests_of(told) == [requests + 1 for requests in before] else None
+
+    told = await eventually(counted)
+    original, copy = told["variants"]
+    assert told["shadow"]
+    assert figure(copy, "COST_MICROS")["mean"] > 100 * figure(original, "COST_MICROS")["mean"] > 0
+    (row,) = await tenant.usage(rows=1)
+    assert (row["deployment"], int(row["cost_micros"])) == ("first/copied", figure(original, "COST_MICROS")["mean"])
+    spent = (await tenant.admin_get("/budget"))["budget"]
+    assert int(spent["spent_micros"]) == int(row["cost_micros"])
+
+
+async def test_data_that_may_not_leave_is_not_copied(mesh: Mesh, tenant: Tenant, second: ScriptedProvider) -> None:
+    tied = await mesh.tenant(allowed_deployments=["first/copied"])
+    assert (await tied.chat("Stay.", model="copied")).status_code == 200
+    assert second.counters.requests == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.support.fix_mesh import Mesh, Tenant
+from tests.support.scripted_provider import ScriptedProvider
 
 QUESTION = {"model": "scripted", "messages": [{"role": "ROLE_USER", "content": [{"text": "Who would answer?"}]}]}
 
@@ -64,3 +65,20 @@ async def test_embeddings_are_explained_by_their_texts(tenant: Tenant) -> None:
     assert places(told) == {"local/multilingual-e5-small": 1}
     answer = await tenant.mesh.http.post("/v1/routes:explain", headers=tenant.headers, json={"prompt": prompt})
     assert answer.status_code == 400
+
+
+async def test_what_the_slower_of_two_read_is_on_the_bill_and_marked(
+    mesh: Mesh, tenant: Tenant, first: ScriptedProvider
+) -> None:
+    first.set(ttft_ms=5000)
+    answer = (await tenant.chat("Who speaks first?", model="hedged")).raise_for_status()
+    assert answer.headers["x-llmmesh-provider"] == "second"
+    request_id = answer.headers["x-request-id"]
+    rows = {row["request_id"]: row for row in await tenant.usage(rows=2)}
+    hedge, whole = rows[f"{request_id}:hedge-1"], rows[request_id]
+    assert (hedge["deployment"], whole["deployment"]) == ("first/hedged", "second/hedged")
+    assert hedge["usage"]["estimated"]
+    assert "output_tokens" not in hedge["usage"]
+    assert int(hedge["cost_micros"]) == 100 * int(hedge["usage"]["input_tokens"]) > 0
+    budget = (await tenant.admin_get("/budget"))["budget"]
+    assert int(budget["spent_micros"]) == int(hedge["cost_micros"]) + int(whole["cost_micros"])

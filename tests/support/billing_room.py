@@ -92,7 +92,12 @@ class Room:
             return (await self.billing.CreateReservation(request)).reservation
 
     async def commit(
-        self, caller: Identity, reservation: billing_pb2.Reservation, deployment: str = "local/small", **usage: Any
+        self,
+        caller: Identity,
+        reservation: billing_pb2.Reservation,
+        deployment: str = "local/small",
+        part: str = "",
+        **usage: Any,
     ) -> billing_pb2.CommitReservationResponse:
         """Settle; a ruble's worth of tokens unless told otherwise."""
         request = billing_pb2.CommitReservationRequest(
@@ -101,6 +106,7 @@ class Room:
             provider=deployment.partition("/")[0],
             usage=chat_pb2.TokenUsage(**(usage or {"input_tokens": TOKENS_PER_RUBLE})),
             finish_reason=chat_pb2.FINISH_REASON_STOP,
+            part=part,
         )
         with acting_as(caller):
             return await self.billing.CommitReservation(request)

@@ -57,6 +57,7 @@ def experiment_report(findings: Findings) -> router_pb2.Experiment:
         comparisons=map(_comparison, findings.comparisons()),
         split_p_value=findings.split_p_value(),
         conclusion=findings.conclusion(),
+        shadow=findings.shadow,
     )
 
 

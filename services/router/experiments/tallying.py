@@ -31,9 +31,10 @@ class Tallying:
 
     def note(self, chat: Chat) -> None:
         """Count a chat that is over."""
-        treatment = chat.demand.treatment
-        if treatment is None:
-            return
+        for treatment in chat.counted_as:
+            self._count(chat, treatment)
+
+    def _count(self, chat: Chat, treatment: Treatment) -> None:
         for tally in self._books(treatment.version):
             tally.since = min(tally.since, self.clock())
             if treatment.group is None:

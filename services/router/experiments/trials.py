@@ -86,11 +86,12 @@ class Trials:
         possible = self._possible(version, demand)
         answering = version if version in possible else next(iter(possible), None)
         comparable = all(each in possible for each in self._rivals(version))
+        unit = unit_of(version.experiment.unit, asker, demand.prompt)
         treatment = Treatment(
             version.name,
             Use.APPLIED if answering is version else Use.BARRED,
             frozenset(answering.variant.deployments) if answering else frozenset(),
-            group_of(version.experiment, asker, demand.prompt) if comparable else None,
+            group_of(version.experiment, unit) if comparable else None,
         )
         if answering is None:
             return replace(demand, prompt=_unnamed(demand.prompt), treatment=treatment)
@@ -114,9 +115,9 @@ class Trials:
         return not version.variant.deployments or not set(version.variant.deployments).isdisjoint(names)
 
 
-def group_of(experiment: Experiment, asker: Identity, prompt: chat_pb2.ChatPrompt) -> int:
-    """The group of the unit a request comes from."""
-    return int(lot("group", experiment.name, unit_of(experiment.unit, asker, prompt)) * GROUPS)
+def group_of(experiment: Experiment, unit: str) -> int:
+    """The group of a unit."""
+    return int(lot("group", experiment.name, unit) * GROUPS)
 
 
 def _longer(needs: Needs, tokens: int) -> Needs:

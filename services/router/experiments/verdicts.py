@@ -59,6 +59,8 @@ class Findings:
     versions: Sequence[Version]
     tallies: Sequence[Tally]
     """Of each version."""
+    shadow: bool = False
+    """Whether the second version got copies of the first one's requests."""
 
     def estimates(self, tally: Tally) -> Mapping[Measure, Estimate]:
         """What is known of a variant, by each measure that anything is known of."""

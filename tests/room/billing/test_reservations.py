@@ -68,6 +68,22 @@ async def test_settling_bills_what_was_used_and_frees_the_rest(room: Room, calle
     assert (row.cost_micros, row.finish_reason) == (2220, chat_pb2.FINISH_REASON_STOP)
 
 
+async def test_a_part_of_a_request_is_billed_once_beside_its_answer(room: Room, caller: Identity) -> None:
+    reservation = await room.reserve(caller, "r1", max_output_tokens=TOKENS_PER_RUBLE)
+    held = (await room.budget(caller)).reserved_micros
+    for _ in range(2):
+        part = await room.commit(caller, reservation, "cloud/large", part="hedge-1", input_tokens=100, estimated=True)
+        assert part.cost_micros == 100 * 10 * 80
+    budget = await room.budget(caller)
+    assert (budget.spent_micros, budget.reserved_micros) == (part.cost_micros, held)
+    answer = await room.commit(caller, reservation)
+    budget = await room.budget(caller)
+    assert (budget.spent_micros, budget.reserved_micros) == (part.cost_micros + answer.cost_micros, 0)
+    rows = {row.request_id: row for row in await room.usage(caller)}
+    assert set(rows) == {"r1", "r1:hedge-1"}
+    assert (rows["r1:hedge-1"].deployment, rows["r1:hedge-1"].usage.estimated) == ("cloud/large", True)
+
+
 async def test_a_fraction_of_a_micro_unit_is_rounded_up_once_per_request(room: Room) -> None:
     caller = await room.tenant("in-dollars", currency_code="USD")
     reservation = await room.reserve(caller, "r1", input_tokens=1, max_output_tokens=1)

@@ -23,6 +23,9 @@ async def test_the_first_to_speak_answers_and_the_other_is_hung_up_on(make_room)
         assert [(each.deployment, each.reason) for each in told.route.failed_attempts] == [
             ("cheap", "PROVIDER_TIMEOUT")
         ]
+        (outpaced,) = told.route.failed_attempts
+        assert (outpaced.provider, outpaced.usage.estimated) == ("cheap", True)
+        assert (outpaced.usage.input_tokens, outpaced.usage.output_tokens) == (9, 0), "it read the prompt"
         assert told.finished.provider_time.ToMilliseconds() >= 50
         await room.cheap.until(lambda now: now.aborted_streams == 1 and now.open_connections == 0)
 
@@ -49,6 +52,7 @@ async def test_a_failure_leads_to_the_next_at_once(make_room):
         room.cheap.set(fail_next=1)
         told = await room.answer()
         assert (told.route.deployment, told.route.failed_attempts[0].reason) == ("dear", "PROVIDER_UNAVAILABLE")
+        assert not told.route.failed_attempts[0].HasField("usage"), "one that failed is owed nothing"
 
 
 async def test_when_one_of_the_two_fails_the_other_is_waited_for(make_room):

@@ -102,6 +102,16 @@ async def test_it_turns_away_from_one_that_fails(make_room, named):
             assert arms["good"].mean_success == 0
 
 
+async def test_it_learns_also_when_nobody_answers(make_room, named):
+    async with make_room(named, SECTIONS, **QUICK) as room:
+        for provider in (room.cheap, room.dear):
+            provider.set(fail_next=1)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await ask(room, "lost")
+        arms = await known(room, lambda arms: round(outcomes(arms)) == 2)
+        assert {name: arm.mean_success for name, arm in arms.items()} == {"good": 0, "bad": 0}
+
+
 async def test_the_last_judgement_counts_and_the_same_twice_counts_once(make_room, named, redis_url):
     for settings in ({}, {"redis_url": redis_url}):
         async with make_room(named, SECTIONS, **QUICK, **settings) as room:

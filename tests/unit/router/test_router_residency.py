@@ -25,27 +25,32 @@ from meshkit.identity import Identity
 from services.router.breaker import BreakerPolicy
 from services.router.constraints import Limits
 from services.router.decision import Decider
-from services.router.deployment import Capability, Deployment
+from services.router.deployment import Capability, Deployment, Shadow
 from services.router.egress import Egress
 from services.router.endpoints import OpenAIDeployment
 from services.router.experiments.plan import Experiment, PromptTemplate
+from services.router.experiments.shadows import shadowed
 from services.router.experiments.trials import Trials, versions
 from services.router.failover import Failover
 from services.router.fleet import Fleet, Roster
 from services.router.latencies import FirstTokenTimes
 from services.router.needs import Needs
+from services.router.observing import Observation, ObservedRouter
 from services.router.preferences import Caller, Hedge, StrategyName, StrategyTable, Tier
 from services.router.providers.provider import AnswerEvent, Embedded, Ended, FailureKind, ProviderFailure
 from services.router.ranking import Demand, Price
 from services.router.routing import Router
 from services.router.rules import Rule, RuleBook
+from services.router.shadowing import Shadowing
 from services.router.standing import Standings
 from services.router.strategies import strategies
 from tests.support.routing_world import untaught
 
 CASES = 5000
 QUICK = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-MOST_DEPLOYMENTS, MOST_DEMANDS, MOST_CALLS = 4, 3, 8
+MOST_DEPLOYMENTS, MOST_DEMANDS, MOST_CALLS = 5, 3, 8
+SHADOW = "d4"
+"""Gets copies alone."""
 
 WITHIN = {
     "global": {"local", "russia", "eu", "global"},
@@ -134,10 +139,12 @@ class Digits:
 def deployment_of(place: int, number: int) -> Deployment:
     """Made without being checked, which takes longer than all the rest: its parts are of the right types."""
     digits = Digits(number)
-    embeds = digits.below(3) == 0
+    name = f"d{place}"
+    embeds = digits.below(3) == 0 and name != SHADOW
     return OpenAIDeployment.model_construct(
         adapter="openai",
-        name=f"d{place}",
+        name=name,
+        shadow=Shadow(share_percent=100) if name == SHADOW else None,
         provider="scripted",
         base_url="https://cloud.example/v1",
         model="m-2",
@@ -163,12 +170,13 @@ def demand_of(number: int) -> tuple[Demand, float]:
         digits.of(list(Residency)),
     )
     caller = Caller("t", digits.of([None, *Tier]), digits.of([None, *StrategyName]))
+    shadows = frozenset(digits.some([SHADOW]))
     pause, tokens = digits.of(PAUSES), digits.of([10, 100])
     if embeds:
         return Demand("e", Needs(frozenset(), tokens, 0, embeds=True), limits, caller, texts=("fox",)), pause
     needs = Needs(frozenset(digits.some(list(Capability))), tokens, digits.of([0, 7]))
     prompt = chat_pb2.ChatPrompt(model="m", variant=digits.of(VARIANTS))
-    return Demand("m", needs, limits, caller, prompt=prompt), pause
+    return Demand("m", needs, limits, caller, prompt=prompt, shadows=shadows), pause
 
 
 def allowed(deployment: Deployment, demand: Demand, rules: list[str]) -> bool:
@@ -177,7 +185,7 @@ def allowed(deployment: Deployment, demand: Demand, rules: list[str]) -> bool:
     return (
         not overruled(deployment, demand, rules)
         and deployment.serves == demand.model
-        and deployment.name in limits.deployments
+        and deployment.name in (demand.shadows if deployment.shadow else limits.deployments)
         and limits.data_class in deployment.data_classes
         and str(deployment.region) in WITHIN[str(limits.residency)]
         and set(needs.capabilities) <= set(deployment.capabilities)
@@ -235,36 +243,44 @@ class World:
         """A provider asks for a pause now and then."""
         return 30.0 if len(self.reached) % 5 == 4 else None
 
-    def router(self, decider: type[Decider] = Decider) -> Router:
+    def router(self, decider: type[Decider] = Decider) -> tuple[Router, Shadowing]:
         chance = random.Random(7).random
         prices = {each.name: Price(place, place) for place, each in enumerate(self.deployments) if place % 3}
         times = FirstTokenTimes(lambda: self.now)
         ways = strategies(0.5, lambda each: chance() * times.expected(each), untaught())
-        deciding = decider(self.deployments, HEDGED, RuleBook(self.rules, self.deployments), ways, prices)
+        answering = [each for each in self.deployments if each.shadow is None]
+        deciding = decider(answering, HEDGED, RuleBook(self.rules, self.deployments), ways, prices)
         egress = Egress({each.name: Listening(each, self) for each in self.deployments})
-        fleet = Fleet(self.deployments, deciding, egress, Trials([TRIAL], TEMPLATES, deciding))
-        return Router(
-            Roster(fleet, never_released),
+        trials = Trials([TRIAL], TEMPLATES, deciding)
+        roster = Roster(Fleet(self.deployments, deciding, egress, trials, shadowed(self.deployments)), never_released)
+        router = Router(
+            roster,
             prices,
             Failover(Standings(BreakerPolicy(open_jitter=0), self.deployments), lambda: self.now),
             times,
             coalesce_seconds=0,
         )
+        return router, Shadowing(router, roster, Observation(prices), chance=lambda: 0.0)
 
 
 async def never_released(fleet: Fleet) -> None:
     raise AssertionError("nothing replaces it")
 
 
-async def ask(router: Router, demand: Demand) -> MeshError | None:
-    """Ask, read to the end, and tell how it failed."""
+async def ask(routing: tuple[Router, Shadowing], demand: Demand) -> MeshError | None:
+    """Ask, read to the end, let the copies be sent, and tell how it failed."""
+    router, shadowing = routing
     try:
         if demand.needs.embeds:
             await router.embed(demand)
-        else:
-            async with aclosing(router.stream_chat(router.treated(demand, ASKER))) as events:
+            return None
+        observed = ObservedRouter(router, Observation({}, begun=shadowing.copy))
+        async with shadowing.open():
+            async with aclosing(observed.stream_chat(demand, ASKER)) as events:
                 async for _ in events:
                     pass
+            for _ in range(LATE_STEPS):
+                await asyncio.sleep(0)
     except MeshError as error:
         return error
     return None
@@ -291,16 +307,17 @@ GOES = st.integers(0, len(ENDINGS) ** MOST_CALLS - 1).map(goes_of)
 @given(DEPLOYMENTS, RULEBOOKS, DEMANDS, GOES)
 async def test_no_request_reaches_a_deployment_its_constraints_forbid(deployments, rules, demands, goes):
     world = World(deployments, itertools.cycle(goes), rules)
-    router, names = world.router(), [rule.name for rule in rules]
+    routing, names = world.router(), [rule.name for rule in rules]
     for place, (demand, pause) in enumerate(demands):
         world.now += pause
         world.reached.clear()
-        error = await ask(router, demand)
+        error = await ask(routing, demand)
         assert all(allowed(each, demand, names) for each, _ in world.reached)
         assert all(cargo == demand.limits.cargo for _, cargo in world.reached)
         assert not isinstance(error, EgressRefused), "the wall is there for when routing is wrong, and it was not"
         if place == 0:
-            assert bool(world.reached) == any(allowed(each, demand, names) for each in deployments)
+            answering = [each for each in deployments if each.shadow is None]
+            assert bool(world.reached) == any(allowed(each, demand, names) for each in answering)
 
 
 class AtAnyPrice(Decider):
@@ -315,13 +332,13 @@ class AtAnyPrice(Decider):
 @given(DEPLOYMENTS, DEMANDS, GOES)
 async def test_the_way_out_holds_when_routing_forgets_every_constraint(deployments, demands, goes):
     world = World(deployments, itertools.cycle(goes), [])
-    router = world.router(AtAnyPrice)
+    routing = world.router(AtAnyPrice)
     for demand, pause in demands:
         world.now += pause
         world.reached.clear()
-        error = await ask(router, demand)
+        error = await ask(routing, demand)
         assert all(permitted(each, demand) for each, _ in world.reached)
-        if not any(permitted(each, demand) for each in deployments):
+        if not any(permitted(each, demand) for each in deployments if each.shadow is None):
             assert error is not None
 
 
@@ -329,7 +346,7 @@ def permitted(deployment: Deployment, demand: Demand) -> bool:
     """The part of the law that is about data: what a deployment cannot do is no breach."""
     limits = demand.limits
     return (
-        deployment.name in limits.deployments
+        deployment.name in (demand.shadows if deployment.shadow else limits.deployments)
         and limits.data_class in deployment.data_classes
         and str(deployment.region) in WITHIN[str(limits.residency)]
     )

@@ -264,7 +264,7 @@ def test_every_mistake_of_experiments_is_told(write):
     """)
     assert mistakes(path) == [
         "prompts.empty.system: String should have at least 1 character",
-        "experiments[1].unit: Input should be 'user', 'key' or 'tenant'",
+        "experiments[1].unit: Input should be 'user', 'key', 'tenant' or 'request'",
         "experiments[1].variants: Tuple should have at least 2 items after validation, not 1",
         "experiments[3]: at least one variant must have a weight",
         "experiments[4].name: String should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$'",
@@ -286,3 +286,13 @@ def test_a_model_is_split_once(write):
     told = mistakes(path)
     assert "experiments[0].name: 'x' is used 2 times" in told
     assert "experiments[1].model: 'm' is in another experiment, too: their effects would mix" in told
+
+
+def test_a_shadow_needs_somebody_who_answers(write):
+    shadow = LOCAL.replace("}", ", shadow: {share_percent: 10}}")
+    assert mistakes(write(f"deployments: [{shadow}]")) == [
+        "deployments[0].shadow: nobody answers 'm': all its deployments are shadows"
+    ]
+    embeds = LOCAL.replace("name: ours", "name: other, embeds: true, shadow: {share_percent: 10}")
+    both = LOCAL.replace("name: ours", "name: ours, embeds: true")
+    assert mistakes(write(f"deployments: [{both}, {embeds}]")) == ["deployments[1].shadow: embeddings are not copied"]

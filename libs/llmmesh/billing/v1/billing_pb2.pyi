@@ -224,6 +224,7 @@ class CommitReservationRequest(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """The reservation."""
     deployment: _builtins.str
@@ -232,6 +233,10 @@ class CommitReservationRequest(_message.Message):
     """Provider that answered."""
     finish_reason: _chat_pb2.FinishReason.ValueType
     """Why it ended; unspecified when the caller hung up or the stream broke."""
+    part: _builtins.str
+    """Empty for the answer itself. Else this is a part of the request that is billed beside it, such as "hedge-1": its
+    ledger row has the request id with this behind a colon. What is held for the answer stays held.
+    """
     @_builtins.property
     def usage(self) -> _chat_pb2.TokenUsage:
         """What it used."""
@@ -244,10 +249,11 @@ class CommitReservationRequest(_message.Message):
         provider: _builtins.str = ...,
         usage: _chat_pb2.TokenUsage | None = ...,
         finish_reason: _chat_pb2.FinishReason.ValueType = ...,
+        part: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "finish_reason", b"finish_reason", "provider", b"provider", "reservation_id", b"reservation_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "finish_reason", b"finish_reason", "part", b"part", "provider", b"provider", "reservation_id", b"reservation_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,6 +64,8 @@ class _ExperimentUnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Experi
     """An API key."""
     EXPERIMENT_UNIT_TENANT: _ExperimentUnit.ValueType  # 3
     """A tenant."""
+    EXPERIMENT_UNIT_REQUEST: _ExperimentUnit.ValueType  # 4
+    """Each request by itself."""
 
 class ExperimentUnit(_ExperimentUnit, metaclass=_ExperimentUnitEnumTypeWrapper):
     """Who always gets the same variant of an experiment."""
@@ -76,6 +78,8 @@ EXPERIMENT_UNIT_KEY: ExperimentUnit.ValueType  # 2
 """An API key."""
 EXPERIMENT_UNIT_TENANT: ExperimentUnit.ValueType  # 3
 """A tenant."""
+EXPERIMENT_UNIT_REQUEST: ExperimentUnit.ValueType  # 4
+"""Each request by itself."""
 Global___ExperimentUnit: _TypeAlias = ExperimentUnit  # noqa: Y015
 
 class _BreakerState:
@@ -305,6 +309,7 @@ class RouteConstraints(_message.Message):
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
     DATA_CLASS_FIELD_NUMBER: _builtins.int
     RESIDENCY_FIELD_NUMBER: _builtins.int
+    SHADOWS_FIELD_NUMBER: _builtins.int
     data_class: _chat_pb2.DataClass.ValueType
     """Class of the data in the prompt."""
     residency: _chat_pb2.DataResidency.ValueType
@@ -313,16 +318,21 @@ class RouteConstraints(_message.Message):
     def deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Deployments paid for by the caller's reservation. Empty allows none."""
 
+    @_builtins.property
+    def shadows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Deployments that may get a copy of a prompt; nobody sees their answer, and the caller does not pay for it."""
+
     def __init__(
         self,
         *,
         deployments: _abc.Iterable[_builtins.str] | None = ...,
         data_class: _chat_pb2.DataClass.ValueType = ...,
         residency: _chat_pb2.DataResidency.ValueType = ...,
+        shadows: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "deployments", b"deployments", "residency", b"residency"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "deployments", b"deployments", "residency", b"residency", "shadows", b"shadows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,19 +418,31 @@ class FailedAttempt(_message.Message):
 
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Deployment name."""
     reason: _builtins.str
     """An ErrorReason without its prefix."""
+    provider: _builtins.str
+    """Provider name."""
+    @_builtins.property
+    def usage(self) -> _chat_pb2.TokenUsage:
+        """What it used all the same, and has to be paid for: it was asked beside another one, which spoke first. Estimated.
+        Absent for others.
+        """
+
     def __init__(
         self,
         *,
         deployment: _builtins.str = ...,
         reason: _builtins.str = ...,
+        usage: _chat_pb2.TokenUsage | None = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "provider", b"provider", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -826,6 +848,7 @@ class Model(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
+    SHADOWS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Public name."""
     @_builtins.property
@@ -836,16 +859,21 @@ class Model(_message.Message):
     def split(self) -> Global___Split:
         """How its requests are split between variants; absent when they are not."""
 
+    @_builtins.property
+    def shadows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Deployments that get copies of its requests and answer nobody."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         deployments: _abc.Iterable[Global___Deployment] | None = ...,
         split: Global___Split | None = ...,
+        shadows: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["split", b"split"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployments", b"deployments", "name", b"name", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployments", b"deployments", "name", b"name", "shadows", b"shadows", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1446,6 +1474,7 @@ class Experiment(_message.Message):
     COMPARISONS_FIELD_NUMBER: _builtins.int
     SPLIT_P_VALUE_FIELD_NUMBER: _builtins.int
     CONCLUSION_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     model: _builtins.str
@@ -1464,6 +1493,8 @@ class Experiment(_message.Message):
     """
     conclusion: _builtins.str
     """In one sentence."""
+    shadow: _builtins.bool
+    """True for a shadow: then the second variant answers copies of the first one's requests, and nobody sees its answers."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only tenants with one of these tags take part; empty for all."""
@@ -1490,10 +1521,11 @@ class Experiment(_message.Message):
         comparisons: _abc.Iterable[Global___VariantComparison] | None = ...,
         split_p_value: _builtins.float | None = ...,
         conclusion: _builtins.str = ...,
+        shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_split_p_value", b"_split_p_value", "split_p_value", b"split_p_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_split_p_value", b"_split_p_value", "comparisons", b"comparisons", "conclusion", b"conclusion", "least_requests", b"least_requests", "measure", b"measure", "model", b"model", "name", b"name", "share", b"share", "split_p_value", b"split_p_value", "tags", b"tags", "unit", b"unit", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_split_p_value", b"_split_p_value", "comparisons", b"comparisons", "conclusion", b"conclusion", "least_requests", b"least_requests", "measure", b"measure", "model", b"model", "name", b"name", "shadow", b"shadow", "share", b"share", "split_p_value", b"split_p_value", "tags", b"tags", "unit", b"unit", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__split_p_value: _TypeAlias = _typing.Literal["split_p_value"]  # noqa: Y015
     _WhichOneofArgType__split_p_value: _TypeAlias = _typing.Literal["_split_p_value", b"_split_p_value"]  # noqa: Y015

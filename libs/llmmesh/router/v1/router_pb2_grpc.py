@@ -134,7 +134,7 @@ class RouterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListExperiments(self, request, context):
-        """Every experiment of the routes file in force, with what is known of its variants.
+        """Every experiment and every shadow of the routes file in force, with what is known of the variants.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

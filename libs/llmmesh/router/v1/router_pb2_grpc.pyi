@@ -54,7 +54,7 @@ class RouterServiceStub:
     that something is learned for.
     """
     ListExperiments: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListExperimentsRequest, _router_pb2.ListExperimentsResponse]
-    """Every experiment of the routes file in force, with what is known of its variants."""
+    """Every experiment and every shadow of the routes file in force, with what is known of the variants."""
     GetExperiment: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetExperimentRequest, _router_pb2.GetExperimentResponse]
     """One of them. Fails with RESOURCE_NOT_FOUND when the routes file has no such experiment."""
     GetLearnedRouting: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetLearnedRoutingRequest, _router_pb2.GetLearnedRoutingResponse]
@@ -86,7 +86,7 @@ class RouterServiceAsyncStub(RouterServiceStub):
     that something is learned for.
     """
     ListExperiments: _aio.UnaryUnaryMultiCallable[_router_pb2.ListExperimentsRequest, _router_pb2.ListExperimentsResponse]  # type: ignore[assignment]
-    """Every experiment of the routes file in force, with what is known of its variants."""
+    """Every experiment and every shadow of the routes file in force, with what is known of the variants."""
     GetExperiment: _aio.UnaryUnaryMultiCallable[_router_pb2.GetExperimentRequest, _router_pb2.GetExperimentResponse]  # type: ignore[assignment]
     """One of them. Fails with RESOURCE_NOT_FOUND when the routes file has no such experiment."""
     GetLearnedRouting: _aio.UnaryUnaryMultiCallable[_router_pb2.GetLearnedRoutingRequest, _router_pb2.GetLearnedRoutingResponse]  # type: ignore[assignment]
@@ -157,7 +157,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_pb2.ListExperimentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.ListExperimentsResponse, _abc.Awaitable[_router_pb2.ListExperimentsResponse]]:
-        """Every experiment of the routes file in force, with what is known of its variants."""
+        """Every experiment and every shadow of the routes file in force, with what is known of the variants."""
 
     @_abc_1.abstractmethod
     def GetExperiment(
