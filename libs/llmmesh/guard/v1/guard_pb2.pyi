@@ -120,10 +120,13 @@ class CheckPromptRequest(_message.Message):
     DATA_CLASS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     RESIDENCY_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     data_class: _chat_pb2.DataClass.ValueType
     """The caller's own word on how sensitive it is: raises the class, never lowers it."""
     residency: _chat_pb2.DataResidency.ValueType
     """Where the tenant's data may be processed."""
+    tier: _chat_pb2.Tier.ValueType
+    """What the tenant pays for: decides how long the slower layers may take where its policy does not."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
         """The conversation; every message is looked at."""
@@ -139,10 +142,11 @@ class CheckPromptRequest(_message.Message):
         data_class: _chat_pb2.DataClass.ValueType = ...,
         policy: _tenant_pb2.GuardPolicy | None = ...,
         residency: _chat_pb2.DataResidency.ValueType = ...,
+        tier: _chat_pb2.Tier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "messages", b"messages", "policy", b"policy", "residency", b"residency"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "messages", b"messages", "policy", b"policy", "residency", b"residency", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -449,7 +453,7 @@ class Detection(_message.Message):
     rule: _builtins.str
     """Rule name, such as "injection.override.en"."""
     layer: _builtins.str
-    """Layer that found it: "patterns"."""
+    """Layer that found it: "names", "patterns", "classifier", "llama_guard", "azure"."""
     category: _builtins.str
     """Category, such as "prompt_injection" or "personal_data"."""
     severity: Global___RiskLevel.ValueType
