@@ -42,6 +42,8 @@ class Question:
     """What the caller calls the limit of the answer."""
     data_class: DataClass = chat_pb2.DATA_CLASS_UNSPECIFIED
     """How sensitive the caller says it is: raises what the guard finds, never lowers it."""
+    whole: bool = False
+    """Whether the caller waits for the whole answer, so that a wrong one can still be replaced."""
 
 
 @dataclass(frozen=True, slots=True)
