@@ -9,6 +9,7 @@ MeshError (INTERNAL)
   ReservationConflict · VersionConflict                    ABORTED
   BudgetExceeded · RateLimited                             RESOURCE_EXHAUSTED
   ProviderRefused                                          FAILED_PRECONDITION
+  AnswerInvalid                                            DATA_LOSS
   ProviderTimeout · DependencyTimeout                      DEADLINE_EXCEEDED
   DependencyUnavailable (Guard-, Billing-, ProviderUnavailable, ModelWarming, ProviderStreamBroken)  UNAVAILABLE
 """
@@ -224,6 +225,13 @@ class ProviderStreamBroken(DependencyUnavailable):
     """The provider's stream broke after the first token."""
 
     reason = "PROVIDER_STREAM_BROKEN"
+
+
+class AnswerInvalid(MeshError):
+    """The model's answer does not have the form that was asked for, and asking once more did not help."""
+
+    code = grpc.StatusCode.DATA_LOSS
+    reason = "ANSWER_INVALID"
 
 
 def rpc_status(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:

@@ -33,6 +33,7 @@ _SHAPES: dict[str, tuple[str, str | None]] = {
     "PROVIDER_TIMEOUT": ("server_error", "provider_timeout"),
     "PROVIDER_UNAVAILABLE": ("service_unavailable", "provider_unavailable"),
     "PROVIDER_STREAM_BROKEN": ("server_error", "provider_stream_broken"),
+    "ANSWER_INVALID": ("server_error", "answer_invalid"),
     "MODEL_WARMING": ("service_unavailable", "model_warming"),
     "GUARD_UNAVAILABLE": ("service_unavailable", "guard_unavailable"),
     "BILLING_UNAVAILABLE": ("service_unavailable", "billing_unavailable"),

@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import aclosing, contextmanager
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
-from llmmesh.router.v1 import router_pb2
 from meshkit.identity import Identity
 from services.gateway.assignment import assign
 from services.gateway.beside import running_beside
-from services.gateway.channel import AnswerBlocked
 from services.gateway.config import GatewayConfig
-from services.gateway.exchange import CacheStatus, Event, Exchange, Finished, Question
+from services.gateway.exchange import CacheStatus, Event, Exchange, Question
 from services.gateway.flights import Flight, Found, Hit
+from services.gateway.forming import Forming, checked
+from services.gateway.generation import Generation
+from services.gateway.output_format import OutputFormat, output_format
 from services.gateway.planning import Plan, planned
 from services.gateway.policies import TenantPolicy
 from services.gateway.remembering import answer_to_store, lookup, may_be_shared, store_request
 from services.gateway.replay import replayed
 from services.gateway.resources import CacheOrder, Resources
-from services.gateway.screening import Masked, masked_prompt, routed_class, screen, shown_messages
+from services.gateway.screening import Masked, masked_prompt, screen, shown_messages
 from services.gateway.spending import Advance, Spending
-from services.gateway.tee import Piece, Steps, Tee, unwatched
 from services.gateway.tokens import estimated_prompt_tokens, prompt_texts
-from services.gateway.unmasking import Unmasking
 
 MISS = gateway_pb2.CACHE_STATUS_MISS
 BYPASS = gateway_pb2.CACHE_STATUS_BYPASS
 UNAVAILABLE = gateway_pb2.CACHE_STATUS_UNAVAILABLE
 EXACT = cache_pb2.CACHE_LEVEL_EXACT
 SEMANTIC = cache_pb2.CACHE_LEVEL_SEMANTIC
-
-KEPT = frozenset({router_pb2.VARIANT_USE_APPLIED, router_pb2.VARIANT_USE_BARRED})
-"""What may become of a variant for its next caller to have the same answer."""
+REPAIR_SUFFIX = "-repair"
+"""Marks the second answer of a request in the ledger."""
 
 
 class Chat:
@@ -82,6 +79,7 @@ class _Flow:
         self._lookup = cache_pb2.LookupAnswerRequest()
         self._found = Found()
         self._masked: Masked | None = None
+        self._format: OutputFormat | None = None
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The order of things."""
@@ -93,6 +91,7 @@ class _Flow:
         added_tokens = assign(self._question.prompt, offer.split, self._exchange.caller)
         hit = await self._exact_answer()
         if hit is None:
+            self._format = output_format(self._question.prompt.options.response_format_json)
             plan = planned(self._question, offer, self._config.default_max_output_tokens, added_tokens)
             with await self._flight() as flight, self._lease_given_back(flight):
                 hit = flight.hit
@@ -207,10 +206,10 @@ class _Flow:
         found = await self._peers.cache.look_up(lookup(self._question, self._policy, version, SEMANTIC))
         return found if found.answer else None
 
-    async def _reserved(self, plan: Plan) -> Spending:
-        asked = plan.reservation(self._exchange.caller.request_id)
+    async def _reserved(self, plan: Plan, suffix: str = "") -> Spending:
+        asked = plan.reservation(self._exchange.caller.request_id + suffix)
         reservation = await self._peers.billing.reserve(asked)
-        prompt = self._question.prompt
+        prompt = plan.prompt
         return Spending(
             self._exchange,
             asked,
@@ -220,76 +219,19 @@ class _Flow:
             self._resources.settle_later,
         )
 
-    async def _generated(self, plan: Plan, spending: Spending) -> AsyncGenerator[Event, None]:
-        """The provider's answer as the guard releases it, then the settlement."""
-        exchange, asked = self._exchange, time.perf_counter()
-        exchange.candidates = plan.offer.deployments
-        finished = router_pb2.Finished()
-        steps = _counted(self._peers.router.generate(self._routing(plan)), spending)
-        try:
-            async with aclosing(self._unmasked(self._guarded(steps))) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, router_pb2.RouteChosen):
-                        exchange.provider_seconds = time.perf_counter() - asked
-                        exchange.strays = bool(self._question.prompt.variant) and piece.variant_use not in KEPT
-                        yield exchange.route()
-                    elif isinstance(piece, router_pb2.Finished):
-                        finished = piece
-                    else:
-                        yield piece
-        except AnswerBlocked as block:
-            exchange.judged(block.verdict, "output")
-            finished = router_pb2.Finished(finish_reason=chat_pb2.FINISH_REASON_CONTENT_FILTER)
-        exchange.provider_seconds = _provider_seconds(finished, asked)
-        yield await self._settled(finished, spending)
+    def _generated(self, plan: Plan, spending: Spending) -> AsyncGenerator[Event, None]:
+        """The model's answer in the form that was asked for."""
+        generation = Generation(self._peers, self._config, self._exchange, self._policy, self._masked)
+        request = generation.request(plan)
+        if self._format is None:
+            return generation.attempt(request, spending)
+        if not self._question.whole:
+            return checked(generation.attempt(request, spending), self._format)
 
-    def _routing(self, plan: Plan) -> router_pb2.StreamGenerateChatRequest:
-        constraints = router_pb2.RouteConstraints(
-            deployments=plan.offer.deployments,
-            data_class=self._masked.data_class if self._masked else routed_class(self._exchange),
-            residency=self._policy.residency,
-            shadows=plan.offer.shadows,
-        )
-        request = router_pb2.StreamGenerateChatRequest(
-            prompt=plan.prompt, constraints=constraints, preferences=self._policy.preferences()
-        )
-        if self._masked:
-            del request.prompt.messages[:]
-            request.prompt.messages.extend(self._masked.messages)
-        return request
+        def reserve(prompt: chat_pb2.ChatPrompt) -> Awaitable[Spending]:
+            return self._reserved(plan.repeated(prompt), suffix=REPAIR_SUFFIX)
 
-    async def _unmasked(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
-        """The pieces with the caller's own words where the provider had placeholders."""
-        if self._masked:
-            json_text = "json" in self._question.prompt.options.response_format_json
-            pieces = Unmasking(self._masked.originals, json_text=json_text).through(pieces)
-        async with aclosing(pieces):
-            async for piece in pieces:
-                yield piece
-
-    async def _guarded(self, steps: Steps) -> AsyncGenerator[Piece, None]:
-        if self._exchange.unguarded:
-            async for piece in unwatched(steps):
-                yield piece
-            return
-        tee = Tee(
-            self._peers.guard.watch,
-            fail_open=self._policy.guard_fail_open,
-            verdict_seconds=self._config.guard_timeout_seconds,
-        )
-        async with aclosing(tee.through(steps)) as pieces:
-            async for piece in pieces:
-                yield piece
-        self._exchange.unguarded = tee.unguarded
-        for verdict in tee.verdicts:
-            self._exchange.judged(verdict, "output")
-
-    async def _settled(self, finished: router_pb2.Finished, spending: Spending) -> Finished:
-        exchange = self._exchange
-        exchange.finish_reason = finished.finish_reason
-        usage = finished.usage if finished.HasField("usage") else spending.estimate()
-        cost_micros = await spending.commit(usage, finished.finish_reason)
-        return Finished(finished.finish_reason, usage, exchange.report(cost_micros, spending.currency_code))
+        return Forming(generation, self._exchange, self._format, reserve).events(request, spending)
 
     def _remember(self, flight: Flight) -> None:
         """Give the answer to those who wait for it and order it to be stored, if it may be."""
@@ -300,25 +242,6 @@ class _Flow:
         request = store_request(self._question, self._policy, self._exchange, answer, flight.lease_id)
         flight.lease_id = ""
         self._resources.tell_cache_later(CacheOrder(self._exchange.caller, request))
-
-
-async def _counted(steps: Steps, spending: Spending) -> AsyncGenerator[router_pb2.StreamGenerateChatResponse, None]:
-    """The same steps; what they hold is owed from here on, whether the guard releases it or not."""
-    async with aclosing(steps):
-        async for step in steps:
-            if step.HasField("route"):
-                spending.begin(step.route)
-            elif step.HasField("delta"):
-                spending.count(step.delta)
-                await spending.keep_covered()
-            yield step
-
-
-def _provider_seconds(finished: router_pb2.Finished, asked: float) -> float:
-    """What the router measured; everything since it was asked when the answer was stopped midway."""
-    if finished.HasField("provider_time"):
-        return finished.provider_time.ToTimedelta().total_seconds()
-    return time.perf_counter() - asked
 
 
 def _barred(status: CacheStatus) -> CacheStatus:

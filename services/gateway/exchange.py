@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -42,6 +42,8 @@ class Question:
     """What the caller calls the limit of the answer."""
     data_class: DataClass = chat_pb2.DATA_CLASS_UNSPECIFIED
     """How sensitive the caller says it is: raises what the guard finds, never lowers it."""
+    whole: bool = False
+    """Whether the caller waits for the whole answer, so that a wrong one can still be replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +148,17 @@ class Exchange:
 
     def judged(self, verdict: guard_pb2.Verdict, direction: Direction = "input") -> None:
         """Take in a verdict on the prompt or the answer; the strictest data class stays."""
-        for found in verdict.detections:
-            self.findings.setdefault((found.rule, direction), _finding(found, direction))
+        self.noted(verdict.detections, direction)
         self.data_class = max(self.data_class, verdict.data_class)
-        self.guard_rules.extend(found.rule for found in verdict.detections if found.rule not in self.guard_rules)
         self.mixed_guard_policies |= self.guard_policy_version not in ("", verdict.policy_version)
         self.guard_policy_version = verdict.policy_version
+
+    def noted(self, detections: Iterable[guard_pb2.Detection], direction: Direction) -> None:
+        """Take in what the guard found, whatever came of it."""
+        for found in detections:
+            self.findings.setdefault((found.rule, direction), _finding(found, direction))
+            if found.rule not in self.guard_rules:
+                self.guard_rules.append(found.rule)
 
     def sent(self, delta: chat_pb2.Delta) -> None:
         """Take in a piece of the answer on its way to the caller."""

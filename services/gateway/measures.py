@@ -33,6 +33,11 @@ OVERHEAD_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 TOKENS = Counter("gen_ai_client_token_usage_total", "Tokens of answers from providers.", ["model", "token_type"])
+FORMED_ANSWERS = Counter(
+    "llmmesh_gateway_formed_answers_total",
+    "Answers that did not have the form asked for, and what became of them.",
+    ["outcome"],
+)
 OUTBOX_LENGTH = Gauge("llmmesh_outbox_length", "Items waiting to reach another room.", ["outbox"])
 OUTBOX_DROPPED = Counter("llmmesh_outbox_dropped_total", "Items that never reached the other room.", ["outbox"])
 POLICY_AGE_SECONDS = Gauge(

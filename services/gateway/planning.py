@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.chat.v1 import chat_pb2
@@ -31,6 +31,11 @@ class Plan:
             input_tokens=self.input_tokens,
             max_output_tokens=self.max_output_tokens,
         )
+
+    def repeated(self, prompt: chat_pb2.ChatPrompt) -> Plan:
+        """The worst case of asking once more, with a prompt that has grown."""
+        grown = prompt_token_bound(prompt) - prompt_token_bound(self.prompt)
+        return replace(self, prompt=prompt, input_tokens=min(self.input_tokens + grown, self.offer.context_tokens))
 
 
 def planned(question: Question, offer: Offer, default_max_output_tokens: int, added_input_tokens: int = 0) -> Plan:

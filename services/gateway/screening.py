@@ -10,7 +10,7 @@ from llmmesh.guard.v1 import guard_pb2
 from meshkit.errors import GuardUnavailable, PromptBlocked
 from services.gateway.exchange import DataClass, Exchange
 from services.gateway.guard_policy import GuardPolicy
-from services.gateway.peers.guard import GuardPeer
+from services.gateway.peers.guard import GuardPeer, NoVerdict
 from services.gateway.policies import TenantPolicy
 
 UNJUDGED_CLASS = chat_pb2.DATA_CLASS_INTERNAL
@@ -46,7 +46,9 @@ async def screen(
     """
     try:
         response = await guard.check(messages, policy, exchange.data_class, masks=masks)
-    except GuardUnavailable:
+    except GuardUnavailable as error:
+        if isinstance(error, NoVerdict):
+            exchange.noted(error.detections, "input")
         if not policy.guard_fail_open:
             raise
         exchange.unguarded = True

@@ -83,9 +83,11 @@ def _question(
     asked = control_in_message(request.cache_mode, request.cache_control)
     headers = context.invocation_metadata()
     cache = asked.within(control_in_headers(headers))
-    if isinstance(request, gateway_pb2.GenerateChatRequest):
+    whole = isinstance(request, gateway_pb2.GenerateChatRequest)
+    if whole:
         cache = replace(cache, pieces_per_second=None)
-    return Question(request.prompt, cache, _named("max_output_tokens"), stated_data_class(headers, request.data_class))
+    data_class = stated_data_class(headers, request.data_class)
+    return Question(request.prompt, cache, _named("max_output_tokens"), data_class, whole)
 
 
 def _unsent(request: gateway_pb2.ExplainRouteRequest) -> UnsentRequest:

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, cast
 
 from llmmesh.guard.v1.guard_pb2_grpc import add_GuardServiceServicer_to_server
+from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from meshkit.background import in_background
+from meshkit.client import connect
 from meshkit.log import get_logger
 from meshkit.server import Mount, running
-from services.guard.azure import LAYER, AzureContentSafety
+from services.guard import azure, llama_guard
+from services.guard.azure import AzureContentSafety
 from services.guard.cascade import Cascade
 from services.guard.config import GuardConfig
-from services.guard.escalation import Escalation
+from services.guard.escalation import Budgets, Escalation, Judge
+from services.guard.inference import GuardModel
 from services.guard.kept import Kept
 from services.guard.layers import attack_layers
+from services.guard.llama_guard import LlamaGuard
 from services.guard.names import NameScanner
 from services.guard.packfiles import PacksInvalid
 from services.guard.policy import Policy, load_policy
 from services.guard.servicer import GuardServicer
 from services.guard.verdict import Direction
+
+if TYPE_CHECKING:
+    from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
 
 log = get_logger()
 
@@ -37,23 +47,40 @@ async def guard(config: GuardConfig) -> AsyncIterator[int]:
         Direction.INPUT: Cascade([NameScanner(), *attack_layers(policy, kept)]),
         Direction.OUTPUT: Cascade([policy.scanners[Direction.OUTPUT]]),
     }
-    async with _azure(config) as azure:
-        escalation = Escalation(azure, config.escalation_seconds, random.SystemRandom())
+    async with _judges(config) as judges:
+        budgets = Budgets(config.escalation_seconds, config.tier_escalation_seconds)
+        escalation = Escalation(judges, budgets, random.SystemRandom())
         servicer = GuardServicer(policy, cascades, escalation, config)
         async with running([Mount(add_GuardServiceServicer_to_server, servicer)], config, room="guard") as port:
             yield port
 
 
 @asynccontextmanager
-async def _azure(config: GuardConfig) -> AsyncIterator[AzureContentSafety | None]:
-    if not config.azure_endpoint:
-        log.info("layer_absent", layer=LAYER, told="no LLMMESH_GUARD_AZURE_ENDPOINT: the classifier decides alone")
-        yield None
-        return
-    from aiohttp import ClientSession  # 8 MB, for those who ask a cloud only
+async def _judges(config: GuardConfig) -> AsyncIterator[list[Judge]]:
+    """The slower layers that are set up, our own before the cloud; the log says which are not."""
+    async with AsyncExitStack() as stack:
+        judges: list[Judge] = []
+        if config.llama_guard_model:
+            judges.append(await _llama_guard(stack, config))
+        else:
+            told = "no LLMMESH_GUARD_LLAMA_GUARD_MODEL: the classifier carries what a guard model would"
+            log.info("layer_absent", layer=llama_guard.LAYER, told=told)
+        if config.azure_endpoint:
+            from aiohttp import ClientSession  # 8 MB, for those who ask a cloud only
 
-    async with ClientSession() as http:
-        yield AzureContentSafety(http, config.azure_endpoint, config.azure_key.get_secret_value())
+            http = await stack.enter_async_context(ClientSession())
+            judges.append(AzureContentSafety(http, config.azure_endpoint, config.azure_key.get_secret_value()))
+        else:
+            log.info("layer_absent", layer=azure.LAYER, told="no LLMMESH_GUARD_AZURE_ENDPOINT: no cloud is asked")
+        yield judges
+
+
+async def _llama_guard(stack: AsyncExitStack, config: GuardConfig) -> LlamaGuard:
+    target = config.inference_target or config.mesh_target
+    inference = await stack.enter_async_context(connect(target, InferenceServiceStub))
+    model = GuardModel(cast("InferenceServiceAsyncStub", inference), config.llama_guard_model)
+    await stack.enter_async_context(in_background(model.announce()))
+    return LlamaGuard(model.continued, config.llama_guard_block_from, config.llama_guard_unsure_from)
 
 
 def _policy(config: GuardConfig, kept: Kept) -> Policy:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from services.guard.escalation import JudgeFailed
+from services.guard.passages import Passage
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel
 
 if TYPE_CHECKING:
@@ -23,27 +25,31 @@ RISKS = {2: RiskLevel.LOW, 4: RiskLevel.HIGH, 6: RiskLevel.CRITICAL}
 OK = 200
 
 
-class AzureFailed(Exception):
-    """It gave no judgement; the message says why, without its words or ours."""
-
-
 class AzureContentSafety:
-    """Asks the service; what it is given leaves the house."""
+    """Asks the service."""
+
+    layer = LAYER
+    leaves_the_house = True
 
     def __init__(self, http: aiohttp.ClientSession, endpoint: str, key: str) -> None:
         self._http = http
         self._base = f"{endpoint.rstrip('/')}/contentsafety"
         self._headers = {"Ocp-Apim-Subscription-Key": key}
 
-    async def findings(self, text: str, message_index: int) -> list[Finding]:
-        """What it finds in a text.
+    async def findings(self, passages: Sequence[Passage]) -> list[Finding]:
+        """What it finds in the words of whoever could mean harm.
 
         Raises:
-            AzureFailed: If it refuses, is too slow for the caller's patience, or says what nobody understands.
+            JudgeFailed: If it refuses, or says what nobody understands.
         """
+        suspects = [each for each in passages if each.attacks and each.text.strip()]
+        found = await asyncio.gather(*(self._findings(each.text, each.message_index) for each in suspects))
+        return [each for findings in found for each in findings]
+
+    async def _findings(self, text: str, message_index: int) -> list[Finding]:
         pieces = range(0, len(text), LONGEST_TEXT)
         if len(pieces) > MOST_CALLS:
-            raise AzureFailed("text too long")
+            raise JudgeFailed("text too long")
         judged = await asyncio.gather(*(self._piece(text[start : start + LONGEST_TEXT]) for start in pieces))
         places = [(start, min(start + LONGEST_TEXT, len(text))) for start in pieces]
         return [
@@ -60,7 +66,7 @@ class AzureContentSafety:
         try:
             return [*_harms(analysis), *_attack(shield)]
         except (KeyError, TypeError) as error:
-            raise AzureFailed("unexpected answer") from error
+            raise JudgeFailed("unexpected answer") from error
 
     async def _asked(self, operation: str, body: dict[str, Any]) -> Any:
         from aiohttp import ClientError  # 8 MB, for those who ask a cloud only
@@ -69,10 +75,10 @@ class AzureContentSafety:
         try:
             async with self._http.post(url, json=body, headers=self._headers, allow_redirects=False) as response:
                 if response.status != OK:
-                    raise AzureFailed(f"status {response.status}")
+                    raise JudgeFailed(f"status {response.status}")
                 return await response.json()
         except (ClientError, ValueError, OSError) as error:
-            raise AzureFailed(type(error).__name__) from error
+            raise JudgeFailed(type(error).__name__) from error
 
 
 def _harms(analysis: Any) -> Iterator[tuple[str, str, RiskLevel]]:

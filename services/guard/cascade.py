@@ -10,7 +10,7 @@ from typing import Protocol
 
 from meshkit.log import get_logger
 from services.guard.passages import Passage, slices
-from services.guard.verdict import Action, Finding, Verdict, merge, undecided
+from services.guard.verdict import FAILED, Action, Finding, Verdict, merge, note, undecided
 
 log = get_logger()
 
@@ -35,6 +35,11 @@ class Cascade:
     def __init__(self, scanners: Sequence[Scanner]) -> None:
         self._scanners = scanners
 
+    @property
+    def layers(self) -> list[str]:
+        """The names of its layers, in the order of asking."""
+        return [scanner.layer for scanner in self._scanners]
+
     async def judge(self, passages: Sequence[Passage]) -> Verdict:
         """The verdict on passages that belong together.
 
@@ -49,7 +54,7 @@ class Cascade:
                     findings += await _scan(scanner, passage)
             except Exception as error:
                 log.exception("scanner_failed", layer=scanner.layer, error=type(error).__name__)
-                return undecided(seconds)
+                return undecided(seconds, note(scanner.layer, FAILED))
             finally:
                 seconds[scanner.layer] = time.perf_counter() - started
             if any(found.action is Action.BLOCK for found in findings):

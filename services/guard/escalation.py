@@ -1,7 +1,8 @@
-"""Has a text judged by a slower layer where the quick ones are unsure, and of the rest a sampled share.
+"""Has a text judged by slower layers where the quick ones are unsure, and of the rest a sampled share.
 
-A cloud sees only what is public, and nothing of a tenant whose data stays in Russia: sending it would be a cross-border
-transfer. That it was not asked, and why, stands in the verdict, as does a failure that the tenant lets pass.
+Our own model is asked first. A cloud sees only what is public, and nothing of a tenant whose data stays in Russia:
+sending it would be a cross-border transfer. That a layer was not asked, and why, stands in the verdict, as does a
+failure that the tenant lets pass.
 """
 
 from __future__ import annotations
@@ -9,88 +10,139 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from meshkit.log import get_logger
 from services.guard import metrics
-from services.guard.azure import LAYER, AzureContentSafety, AzureFailed
 from services.guard.passages import Passage
-from services.guard.verdict import Action, DataClass, Finding, RiskLevel, Verdict, merge, undecided
+from services.guard.verdict import FAILED, FAILED_OPEN, Action, DataClass, Finding, Verdict, merge, note, undecided
 
 log = get_logger()
 
-ATTACK = "prompt_injection"
+UNSURE = frozenset({"prompt_injection", "harmful_content"})
+"""Categories of which a text that was not refused is looked at again."""
+
+
+class JudgeFailed(Exception):
+    """A layer gave no judgement; the message says why, without its words or the text's."""
+
+
+class Judge(Protocol):
+    """A layer that takes its time: a language model, or a cloud."""
+
+    @property
+    def layer(self) -> str:
+        """Its name in verdicts and policies."""
+
+    @property
+    def leaves_the_house(self) -> bool:
+        """Whether it lets others see the text."""
+
+    async def findings(self, passages: Sequence[Passage]) -> list[Finding]:
+        """Everything it finds in passages that belong together; raises JudgeFailed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What a tenant wants of the slower layers."""
 
-    cloud: bool = False
-    """Whether a cloud may judge its texts."""
+    layers: frozenset[str] = frozenset()
+    """Those that may judge its texts."""
     stays_in_russia: bool = False
     sampled_share: float = 0.0
     """Share of texts that are judged although nothing asks for it."""
     budget_seconds: float | None = None
-    """Longest that a text waits; None leaves it to the guard."""
-    fail_open: bool = False
-    """Whether a failure lets the text pass."""
+    """Longest that a text waits for all of them together; None leaves it to the tier."""
+    tier: str = ""
+    fail_open: frozenset[str] = frozenset()
+    """Layers whose failure lets the text pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """How long a text waits for the slower layers where its tenant says nothing."""
+
+    seconds: float
+    of_tiers: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, wishes: Wishes) -> float:
+        """The budget of one text in seconds."""
+        return wishes.budget_seconds or self.of_tiers.get(wishes.tier, self.seconds)
 
 
 class Escalation:
-    """The way to the cloud layer."""
+    """The way to the slower layers."""
 
-    def __init__(self, azure: AzureContentSafety | None, budget_seconds: float, chance: random.Random) -> None:
-        """Without `azure` there is no slower layer, and nothing is ever asked."""
-        self._azure = azure
-        self._budget_seconds = budget_seconds
+    def __init__(self, judges: Sequence[Judge], budgets: Budgets, chance: random.Random) -> None:
+        """`judges` in the order in which they are asked; where there are none nothing is."""
+        self._judges = judges
+        self._budgets = budgets
         self._chance = chance
+
+    @property
+    def layers(self) -> list[str]:
+        """Those that are there."""
+        return [judge.layer for judge in self._judges]
 
     async def judged(self, passages: Sequence[Passage], verdict: Verdict, wishes: Wishes) -> Verdict:
         """The verdict of the quick layers, or a stricter one."""
-        suspects = [each for each in passages if each.attacks and each.text.strip()]
-        reason = self._reason(verdict, wishes)
-        if self._azure is None or not wishes.cloud or reason is None or not suspects:
+        wanted = [judge for judge in self._judges if judge.layer in wishes.layers]
+        if not wanted or not any(each.text.strip() for each in passages):
             return verdict
-        if (barrier := _barrier(verdict, wishes)) is not None:
-            metrics.ESCALATIONS.labels(LAYER, reason, barrier).inc()
-            return _with(verdict, [_note(f"azure.refused.{barrier}")])
-        started = time.perf_counter()
-        try:
-            async with asyncio.timeout(wishes.budget_seconds or self._budget_seconds):
-                found = await asyncio.gather(
-                    *(self._azure.findings(each.text, each.message_index) for each in suspects)
-                )
-        except (AzureFailed, TimeoutError) as error:
-            metrics.ESCALATIONS.labels(LAYER, reason, "failed").inc()
-            log.warning("escalation_failed", layer=LAYER, error=str(error) or type(error).__name__)
-            return _failed(_timed(verdict, started), wishes)
-        metrics.ESCALATIONS.labels(LAYER, reason, "judged").inc()
-        return _with(_timed(verdict, started), [each for findings in found for each in findings])
-
-    def _reason(self, verdict: Verdict, wishes: Wishes) -> str | None:
-        """Why a text goes on: something was found and not refused, or chance; None when it need not."""
-        if verdict.action is not Action.ALLOW:
-            return None
-        if any(found.category == ATTACK for found in verdict.findings):
-            return "unsure"
-        return "sampled" if self._chance.random() < wishes.sampled_share else None
+        deadline = asyncio.get_running_loop().time() + self._budgets.of(wishes)
+        sampled = self._chance.random() < wishes.sampled_share
+        for judge in wanted:
+            reason = _reason(verdict, sampled=sampled)
+            if reason is None:
+                break
+            if (barrier := _barrier(judge, verdict, wishes)) is not None:
+                metrics.ESCALATIONS.labels(judge.layer, reason, barrier).inc()
+                verdict = _with(verdict, [note(judge.layer, f"refused.{barrier}")])
+                continue
+            verdict, outcome = await _asked(judge, passages, verdict, wishes, deadline)
+            metrics.ESCALATIONS.labels(judge.layer, reason, outcome).inc()
+        return verdict
 
 
-def _barrier(verdict: Verdict, wishes: Wishes) -> str | None:
+def _reason(verdict: Verdict, *, sampled: bool) -> str | None:
+    """Why a text goes on: something was found and not refused, or chance; None when it need not."""
+    if verdict.action is not Action.ALLOW:
+        return None
+    if any(found.category in UNSURE for found in verdict.findings):
+        return "unsure"
+    return "sampled" if sampled else None
+
+
+def _barrier(judge: Judge, verdict: Verdict, wishes: Wishes) -> str | None:
+    """Why a layer may not see the text."""
+    if not judge.leaves_the_house:
+        return None
     if wishes.stays_in_russia:
         return "cross_border"
     return "data_class" if verdict.data_class > DataClass.PUBLIC else None
 
 
-def _failed(verdict: Verdict, wishes: Wishes) -> Verdict:
-    """An error is never an allow, unless the tenant says so for this layer; then the verdict says so."""
-    return _with(verdict, [_note("azure.failed_open")]) if wishes.fail_open else undecided(verdict.layer_seconds)
+async def _asked(
+    judge: Judge, passages: Sequence[Passage], verdict: Verdict, wishes: Wishes, deadline: float
+) -> tuple[Verdict, str]:
+    """The verdict with what one layer adds, and what became of asking it."""
+    started = time.perf_counter()
+    try:
+        async with asyncio.timeout_at(deadline):
+            found = await judge.findings(passages)
+    except (JudgeFailed, TimeoutError) as error:
+        log.warning("escalation_failed", layer=judge.layer, error=str(error) or type(error).__name__)
+        return _failed(judge, _timed(judge, verdict, started), wishes), "failed"
+    return _with(_timed(judge, verdict, started), found), "judged"
 
 
-def _note(rule: str) -> Finding:
-    return Finding(rule, "escalation", RiskLevel.LOW, Action.ALLOW, DataClass.PUBLIC, 0, 0, LAYER)
+def _failed(judge: Judge, verdict: Verdict, wishes: Wishes) -> Verdict:
+    """An error is never an allow, unless the tenant says so for this layer; either way the verdict says so."""
+    if judge.layer in wishes.fail_open:
+        return _with(verdict, [note(judge.layer, FAILED_OPEN)])
+    return undecided(verdict.layer_seconds, *verdict.findings, note(judge.layer, FAILED))
 
 
 def _with(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
@@ -98,5 +150,5 @@ def _with(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
     return merged.at_least(verdict.data_class)
 
 
-def _timed(verdict: Verdict, started: float) -> Verdict:
-    return replace(verdict, layer_seconds={**verdict.layer_seconds, LAYER: time.perf_counter() - started})
+def _timed(judge: Judge, verdict: Verdict, started: float) -> Verdict:
+    return replace(verdict, layer_seconds={**verdict.layer_seconds, judge.layer: time.perf_counter() - started})

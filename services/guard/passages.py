@@ -5,10 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 
 SLICE = 16_384
 SLICE_OVERLAP = 512
 SPACE = re.compile(r"\s")
+
+
+class Speaker(Enum):
+    """Whose words a text is."""
+
+    APPLICATION = "application"
+    """Its owner's: instructions."""
+    CALLER = "caller"
+    """The end user's, or a tool's: whoever could mean harm."""
+    MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +27,13 @@ class Passage:
     """One message's text."""
 
     text: str
-    attacks: bool = True
-    """Whether its author could mean harm; the application's own words are only classified."""
+    speaker: Speaker = Speaker.CALLER
     message_index: int = 0
+
+    @property
+    def attacks(self) -> bool:
+        """Whether its author could mean harm; all others' words are only classified."""
+        return self.speaker is Speaker.CALLER
 
 
 def slices(text: str) -> Iterator[tuple[int, str]]:

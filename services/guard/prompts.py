@@ -10,17 +10,21 @@ from google.protobuf.message import Message
 
 from llmmesh.chat.v1 import chat_pb2
 from services.guard.masking import Placeholders, maskable, masked
-from services.guard.passages import Passage
+from services.guard.passages import Passage, Speaker
 from services.guard.verdict import MOST_OF_A_RULE, DataClass, Finding
 
-ATTACKERS = frozenset({chat_pb2.ROLE_UNSPECIFIED, chat_pb2.ROLE_USER, chat_pb2.ROLE_TOOL})
-"""Who may speak with an attacker's words; the application's own, and the model's, are only classified."""
+SPEAKERS = {
+    chat_pb2.ROLE_SYSTEM: Speaker.APPLICATION,
+    chat_pb2.ROLE_DEVELOPER: Speaker.APPLICATION,
+    chat_pb2.ROLE_ASSISTANT: Speaker.MODEL,
+}
+"""Anybody else may speak with an attacker's words."""
 JOINT = "\n"
 
 
 def passage(message: chat_pb2.ChatMessage, index: int) -> Passage:
     """Everything a message says."""
-    return Passage(JOINT.join(_texts(message)), message.role in ATTACKERS, index)
+    return Passage(JOINT.join(_texts(message)), SPEAKERS.get(message.role, Speaker.CALLER), index)
 
 
 def masked_prompt(

@@ -10,15 +10,18 @@ from google.protobuf import duration_pb2
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2, guard_pb2_grpc
+from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.errors import FieldInvalid
 from meshkit.server import Context
 from services.guard import metrics
-from services.guard.azure import LAYER
+from services.guard.azure import LAYER as CLOUD
 from services.guard.cascade import Cascade
 from services.guard.config import GuardConfig
 from services.guard.contexts import masked_contexts, placeholder
 from services.guard.escalation import Escalation, Wishes
-from services.guard.passages import Passage
+from services.guard.llama_guard import LAYER as MODEL
+from services.guard.outcomes import Outcome, outcomes
+from services.guard.passages import Passage, Speaker
 from services.guard.policy import Policy
 from services.guard.prompts import masked_prompt, passage
 from services.guard.stream import Release
@@ -46,7 +49,8 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         passages = [passage(message, index) for index, message in enumerate(request.messages)]
         self._check_length("messages", sum(len(each.text) for each in passages))
         verdict = (await self._cascades[Direction.INPUT].judge(passages)).at_least(DataClass(request.data_class or 1))
-        verdict = await self._escalation.judged(passages, verdict, _wishes(request))
+        wishes = wishes_of(request.policy, request.residency, request.tier)
+        verdict = await self._escalation.judged(passages, verdict, wishes)
         metrics.count(verdict, Direction.INPUT)
         masked = _masked(request, verdict)
         if masked is not None:
@@ -57,10 +61,15 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         """Try a text."""
         self._check_length("text", len(request.text))
         direction = Direction.OUTPUT if request.direction == guard_pb2.DIRECTION_OUTPUT else Direction.INPUT
-        passages = [Passage(request.text)]
-        verdict = await self._cascades[direction].judge(passages)
+        passages = [Passage(request.text, Speaker.MODEL if direction is Direction.OUTPUT else Speaker.CALLER)]
+        cascade = self._cascades[direction]
+        wishes = wishes_of(request.policy)
+        verdict = await cascade.judge(passages)
+        verdict = await self._escalation.judged(passages, verdict, replace(wishes, layers=wishes.layers - {CLOUD}))
         metrics.count(verdict, direction)
-        return guard_pb2.CheckTextResponse(verdict=self._told(passages, verdict))
+        present = {*cascade.layers, *self._escalation.layers}
+        states = outcomes([*cascade.layers, MODEL, CLOUD], present, verdict)
+        return guard_pb2.CheckTextResponse(verdict=self._told(passages, verdict), layers=map(_layer_state, states))
 
     async def WatchAnswer(
         self, request_iterator: AsyncIterator[guard_pb2.WatchAnswerRequest], context: Context
@@ -129,15 +138,25 @@ def _layer_time(layer: str, seconds: float) -> guard_pb2.LayerTime:
     return guard_pb2.LayerTime(layer=layer, duration=duration)
 
 
-def _wishes(request: guard_pb2.CheckPromptRequest) -> Wishes:
-    policy = request.policy
+def _layer_state(state: tuple[str, Outcome]) -> guard_pb2.LayerState:
+    layer, outcome = state
+    return guard_pb2.LayerState(layer=layer, outcome=guard_pb2.LayerOutcome.ValueType(outcome))
+
+
+def wishes_of(
+    policy: tenant_pb2.GuardPolicy,
+    residency: chat_pb2.DataResidency.ValueType = chat_pb2.DATA_RESIDENCY_UNSPECIFIED,
+    tier: chat_pb2.Tier.ValueType = chat_pb2.TIER_UNSPECIFIED,
+) -> Wishes:
+    """What a tenant wants of the slower layers."""
     budget = policy.escalation_budget.ToNanoseconds() / 1e9 if policy.HasField("escalation_budget") else None
     return Wishes(
-        cloud=policy.cloud,
-        stays_in_russia=request.residency == chat_pb2.DATA_RESIDENCY_RUSSIA,
+        layers=frozenset(layer for layer, wanted in ((MODEL, policy.model), (CLOUD, policy.cloud)) if wanted),
+        stays_in_russia=residency == chat_pb2.DATA_RESIDENCY_RUSSIA,
         sampled_share=policy.sampled_share,
         budget_seconds=budget,
-        fail_open=LAYER in policy.fail_open_layers,
+        tier=chat_pb2.Tier.Name(tier).removeprefix("TIER_").lower(),
+        fail_open=frozenset(policy.fail_open_layers),
     )
 
 

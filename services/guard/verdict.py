@@ -9,6 +9,10 @@ from enum import IntEnum
 
 MOST_OF_A_RULE = 100
 """Findings that a verdict names."""
+NOTE = "escalation"
+"""Category of what a verdict says about the layers themselves."""
+FAILED, FAILED_OPEN = "failed", "failed_open"
+"""What a verdict says of a layer that gave no judgement; the latter where the tenant lets that pass."""
 
 
 class Direction(IntEnum):
@@ -100,6 +104,11 @@ def _outermost(findings: Iterable[Finding]) -> Iterator[Finding]:
             yield found
 
 
-def undecided(layer_seconds: Mapping[str, float]) -> Verdict:
+def note(layer: str, what: str) -> Finding:
+    """A word of the verdict about a layer itself, such as that it failed."""
+    return Finding(f"{layer}.{what}", NOTE, RiskLevel.LOW, Action.ALLOW, DataClass.PUBLIC, 0, 0, layer)
+
+
+def undecided(layer_seconds: Mapping[str, float], *findings: Finding) -> Verdict:
     """The verdict of a guard that failed: an error, and the strictest class, since nothing is known of the text."""
-    return Verdict(Action.ERROR, RiskLevel.CRITICAL, DataClass.SENSITIVE, (), layer_seconds)
+    return Verdict(Action.ERROR, RiskLevel.CRITICAL, DataClass.SENSITIVE, findings, layer_seconds)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import ContextTooLong
@@ -31,6 +31,8 @@ class Piece:
     """Set on the last piece."""
     cached_tokens: int = 0
     """Prompt tokens read from the prefix cache; known on the last piece."""
+    first_tokens: Mapping[str, float] = field(default_factory=dict)
+    """Of the first piece, where asked for: the likeliest first tokens and their probabilities, likeliest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,15 @@ class Ending:
     """Why an answer ended, and what it used."""
 
     finish_reason: chat_pb2.FinishReason.ValueType
+    usage: chat_pb2.TokenUsage
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A text continued."""
+
+    text: str
+    first_tokens: Mapping[str, float]
     usage: chat_pb2.TokenUsage
 
 

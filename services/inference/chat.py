@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.deadline import time_left
-from meshkit.errors import ModelWarming, ProviderStreamBroken, ProviderTimeout, RateLimited
-from services.inference.answers import Ending, Piece, Question, output_limit
+from meshkit.errors import FieldInvalid, ModelWarming, ProviderStreamBroken, ProviderTimeout, RateLimited
+from services.inference.answers import Completion, Ending, Piece, Question, output_limit
 from services.inference.config import InferenceConfig
 from services.inference.conversation import Turn
 from services.inference.engine import EngineDied
 from services.inference.keeper import EngineKeeper
 from services.inference.measures import FIRST_TOKEN_SECONDS, REQUESTS, TOKENS
+from services.inference.sampling import Sampling
 from services.inference.states import ModelStatus
 
 RETRY_AFTER_SECONDS = 1.0
@@ -49,7 +50,7 @@ class ChatModel:
             ProviderStreamBroken: If it dies later.
             ProviderTimeout: If the answer takes longer than it may.
         """
-        deadline = asyncio.get_running_loop().time() + time_left(self._config.answer_seconds)
+        deadline = self._deadline()
         engine = self._keeper.engine()
         with self._admitted():
             prompt = await self._keeper.tokenizer().encode(question.turns)
@@ -58,6 +59,33 @@ class ChatModel:
             async with aclosing(writing) as pieces, aclosing(self._told(pieces, len(prompt), deadline)) as steps:
                 async for step in steps:
                     yield step
+
+    async def complete(self, text: str, sampling: Sampling, tenant_id: str = "") -> Completion:
+        """Continue a bare text, and say how it could have begun. Fails as `answer` does; a cancel stops the engine."""
+        deadline = self._deadline()
+        engine = self._keeper.engine()
+        with self._admitted():
+            prompt = await self._keeper.tokenizer().encode_text(text)
+            if not prompt:
+                raise FieldInvalid("text", "must not be empty")
+            limit = output_limit(len(prompt), sampling.max_output_tokens, engine.context_tokens)
+            async with aclosing(engine.write(prompt, sampling, limit, tenant_id)) as pieces:
+                return await self._collected(pieces, len(prompt), deadline)
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + time_left(self._config.answer_seconds)
+
+    async def _collected(self, pieces: AsyncGenerator[Piece, None], prompt_tokens: int, deadline: float) -> Completion:
+        texts: list[str] = []
+        first_tokens: Mapping[str, float] = {}
+        with Progress(self._keeper.name, prompt_tokens) as progress:
+            while True:
+                piece = await self._next(pieces, progress, deadline)
+                progress.add(piece)
+                texts.append(piece.text)
+                first_tokens = first_tokens or piece.first_tokens
+                if piece.finish_reason is not None:
+                    return Completion("".join(texts), first_tokens, progress.usage())
 
     async def _told(
         self, pieces: AsyncGenerator[Piece, None], prompt_tokens: int, deadline: float

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -136,11 +137,14 @@ def sampling_parameters(defaults: dict[str, Any], sampling: Sampling, limit: int
         structured = StructuredOutputsParams(json=sampling.json_schema)
     elif sampling.json_object:
         structured = StructuredOutputsParams(json_object=True)
+    elif sampling.regex is not None:
+        structured = StructuredOutputsParams(regex=sampling.regex)
     return SamplingParams(
         **{**defaults, **sampling.parameters},
         max_tokens=limit,
         stop=list(sampling.stop),
         structured_outputs=structured,
+        logprobs=sampling.first_tokens or None,
         output_kind=RequestOutputKind.DELTA,
     )
 
@@ -150,14 +154,17 @@ def field_of(error: Exception, sampling: Sampling) -> str:
     named = getattr(error, "parameter", None)
     if isinstance(named, str):
         return named
+    if sampling.regex is not None:
+        return "regex"
     return "response_format" if sampling.json_schema is not None or sampling.json_object else "options"
 
 
 def piece_of(output: Any) -> Piece:
     """Read one output of the engine."""
     written = output.outputs[0]
+    first_tokens = probabilities(written.logprobs[0]) if written.logprobs else {}
     if not output.finished:
-        return Piece(written.text, len(written.token_ids))
+        return Piece(written.text, len(written.token_ids), first_tokens=first_tokens)
     if written.finish_reason not in FINISH_REASONS:
         raise EngineDied(f"the engine ended the answer with {written.finish_reason!r}")
     return Piece(
@@ -165,4 +172,14 @@ def piece_of(output: Any) -> Piece:
         len(written.token_ids),
         finish_reason=FINISH_REASONS[written.finish_reason],
         cached_tokens=output.num_cached_tokens or 0,
+        first_tokens=first_tokens,
     )
+
+
+def probabilities(candidates: Mapping[int, Any]) -> dict[str, float]:
+    """What could have been written at one place, likeliest first; tokens of the same text count together."""
+    told: dict[str, float] = {}
+    for each in sorted(candidates.values(), key=lambda each: each.logprob, reverse=True):
+        text = each.decoded_token or ""
+        told[text] = told.get(text, 0.0) + math.exp(each.logprob)
+    return told

@@ -14,6 +14,10 @@ from meshkit.errors import FieldInvalid
 
 MAX_STOP_TEXTS = 16
 MAX_SCHEMA_BYTES = 64 * 1024
+MAX_REGEX_CHARACTERS = 1000
+MAX_FIRST_TOKENS = 20
+LIKELIEST: Mapping[str, int | float | bool] = {"temperature": 0.0, "repetition_penalty": 1.0}
+"""Parameters that leave nothing to chance, nor to what a model's makers advise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,10 @@ class Sampling:
     """JSON Schema the answer must follow."""
     json_object: bool = False
     """Whether the answer must be any JSON object."""
+    regex: str | None = None
+    """Regular expression the whole answer must follow."""
+    first_tokens: int = 0
+    """How many of the likeliest first tokens to tell."""
     parameters: Mapping[str, int | float | bool] = field(default_factory=dict)
     """The engine's numeric parameters by its own names, such as temperature or top_k."""
 
@@ -86,6 +94,21 @@ def sampling_of(options: chat_pb2.GenerationOptions) -> Sampling:
         json_object=json_object,
         parameters=checked(set_options, OPTIONS) | extras_of(options.extra_json),
     )
+
+
+def likeliest(max_output_tokens: int, regex: str, first_tokens: int) -> Sampling:
+    """The sampling of a continuation that leaves nothing to chance.
+
+    Raises:
+        FieldInvalid: Naming what is out of range.
+    """
+    if max_output_tokens < 1:
+        raise FieldInvalid("max_output_tokens", "must be at least 1")
+    if len(regex) > MAX_REGEX_CHARACTERS:
+        raise FieldInvalid("regex", f"must be at most {MAX_REGEX_CHARACTERS} characters long")
+    if not 0 <= first_tokens <= MAX_FIRST_TOKENS:
+        raise FieldInvalid("first_tokens", f"must be from 0 to {MAX_FIRST_TOKENS}")
+    return Sampling(max_output_tokens, regex=regex or None, first_tokens=first_tokens, parameters=LIKELIEST)
 
 
 def refuse_tools(options: chat_pb2.GenerationOptions) -> None:

@@ -16,7 +16,7 @@ from services.inference.answers import Ending, Question
 from services.inference.catalogue import Catalogue
 from services.inference.config import InferenceConfig
 from services.inference.conversation import turns_of
-from services.inference.sampling import sampling_of
+from services.inference.sampling import likeliest, sampling_of
 from services.inference.states import ModelState, ModelStatus
 
 STATES = {
@@ -41,6 +41,22 @@ class InferenceServicer(InferenceServiceServicer):
         async with aclosing(model.answer(question_of(request.prompt))) as steps:
             async for step in steps:
                 yield response_of(step)
+
+    async def CompleteText(
+        self, request: inference_pb2.CompleteTextRequest, context: Context
+    ) -> inference_pb2.CompleteTextResponse:
+        """Continue a text just as it stands; a caller who hangs up stops the engine."""
+        model = self._catalogue.chat_model(request.model)
+        sampling = likeliest(request.max_output_tokens, request.regex, request.first_tokens)
+        completion = await model.complete(request.text, sampling, current_identity().tenant_id)
+        return inference_pb2.CompleteTextResponse(
+            text=completion.text,
+            first_tokens=[
+                inference_pb2.TokenProbability(token=token, probability=probability)
+                for token, probability in completion.first_tokens.items()
+            ],
+            usage=completion.usage,
+        )
 
     async def EmbedText(
         self, request: inference_pb2.EmbedTextRequest, context: Context

@@ -39,6 +39,15 @@ class ChatTokenizer:
         with self._pool.admitted():
             return await self._pool.run(self._encode, turns)
 
+    async def encode_text(self, text: str) -> list[int]:
+        """The tokens of a bare text, special ones where it spells them.
+
+        Raises:
+            RateLimited: If too many calls are under way.
+        """
+        with self._pool.admitted():
+            return list(await self._pool.run(self._tokenizer.encode, text, add_special_tokens=False))
+
     def _encode(self, turns: Sequence[Turn]) -> list[int]:
         try:
             tokens = self._tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, return_dict=False)

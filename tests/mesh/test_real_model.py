@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.support.fix_mesh import Tenant, eventually
+from tests.support.fix_mesh import Mesh, Tenant, eventually
 
 PARIS = "What is the capital of France?"
 
@@ -57,3 +57,23 @@ async def test_several_callers_are_answered_together(tenant: Tenant, real_model:
         *(tenant.chat(f"Say the number {i}.", model=real_model, max_tokens=16) for i in range(6))
     )
     assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_a_model_of_our_own_judges_prompts_as_llama_guard_does(mesh: Mesh, real_model: str) -> None:
+    tenant = await mesh.tenant(guard={"model": True, "sampled_share": 1, "escalation_budget": "60s"})
+    wishes = {"model": True, "sampled_share": 1, "escalation_budget": "60s"}
+    asked = {"text": PARIS, "policy": wishes}
+    answer = await mesh.http.post("/v1/guard:check", headers=tenant.headers, json=asked)
+    told = answer.raise_for_status().json()
+    assert {each["layer"]: each["outcome"] for each in told["layers"]} == {
+        **dict.fromkeys(("names", "patterns", "classifier", "llama_guard"), "LAYER_OUTCOME_JUDGED"),
+        "azure": "LAYER_OUTCOME_ABSENT",
+    }
+    verdict = told["verdict"]
+    scores = [found["score"] for found in verdict.get("detections", []) if found["layer"] == "llama_guard"]
+    # A model that was not taught to judge has a verdict all the same: the grammar leaves it no other word.
+    refused = verdict["action"] == "ACTION_BLOCK"
+    assert verdict["action"] in {"ACTION_ALLOW", "ACTION_BLOCK"}
+    assert bool(scores and min(scores) >= 0.2) or not refused
+    chat = await tenant.chat(PARIS)
+    assert chat.status_code == (400 if refused else 200)

@@ -112,6 +112,38 @@ async def test_a_masking_tenants_provider_sees_placeholders_and_its_caller_the_o
     assert again.headers["x-llmmesh-cache"] != "exact"
 
 
+CITY = {
+    "type": "json_schema",
+    "json_schema": {"name": "c", "schema": {"type": "object", "properties": {"mail": {"pattern": "@"}}}},
+}
+
+
+async def test_an_answer_without_the_form_asked_for_is_repaired_and_a_masked_prompt_stays_masked(
+    mesh: Mesh, first: ScriptedProvider
+) -> None:
+    tenant = await mesh.tenant(guard={"mask": True})
+    first.set(reply='{"mail": "none for [EMAIL_1]"}', second_reply='{"mail": "[EMAIL_1]"}')
+    text = "What is the mail of ivan@example.ru?"
+    answer = await tenant.chat(text, response_format=CITY)
+    assert answer.json()["choices"][0]["message"]["content"] == '{"mail": "none for ivan@example.ru"}'
+    first.reset()
+    first.set(reply="None for [EMAIL_1].", second_reply='{"mail": "[EMAIL_1]"}')
+    answer = await tenant.chat(text, response_format=CITY)
+    assert answer.json()["choices"][0]["message"]["content"] == '{"mail": "ivan@example.ru"}'
+    assert len(first.bodies) == 2
+    assert not any("ivan@example.ru" in str(body) for body in first.bodies)
+
+
+async def test_an_answer_that_never_has_the_form_is_an_error_of_its_own(
+    tenant: Tenant, first: ScriptedProvider
+) -> None:
+    first.set(reply="No.")
+    answer = await tenant.chat("A city.", response_format=CITY)
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "answer_invalid"
+    assert len(await tenant.usage(rows=2)) == 2
+
+
 async def test_without_masking_personal_data_does_not_leave_for_a_cloud(
     tenant: Tenant, first: ScriptedProvider
 ) -> None:

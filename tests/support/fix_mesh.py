@@ -34,6 +34,8 @@ QUICK = {
     "LLMMESH_ROUTER_BREAKER_SUCCESSES": "1",
     "LLMMESH_ROUTER_BREAKER_RETURN_PERCENTS": "[]",
     "LLMMESH_BILLING_AUDIT_CHECKPOINT_SECONDS": "0.5",
+    # No Llama Guard, but of its architecture: its verdicts have the form, not the sense. Only those who ask get them.
+    "LLMMESH_GUARD_LLAMA_GUARD_MODEL": "smollm2-135m",
     "LLMMESH_BILLING_CONTENTS_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
 }
 _numbers = count()

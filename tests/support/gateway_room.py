@@ -17,6 +17,7 @@ import yaml
 from google.api import httpbody_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from llmmesh.audit.v1 import audit_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2, openai_pb2
 from llmmesh.gateway.v1.gateway_pb2_grpc import GatewayServiceStub
@@ -25,7 +26,7 @@ from llmmesh.guard.v1 import guard_pb2
 from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceServicer, add_GuardServiceServicer_to_server
 from meshkit.client import connect
 from meshkit.errors import error_reason
-from meshkit.identity import Identity
+from meshkit.identity import Identity, acting_as
 from meshkit.server import Mount, running
 from meshkit.settings import ServiceSettings
 from services.cache.app import cache
@@ -34,6 +35,7 @@ from services.gateway.app import gateway
 from services.gateway.config import GatewayConfig
 from services.router.app import router
 from services.router.config import RouterConfig
+from tests.support.billing_room import ADMIN
 from tests.support.billing_room import Room as BillingRoom
 from tests.support.scripted_provider import ScriptedProvider, scripted_provider
 
@@ -86,12 +88,17 @@ class ScriptedGuard(GuardServiceServicer):
 
     def _verdict(self, text: str) -> guard_pb2.Verdict:
         blocked = "forbidden" in text
+        failed = self.action == guard_pb2.ACTION_ERROR
         private = "confidential" in text
         return guard_pb2.Verdict(
             action=guard_pb2.ACTION_BLOCK if blocked else self.action,
             risk_level=guard_pb2.RISK_LEVEL_HIGH if blocked else guard_pb2.RISK_LEVEL_LOW,
             data_class=chat_pb2.DATA_CLASS_CONFIDENTIAL if private else chat_pb2.DATA_CLASS_PUBLIC,
-            detections=[guard_pb2.Detection(rule="words.forbidden")] if blocked else [],
+            detections=[
+                guard_pb2.Detection(rule=rule)
+                for rule, there in (("words.forbidden", blocked), ("scripted.failed", failed))
+                if there
+            ],
             policy_version=self.policy_version,
         )
 
@@ -204,6 +211,18 @@ async def eventually(holds: Callable[[], Awaitable[Any]]) -> Any:
         while not (found := await holds()):  # noqa: ASYNC110 - other rooms cannot tell us
             await asyncio.sleep(0.02)
     return found
+
+
+async def audit_events(tenant: Tenant, *, rows: int) -> list[Any]:
+    """The audit events of a tenant, newest first, once there are so many."""
+
+    async def found() -> list[Any]:
+        request = audit_pb2.ListEventsRequest(tenant_id=tenant.identity.tenant_id)
+        with acting_as(ADMIN):
+            answer = await tenant.front.billing.audit.ListEvents(request)
+        return list(answer.events) if len(answer.events) >= rows else []
+
+    return await eventually(found)
 
 
 @asynccontextmanager

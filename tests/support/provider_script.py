@@ -19,6 +19,7 @@ class Script:
     """What the provider does; every knob may be turned while it runs."""
 
     reply: str = knob("The quick brown fox jumps over the lazy dog.", "what it says, one word a token")
+    second_reply: str = knob("", "what it says once its reply stands in the conversation")
     echo: bool = knob(False, "say the last message back instead")
     reply_tokens: int = knob(0, "repeat the reply up to this many tokens; 0 says it once")
     ignore_limit: bool = knob(False, "say more than it was allowed to")

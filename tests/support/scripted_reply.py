@@ -65,7 +65,7 @@ def tokens(text: str) -> list[str]:
 
 def reply_to(asked: Asked, script: Script) -> Reply:
     """Answer with the script's text, repeated up to its length, or with a call of the tool asked for."""
-    pieces = tokens(script.tool_arguments if asked.tool else asked.last if script.echo else script.reply)
+    pieces = tokens(script.tool_arguments if asked.tool else asked.last if script.echo else _said(asked, script))
     if script.reply_tokens and pieces:
         pieces = list(itertools.islice(itertools.cycle(pieces), script.reply_tokens))
     limit = len(pieces) if script.ignore_limit else asked.limit or len(pieces)
@@ -82,6 +82,10 @@ def reply_to(asked: Asked, script: Script) -> Reply:
         id=f"chatcmpl-{next(_numbers):08d}",
         created=int(time.time()),
     )
+
+
+def _said(asked: Asked, script: Script) -> str:
+    return script.second_reply if script.second_reply and script.reply in asked.prompt else script.reply
 
 
 def vector(text: str, size: int) -> list[float]:

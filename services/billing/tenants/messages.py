@@ -21,7 +21,7 @@ from services.billing.tenants.tenant import Key, Policy, Tenant
 MOST_NAMES = 1000
 MOST_VIOLATION_DAYS = 3660
 MOST_TAGS = 20
-GUARD_LAYERS = frozenset({"azure"})
+GUARD_LAYERS = frozenset({"azure", "llama_guard"})
 """Layers that may fail open; those that run in the guard itself may not."""
 DEFAULT_ROLES = ("developer",)
 

@@ -99,7 +99,7 @@ def decode_chat_request(
         return limit_field if field == "max_output_tokens" else field
 
     check_prompt(prompt, named)
-    return ChatRequest(Question(prompt, cache, limit_field, data_class), stream, include_usage, short)
+    return ChatRequest(Question(prompt, cache, limit_field, data_class, whole=not stream), stream, include_usage, short)
 
 
 def _full_form(members: Members) -> tuple[str, list[chat_pb2.ChatMessage]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 log = get_logger()
 
 JUDGED_ACTIONS = frozenset({guard_pb2.ACTION_ALLOW, guard_pb2.ACTION_MASK, guard_pb2.ACTION_BLOCK})
+"""An error of the guard is never the same as allow."""
+UNJUDGED = "The text cannot be checked right now: retry in a moment."
+
+
+class NoVerdict(GuardUnavailable):
+    """The guard itself says that it could not judge; `detections` name the layers that failed."""
+
+    detections: Sequence[guard_pb2.Detection] = ()
 
 
 class GuardPeer:
@@ -51,15 +59,26 @@ class GuardPeer:
         Raises GuardUnavailable when no verdict was reached, for whatever reason.
         """
         request = guard_pb2.CheckPromptRequest(
-            messages=messages, data_class=data_class, policy=policy.guard, residency=policy.residency
+            messages=messages,
+            data_class=data_class,
+            policy=policy.guard,
+            residency=policy.residency,
+            tier=policy.tier,
         )
         request.policy.mask &= masks
         try:
-            response = await self._stub.CheckPrompt(request, timeout=time_left(self._verdict_seconds))
+            response = await self._stub.CheckPrompt(request, timeout=time_left(self._patience(policy)))
         except grpc.aio.AioRpcError as error:
             raise _away(error) from error
-        settled(response.verdict)
+        if response.verdict.action not in JUDGED_ACTIONS:
+            unjudged = NoVerdict(UNJUDGED, retry_after_seconds=2)
+            unjudged.detections = response.verdict.detections
+            raise unjudged
         return response
+
+    def _patience(self, policy: TenantPolicy) -> float:
+        """How long to wait for a verdict: longer where the tenant grants slow layers time of its own."""
+        return self._verdict_seconds + policy.guard.escalation_budget.ToNanoseconds() / 1e9
 
     async def watch(
         self, pieces: AsyncIterator[guard_pb2.WatchAnswerRequest]
@@ -75,17 +94,6 @@ class GuardPeer:
             call.cancel()
 
 
-def settled(verdict: guard_pb2.Verdict) -> guard_pb2.Verdict:
-    """The verdict itself, if it is one: an error of the guard is never the same as allow."""
-    if verdict.action not in JUDGED_ACTIONS:
-        raise _no_verdict()
-    return verdict
-
-
 def _away(error: grpc.aio.AioRpcError) -> GuardUnavailable:
     log.warning("guard_unavailable", code=error.code().name, details=error.details())
-    return _no_verdict()
-
-
-def _no_verdict() -> GuardUnavailable:
-    return GuardUnavailable("The text cannot be checked right now: retry in a moment.", retry_after_seconds=2)
+    return GuardUnavailable(UNJUDGED, retry_after_seconds=2)

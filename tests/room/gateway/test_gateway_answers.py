@@ -12,13 +12,12 @@ import orjson
 import pytest
 from google.api import httpbody_pb2
 
-from llmmesh.audit.v1 import audit_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2, openai_pb2
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.identity import acting_as
 from tests.support.billing_room import ADMIN
-from tests.support.gateway_room import CALL_SECONDS, Front, Tenant, eventually, typed_prompt
+from tests.support.gateway_room import CALL_SECONDS, Front, Tenant, audit_events, eventually, typed_prompt
 
 FOX = "The quick brown fox jumps over the lazy dog."
 
@@ -33,23 +32,11 @@ async def stored(tenant: Tenant, text: str) -> Any:
     return await eventually(hit)
 
 
-async def events(tenant: Tenant, *, rows: int) -> list[Any]:
-    """The audit events of a tenant, newest first, once there are so many."""
-
-    async def found() -> list[Any]:
-        request = audit_pb2.ListEventsRequest(tenant_id=tenant.identity.tenant_id)
-        with acting_as(ADMIN):
-            answer = await tenant.front.billing.audit.ListEvents(request)
-        return list(answer.events) if len(answer.events) >= rows else []
-
-    return await eventually(found)
-
-
 async def test_an_answer_is_told_paid_for_and_written_down(tenant: Tenant) -> None:
     reply = await tenant.chat("Tell me about foxes.")
     assert reply.json["choices"][0]["message"]["content"] == FOX
     (row,) = await tenant.usage(rows=1)
-    (event,) = await events(tenant, rows=1)
+    (event,) = await audit_events(tenant, rows=1)
     usage = reply.json["usage"]
     assert row.request_id == event.request_id == reply.headers["x-request-id"] == tenant.request_ids[0]
     assert (row.usage.input_tokens, row.usage.output_tokens) == (usage["prompt_tokens"], usage["completion_tokens"])
@@ -157,7 +144,7 @@ async def test_the_short_form_is_answered_in_short(tenant: Tenant) -> None:
 
 async def test_a_forbidden_prompt_is_refused_and_costs_nothing(tenant: Tenant, front: Front) -> None:
     assert await tenant.failure("say the forbidden") == (grpc.StatusCode.INVALID_ARGUMENT, "PROMPT_BLOCKED")
-    (event,) = await events(tenant, rows=1)
+    (event,) = await audit_events(tenant, rows=1)
     assert (event.outcome, list(event.guard_rules)) == ("blocked", ["words.forbidden"])
     assert (front.first.counters.requests, await tenant.held_micros()) == (0, 0)
 
@@ -182,7 +169,7 @@ async def test_an_answer_the_guard_stops_ends_the_provider_and_is_billed_for_wha
     await front.first.until(lambda now: now.aborted_streams == 1)
     (row,) = await tenant.usage(rows=1)
     assert (row.finish_reason, row.usage.estimated) == (chat_pb2.FINISH_REASON_CONTENT_FILTER, True)
-    (event,) = await events(tenant, rows=1)
+    (event,) = await audit_events(tenant, rows=1)
     assert event.outcome == "stopped"
 
 
@@ -199,7 +186,7 @@ async def test_a_caller_who_hangs_up_stops_the_provider_and_is_billed_for_what_i
     assert row.usage.estimated
     assert 0 < row.usage.output_tokens < 500
     assert row.cost_micros > 0
-    (event,) = await events(tenant, rows=1)
+    (event,) = await audit_events(tenant, rows=1)
     assert event.outcome == "cancelled"
     await tenant.nothing_held()
 

@@ -16,7 +16,7 @@ from llmmesh.guard.v1 import guard_pb2
 from meshkit.errors import error_reason
 from services.billing.config import BillingConfig
 from tests.support.billing_room import billing_room
-from tests.support.gateway_room import Front, Tenant, eventually, front_room
+from tests.support.gateway_room import Front, Tenant, audit_events, eventually, front_room
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
@@ -25,6 +25,8 @@ async def test_an_error_of_the_guard_is_no_permission(tenant: Tenant, front: Fro
     front.guard.action = guard_pb2.ACTION_ERROR
     assert await tenant.failure("Judge me.") == (UNAVAILABLE, "GUARD_UNAVAILABLE")
     assert front.first.counters.requests == 0
+    (event,) = await audit_events(tenant, rows=1)
+    assert (event.outcome, list(event.guard_rules)) == ("failed", ["scripted.failed"])
 
 
 async def test_a_frozen_guard_costs_a_deadline_and_refuses(tenant: Tenant, front: Front) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 
 import grpc
 import pytest
@@ -177,6 +178,45 @@ async def test_an_unknown_model_is_named(tiny):
     error = await refusal(ask(tiny, "hello", model="no-such-model"))
     assert error_reason(error) == "MODEL_NOT_FOUND"
     assert error_info(error).metadata["model"] == "no-such-model"
+
+
+async def complete(room, text="Is it safe or unsafe? It is ", **options):
+    asked = {"model": "tiny", "text": text, "max_output_tokens": 20, **options}
+    return await room.stub.CompleteText(inference_pb2.CompleteTextRequest(**asked), timeout=60)
+
+
+async def test_a_text_is_continued_as_it_stands_and_as_its_regex_says(tiny):
+    regex = r"safe|unsafe\n(S[1-9]|S1[0-4])(,(S[1-9]|S1[0-4])){0,3}"
+    one, again = [await complete(tiny, regex=regex, first_tokens=20) for _ in range(2)]
+    assert re.fullmatch(regex, one.text)
+    assert one.text == again.text
+    assert one.usage.output_tokens > 0
+
+
+async def test_the_likeliest_first_tokens_are_told_among_those_the_regex_admits(tiny):
+    told = (await complete(tiny, regex="safe|unsafe", first_tokens=20)).first_tokens
+    admitted = [each for each in told if each.probability > 0]
+    assert {"safe", "unsafe"} & {each.token for each in admitted}
+    assert all("safe".startswith(each.token) or "unsafe".startswith(each.token) for each in admitted)
+    assert sum(each.probability for each in admitted) == pytest.approx(1, abs=1e-3)
+    assert [each.probability for each in told] == sorted((each.probability for each in told), reverse=True)
+    assert not (await complete(tiny)).first_tokens
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"regex": "("}, "regex"),
+        ({"regex": "a" * 1001}, "regex"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"first_tokens": 21}, "first_tokens"),
+        ({"text": ""}, "text"),
+    ],
+)
+async def test_a_text_that_cannot_be_continued_so_is_refused_by_field(tiny, wrong, field):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await complete(tiny, **wrong)
+    assert dict(error_info(caught.value).metadata) == {"field": field}
 
 
 async def test_a_tenant_reads_again_only_what_it_wrote_itself(tiny):

@@ -74,6 +74,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_VERSION_CONFLICT: _ErrorReason.ValueType  # 24
     """ABORTED: the resource has changed since its etag was read; metadata: resource."""
+    ERROR_REASON_ANSWER_INVALID: _ErrorReason.ValueType  # 25
+    """DATA_LOSS: the model's answer does not have the form that response_format asks for, nor had a second one."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reason, sent without its prefix."""
@@ -130,4 +132,6 @@ metadata: destination, data_class, residency.
 """
 ERROR_REASON_VERSION_CONFLICT: ErrorReason.ValueType  # 24
 """ABORTED: the resource has changed since its etag was read; metadata: resource."""
+ERROR_REASON_ANSWER_INVALID: ErrorReason.ValueType  # 25
+"""DATA_LOSS: the model's answer does not have the form that response_format asks for, nor had a second one."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -54,6 +54,38 @@ ACTION_ERROR: Action.ValueType  # 4
 """No verdict could be reached; never the same as allow."""
 Global___Action: _TypeAlias = Action  # noqa: Y015
 
+class _LayerOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LayerOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LayerOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LAYER_OUTCOME_UNSPECIFIED: _LayerOutcome.ValueType  # 0
+    """Never sent."""
+    LAYER_OUTCOME_JUDGED: _LayerOutcome.ValueType  # 1
+    """It judged."""
+    LAYER_OUTCOME_NOT_ASKED: _LayerOutcome.ValueType  # 2
+    """It was not asked: those before it refused, were sure, or the policy does not want it."""
+    LAYER_OUTCOME_FAILED: _LayerOutcome.ValueType  # 3
+    """It gave no judgement."""
+    LAYER_OUTCOME_ABSENT: _LayerOutcome.ValueType  # 4
+    """This guard has none."""
+
+class LayerOutcome(_LayerOutcome, metaclass=_LayerOutcomeEnumTypeWrapper):
+    """What became of a layer."""
+
+LAYER_OUTCOME_UNSPECIFIED: LayerOutcome.ValueType  # 0
+"""Never sent."""
+LAYER_OUTCOME_JUDGED: LayerOutcome.ValueType  # 1
+"""It judged."""
+LAYER_OUTCOME_NOT_ASKED: LayerOutcome.ValueType  # 2
+"""It was not asked: those before it refused, were sure, or the policy does not want it."""
+LAYER_OUTCOME_FAILED: LayerOutcome.ValueType  # 3
+"""It gave no judgement."""
+LAYER_OUTCOME_ABSENT: LayerOutcome.ValueType  # 4
+"""This guard has none."""
+Global___LayerOutcome: _TypeAlias = LayerOutcome  # noqa: Y015
+
 class _RiskLevel:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -120,10 +152,13 @@ class CheckPromptRequest(_message.Message):
     DATA_CLASS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     RESIDENCY_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     data_class: _chat_pb2.DataClass.ValueType
     """The caller's own word on how sensitive it is: raises the class, never lowers it."""
     residency: _chat_pb2.DataResidency.ValueType
     """Where the tenant's data may be processed."""
+    tier: _chat_pb2.Tier.ValueType
+    """What the tenant pays for: decides how long the slower layers may take where its policy does not."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
         """The conversation; every message is looked at."""
@@ -139,10 +174,11 @@ class CheckPromptRequest(_message.Message):
         data_class: _chat_pb2.DataClass.ValueType = ...,
         policy: _tenant_pb2.GuardPolicy | None = ...,
         residency: _chat_pb2.DataResidency.ValueType = ...,
+        tier: _chat_pb2.Tier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "messages", b"messages", "policy", b"policy", "residency", b"residency"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "messages", b"messages", "policy", b"policy", "residency", b"residency", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,19 +336,27 @@ class CheckTextRequest(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     DIRECTION_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text."""
     direction: Global___Direction.ValueType
     """Which side's rules apply; input by default."""
+    @_builtins.property
+    def policy(self) -> _tenant_pb2.GuardPolicy:
+        """What a tenant would want of the guard, to try it. No cloud is asked, whatever it says: whose text it is, and where
+        it may be processed, is not known here.
+        """
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         direction: Global___Direction.ValueType = ...,
+        policy: _tenant_pb2.GuardPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "policy", b"policy", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,22 +369,54 @@ class CheckTextResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VERDICT_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def verdict(self) -> Global___Verdict:
         """What to do and why."""
+
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerState]:
+        """Every layer of this side in the order of asking, and what became of it."""
 
     def __init__(
         self,
         *,
         verdict: Global___Verdict | None = ...,
+        layers: _abc.Iterable[Global___LayerState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layers", b"layers", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckTextResponse: _TypeAlias = CheckTextResponse  # noqa: Y015
+
+@_typing.final
+class LayerState(_message.Message):
+    """What became of a layer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    layer: _builtins.str
+    """Layer name."""
+    outcome: Global___LayerOutcome.ValueType
+    """What became of it."""
+    def __init__(
+        self,
+        *,
+        layer: _builtins.str = ...,
+        outcome: Global___LayerOutcome.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayerState: _TypeAlias = LayerState  # noqa: Y015
 
 @_typing.final
 class GetPolicyRequest(_message.Message):
@@ -449,7 +525,7 @@ class Detection(_message.Message):
     rule: _builtins.str
     """Rule name, such as "injection.override.en"."""
     layer: _builtins.str
-    """Layer that found it: "patterns"."""
+    """Layer that found it: "names", "patterns", "classifier", "llama_guard", "azure"."""
     category: _builtins.str
     """Category, such as "prompt_injection" or "personal_data"."""
     severity: Global___RiskLevel.ValueType

@@ -157,6 +157,104 @@ class Finished(_message.Message):
 Global___Finished: _TypeAlias = Finished  # noqa: Y015
 
 @_typing.final
+class CompleteTextRequest(_message.Message):
+    """A text to continue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    REGEX_FIELD_NUMBER: _builtins.int
+    FIRST_TOKENS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of a chat model."""
+    text: _builtins.str
+    """The text. Where it spells a special token of the model it means that token: whoever writes it sees to that."""
+    max_output_tokens: _builtins.int
+    """Most tokens to write, at least 1."""
+    regex: _builtins.str
+    """Regular expression that the whole continuation follows; empty leaves the model free."""
+    first_tokens: _builtins.int
+    """How many of the likeliest first tokens to tell, at most 20."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        text: _builtins.str = ...,
+        max_output_tokens: _builtins.int = ...,
+        regex: _builtins.str = ...,
+        first_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_tokens", b"first_tokens", "max_output_tokens", b"max_output_tokens", "model", b"model", "regex", b"regex", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteTextRequest: _TypeAlias = CompleteTextRequest  # noqa: Y015
+
+@_typing.final
+class CompleteTextResponse(_message.Message):
+    """Its likeliest continuation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    FIRST_TOKENS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """What was written."""
+    @_builtins.property
+    def first_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenProbability]:
+        """What could have stood first, likeliest first; of a regular expression only what it admits, adding up to 1."""
+
+    @_builtins.property
+    def usage(self) -> _chat_pb2.TokenUsage:
+        """Exact counts of the engine."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        first_tokens: _abc.Iterable[Global___TokenProbability] | None = ...,
+        usage: _chat_pb2.TokenUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_tokens", b"first_tokens", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteTextResponse: _TypeAlias = CompleteTextResponse  # noqa: Y015
+
+@_typing.final
+class TokenProbability(_message.Message):
+    """A token and how likely it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Its text."""
+    probability: _builtins.float
+    """From 0 to 1."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["probability", b"probability", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenProbability: _TypeAlias = TokenProbability  # noqa: Y015
+
+@_typing.final
 class EmbedTextRequest(_message.Message):
     """Texts to embed."""
 

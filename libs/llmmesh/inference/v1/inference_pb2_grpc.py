@@ -40,6 +40,11 @@ class InferenceServiceStub:
                 request_serializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.StreamGenerateChatRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.StreamGenerateChatResponse.FromString,
                 _registered_method=True)
+        self.CompleteText = channel.unary_unary(
+                '/llmmesh.inference.v1.InferenceService/CompleteText',
+                request_serializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.CompleteTextRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.CompleteTextResponse.FromString,
+                _registered_method=True)
         self.EmbedText = channel.unary_unary(
                 '/llmmesh.inference.v1.InferenceService/EmbedText',
                 request_serializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.EmbedTextRequest.SerializeToString,
@@ -63,6 +68,14 @@ class InferenceServiceServicer:
 
     def StreamGenerateChat(self, request, context):
         """Answer as the model speaks: deltas, then exactly one finished. Cancel stops the engine within milliseconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteText(self, request, context):
+        """Continue a text just as it stands, without a chat template: for judgements of a few tokens. What is likeliest is
+        written; chance has no part.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +109,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.StreamGenerateChat,
                     request_deserializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.StreamGenerateChatRequest.FromString,
                     response_serializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.StreamGenerateChatResponse.SerializeToString,
+            ),
+            'CompleteText': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteText,
+                    request_deserializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.CompleteTextRequest.FromString,
+                    response_serializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.CompleteTextResponse.SerializeToString,
             ),
             'EmbedText': grpc.unary_unary_rpc_method_handler(
                     servicer.EmbedText,
@@ -141,6 +159,33 @@ class InferenceService:
             '/llmmesh.inference.v1.InferenceService/StreamGenerateChat',
             llmmesh_dot_inference_dot_v1_dot_inference__pb2.StreamGenerateChatRequest.SerializeToString,
             llmmesh_dot_inference_dot_v1_dot_inference__pb2.StreamGenerateChatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteText(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.inference.v1.InferenceService/CompleteText',
+            llmmesh_dot_inference_dot_v1_dot_inference__pb2.CompleteTextRequest.SerializeToString,
+            llmmesh_dot_inference_dot_v1_dot_inference__pb2.CompleteTextResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class InferenceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     StreamGenerateChat: _grpc.UnaryStreamMultiCallable[_inference_pb2.StreamGenerateChatRequest, _inference_pb2.StreamGenerateChatResponse]
     """Answer as the model speaks: deltas, then exactly one finished. Cancel stops the engine within milliseconds."""
+    CompleteText: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CompleteTextRequest, _inference_pb2.CompleteTextResponse]
+    """Continue a text just as it stands, without a chat template: for judgements of a few tokens. What is likeliest is
+    written; chance has no part.
+    """
     EmbedText: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedTextRequest, _inference_pb2.EmbedTextResponse]
     """Embed texts, all with one model."""
     CountTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]
@@ -49,6 +53,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamGenerateChat: _aio.UnaryStreamMultiCallable[_inference_pb2.StreamGenerateChatRequest, _inference_pb2.StreamGenerateChatResponse]  # type: ignore[assignment]
     """Answer as the model speaks: deltas, then exactly one finished. Cancel stops the engine within milliseconds."""
+    CompleteText: _aio.UnaryUnaryMultiCallable[_inference_pb2.CompleteTextRequest, _inference_pb2.CompleteTextResponse]  # type: ignore[assignment]
+    """Continue a text just as it stands, without a chat template: for judgements of a few tokens. What is likeliest is
+    written; chance has no part.
+    """
     EmbedText: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedTextRequest, _inference_pb2.EmbedTextResponse]  # type: ignore[assignment]
     """Embed texts, all with one model."""
     CountTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]  # type: ignore[assignment]
@@ -66,6 +74,16 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.StreamGenerateChatResponse], _abc.AsyncIterator[_inference_pb2.StreamGenerateChatResponse]]:
         """Answer as the model speaks: deltas, then exactly one finished. Cancel stops the engine within milliseconds."""
+
+    @_abc_1.abstractmethod
+    def CompleteText(
+        self,
+        request: _inference_pb2.CompleteTextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.CompleteTextResponse, _abc.Awaitable[_inference_pb2.CompleteTextResponse]]:
+        """Continue a text just as it stands, without a chat template: for judgements of a few tokens. What is likeliest is
+        written; chance has no part.
+        """
 
     @_abc_1.abstractmethod
     def EmbedText(

@@ -450,15 +450,18 @@ class GuardPolicy(_message.Message):
     SAMPLED_SHARE_FIELD_NUMBER: _builtins.int
     ESCALATION_BUDGET_FIELD_NUMBER: _builtins.int
     CLOUD_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     mask: _builtins.bool
     """Personal data and secrets leave as placeholders; the caller's answer has them back."""
     sampled_share: _builtins.float
     """Share of prompts that the slower layers see although nothing asks for it, 0 to 1."""
     cloud: _builtins.bool
     """Whether texts may be judged by a cloud. Never those of a tenant whose data stays in Russia, nor any above public."""
+    model: _builtins.bool
+    """Whether texts may be judged by the guard model that our own machines run, where the mesh has one."""
     @_builtins.property
     def fail_open_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Layers whose failure is no error but passes, and is told in the verdict: "azure"."""
+        """Layers whose failure is no error but passes, and is told in the verdict: "azure", "llama_guard"."""
 
     @_builtins.property
     def escalation_budget(self) -> _duration_pb2.Duration:
@@ -472,10 +475,11 @@ class GuardPolicy(_message.Message):
         sampled_share: _builtins.float = ...,
         escalation_budget: _duration_pb2.Duration | None = ...,
         cloud: _builtins.bool = ...,
+        model: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["escalation_budget", b"escalation_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud", b"cloud", "escalation_budget", b"escalation_budget", "fail_open_layers", b"fail_open_layers", "mask", b"mask", "sampled_share", b"sampled_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud", b"cloud", "escalation_budget", b"escalation_budget", "fail_open_layers", b"fail_open_layers", "mask", b"mask", "model", b"model", "sampled_share", b"sampled_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

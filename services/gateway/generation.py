@@ -1,0 +1,143 @@
+"""Has a model answer: through the router, past the guard, settled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from llmmesh.chat.v1 import chat_pb2
+from llmmesh.router.v1 import router_pb2
+from services.gateway.channel import AnswerBlocked
+from services.gateway.config import GatewayConfig
+from services.gateway.exchange import Event, Exchange, Finished
+from services.gateway.peers.connections import Peers
+from services.gateway.planning import Plan
+from services.gateway.policies import TenantPolicy
+from services.gateway.screening import Masked, routed_class
+from services.gateway.spending import Spending
+from services.gateway.tee import Piece, Steps, Tee, unwatched
+from services.gateway.unmasking import Unmasking
+
+KEPT = frozenset({router_pb2.VARIANT_USE_APPLIED, router_pb2.VARIANT_USE_BARRED})
+"""What may become of a variant for its next caller to have the same answer."""
+
+
+class Generation:
+    """One question on its way to a model, which may be asked more than once."""
+
+    def __init__(
+        self, peers: Peers, config: GatewayConfig, exchange: Exchange, policy: TenantPolicy, masked: Masked | None
+    ) -> None:
+        self.said: list[str] = []
+        """Text of the latest attempt as the model wrote it, placeholders and all."""
+        self._peers = peers
+        self._config = config
+        self._exchange = exchange
+        self._policy = policy
+        self._masked = masked
+
+    def request(self, plan: Plan) -> router_pb2.StreamGenerateChatRequest:
+        """What the router is asked."""
+        constraints = router_pb2.RouteConstraints(
+            deployments=plan.offer.deployments,
+            data_class=self._masked.data_class if self._masked else routed_class(self._exchange),
+            residency=self._policy.residency,
+            shadows=plan.offer.shadows,
+        )
+        request = router_pb2.StreamGenerateChatRequest(
+            prompt=plan.prompt, constraints=constraints, preferences=self._policy.preferences()
+        )
+        if self._masked:
+            del request.prompt.messages[:]
+            request.prompt.messages.extend(self._masked.messages)
+        return request
+
+    async def attempt(
+        self, request: router_pb2.StreamGenerateChatRequest, spending: Spending
+    ) -> AsyncGenerator[Event, None]:
+        """The provider's answer as the guard releases it, then the settlement."""
+        exchange, asked = self._exchange, time.perf_counter()
+        exchange.candidates = request.constraints.deployments
+        self.said.clear()
+        finished = router_pb2.Finished()
+        steps = _counted(self._peers.router.generate(request), spending)
+        json_text = "json" in request.prompt.options.response_format_json
+        try:
+            async with aclosing(self._unmasked(self._guarded(steps), json_text=json_text)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, router_pb2.RouteChosen):
+                        exchange.provider_seconds = time.perf_counter() - asked
+                        exchange.strays = bool(request.prompt.variant) and piece.variant_use not in KEPT
+                        yield exchange.route()
+                    elif isinstance(piece, router_pb2.Finished):
+                        finished = piece
+                    else:
+                        yield piece
+        except AnswerBlocked as block:
+            exchange.judged(block.verdict, "output")
+            finished = router_pb2.Finished(finish_reason=chat_pb2.FINISH_REASON_CONTENT_FILTER)
+        exchange.provider_seconds = _provider_seconds(finished, asked)
+        yield await self._settled(finished, spending)
+
+    def hidden(self, text: str) -> str:
+        """A text of ours that may name the caller's words, fit for the provider."""
+        for placeholder, original in self._masked.originals.items() if self._masked else ():
+            text = text.replace(original, placeholder)
+        return text
+
+    async def _unmasked(self, pieces: AsyncGenerator[Piece, None], *, json_text: bool) -> AsyncGenerator[Piece, None]:
+        """The pieces with the caller's own words where the provider had placeholders."""
+        if self._masked:
+            pieces = Unmasking(self._masked.originals, json_text=json_text).through(pieces)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+
+    async def _guarded(self, steps: Steps) -> AsyncGenerator[Piece, None]:
+        if self._exchange.unguarded:
+            async for piece in unwatched(steps):
+                yield self._noted(piece)
+            return
+        tee = Tee(
+            self._peers.guard.watch,
+            fail_open=self._policy.guard_fail_open,
+            verdict_seconds=self._config.guard_timeout_seconds,
+        )
+        async with aclosing(tee.through(steps)) as pieces:
+            async for piece in pieces:
+                yield self._noted(piece)
+        self._exchange.unguarded = tee.unguarded
+        for verdict in tee.verdicts:
+            self._exchange.judged(verdict, "output")
+
+    def _noted(self, piece: Piece) -> Piece:
+        if isinstance(piece, chat_pb2.Delta):
+            self.said.append(piece.text)
+        return piece
+
+    async def _settled(self, finished: router_pb2.Finished, spending: Spending) -> Finished:
+        exchange = self._exchange
+        exchange.finish_reason = finished.finish_reason
+        usage = finished.usage if finished.HasField("usage") else spending.estimate()
+        cost_micros = await spending.commit(usage, finished.finish_reason)
+        return Finished(finished.finish_reason, usage, exchange.report(cost_micros, spending.currency_code))
+
+
+async def _counted(steps: Steps, spending: Spending) -> AsyncGenerator[router_pb2.StreamGenerateChatResponse, None]:
+    """The same steps; what they hold is owed from here on, whether the guard releases it or not."""
+    async with aclosing(steps):
+        async for step in steps:
+            if step.HasField("route"):
+                spending.begin(step.route)
+            elif step.HasField("delta"):
+                spending.count(step.delta)
+                await spending.keep_covered()
+            yield step
+
+
+def _provider_seconds(finished: router_pb2.Finished, asked: float) -> float:
+    """What the router measured; everything since it was asked when the answer was stopped midway."""
+    if finished.HasField("provider_time"):
+        return finished.provider_time.ToTimedelta().total_seconds()
+    return time.perf_counter() - asked

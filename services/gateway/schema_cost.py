@@ -1,0 +1,101 @@
+"""How much work a JSON Schema may make of an answer: a few references can unfold without end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from meshkit.errors import FieldInvalid
+
+INSIDE = frozenset(
+    {
+        "additionalItems",
+        "additionalProperties",
+        "contains",
+        "items",
+        "patternProperties",
+        "prefixItems",
+        "properties",
+        "propertyNames",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+    }
+)
+"""Keywords that judge what lies inside a value; all others judge the value itself."""
+UNFOLLOWED = frozenset({"$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$id"})
+"""Ways to refer that are not followed here, so that no reference escapes the count."""
+APART = frozenset({"$defs", "definitions"})
+
+
+class SchemaCost:
+    """Counts the schemas that one value meets, references unfolded."""
+
+    def __init__(self, schema: Any) -> None:
+        """Raises FieldInvalid for a reference to anything but a place in the schema."""
+        self._root = schema
+        self._counted: dict[tuple[int, int], int] = {}
+        for node in _nodes(schema):
+            if isinstance(node, dict) and (found := sorted(UNFOLLOWED & node.keys())):
+                raise FieldInvalid("response_format", f"the schema must do without {found[0]}: refer by $ref")
+
+    def at(self, depth: int) -> int:
+        """The most schemas that any value meets in an answer nested so deep; no number is enough beyond some depth."""
+        try:
+            return self._count(self._root, depth)
+        except RecursionError:
+            return sys.maxsize
+
+    def _count(self, node: Any, depth: int) -> int:
+        if not isinstance(node, dict | list) or depth < 0:
+            return 0
+        key = (id(node), depth)
+        if key not in self._counted:
+            self._counted[key] = 0  # what refers to itself without going inside ends there
+            self._counted[key] = 1 + sum(self._count(child, left) for child, left in self._children(node, depth))
+        return self._counted[key]
+
+    def _children(self, node: Any, depth: int) -> Iterator[tuple[Any, int]]:
+        if isinstance(node, list):
+            yield from ((child, depth) for child in node)
+            return
+        for keyword, value in node.items():
+            if keyword == "$ref":
+                yield self._target(value), depth
+            elif keyword not in APART:
+                yield value, depth - 1 if keyword in INSIDE else depth
+
+    def _target(self, reference: Any) -> Any:
+        """The place that `#/a/b` names."""
+        place = self._root
+        try:
+            for step in str(reference).removeprefix("#").split("/")[1:]:
+                step = step.replace("~1", "/").replace("~0", "~")
+                place = place[int(step)] if isinstance(place, list) else place[step]
+        except (KeyError, IndexError, ValueError, TypeError):
+            raise FieldInvalid("response_format", f"the schema has no {reference!r}") from None
+        return place
+
+
+def extent(value: Any) -> tuple[int, int]:
+    """How deep a JSON value is nested and how many values it holds."""
+    deepest = count = 0
+    level = [value]
+    while level:
+        deepest, count = deepest + 1, count + len(level)
+        level = [child for each in level for child in _inner(each)]
+    return deepest - 1, count
+
+
+def _nodes(value: Any) -> Iterator[Any]:
+    left = [value]
+    while left:
+        node = left.pop()
+        yield node
+        left.extend(_inner(node))
+
+
+def _inner(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []

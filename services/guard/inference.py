@@ -1,0 +1,58 @@
+"""The inference room, which runs the guard model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+from llmmesh.inference.v1 import inference_pb2
+from meshkit.deadline import time_left
+from meshkit.log import get_logger
+from services.guard.escalation import JudgeFailed
+from services.guard.llama_guard import CANDIDATES, LAYER, LONGEST_VERDICT, VERDICT, Continuation
+
+if TYPE_CHECKING:
+    from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
+
+LIST_SECONDS = 5.0
+CALL_SECONDS = 30.0
+
+log = get_logger()
+
+
+class GuardModel:
+    """The chat model that judges."""
+
+    def __init__(self, inference: InferenceServiceAsyncStub, name: str) -> None:
+        self._inference = inference
+        self._name = name
+
+    async def continued(self, prompt: str) -> Continuation:
+        """Its verdict on a prompt. Raises JudgeFailed."""
+        request = inference_pb2.CompleteTextRequest(
+            model=self._name,
+            text=prompt,
+            max_output_tokens=LONGEST_VERDICT,
+            regex=VERDICT,
+            first_tokens=CANDIDATES,
+        )
+        try:
+            response = await self._inference.CompleteText(request, timeout=time_left(CALL_SECONDS))
+        except grpc.aio.AioRpcError as error:
+            raise JudgeFailed(error.code().name) from error
+        return Continuation(response.text, {each.token: each.probability for each in response.first_tokens})
+
+    async def announce(self) -> None:
+        """Say in the log whether the model is there; nothing depends on it, for it may come later."""
+        try:
+            listed = await self._inference.ListModels(inference_pb2.ListModelsRequest(), timeout=LIST_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            log.warning("layer_away", layer=LAYER, model=self._name, code=error.code().name)
+            return
+        states = {each.name: inference_pb2.ModelState.Name(each.state) for each in listed.models if not each.embeds}
+        if self._name in states:
+            log.info("layer_present", layer=LAYER, model=self._name, state=states[self._name])
+        else:
+            told = "inference serves no such model: whoever is to be judged by it gets an error"
+            log.error("layer_away", layer=LAYER, model=self._name, told=told)

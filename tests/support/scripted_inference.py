@@ -1,0 +1,59 @@
+"""An inference room that says what a test tells it to, over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from llmmesh.inference.v1 import inference_pb2
+from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceServicer, add_InferenceServiceServicer_to_server
+from meshkit.server import Mount, running
+from meshkit.settings import ServiceSettings
+
+SAFE = {"safe": 0.97, "unsafe": 0.03}
+
+
+@dataclass
+class ScriptedInference(InferenceServiceServicer):
+    """What it says, and what it was asked."""
+
+    port: int = 0
+    text: str = "safe"
+    first_tokens: Mapping[str, float] = field(default_factory=lambda: dict(SAFE))
+    code: grpc.StatusCode | None = None
+    silent: bool = False
+    asked: list[Any] = field(default_factory=list)
+
+    def reset(self) -> None:
+        """All knobs and counters as new."""
+        self.__init__(self.port)  # type: ignore[misc]
+
+    async def ListModels(self, request: Any, context: Any) -> Any:
+        """One model."""
+        model = inference_pb2.Model(name="llama-guard-3", state=inference_pb2.MODEL_STATE_READY)
+        return inference_pb2.ListModelsResponse(models=[model])
+
+    async def CompleteText(self, request: Any, context: Any) -> Any:
+        """The verdict, or a fault."""
+        self.asked.append(request)
+        if self.silent:
+            await asyncio.Event().wait()
+        if self.code is not None:
+            await context.abort(self.code, "as told")
+        first = [inference_pb2.TokenProbability(token=token, probability=p) for token, p in self.first_tokens.items()]
+        return inference_pb2.CompleteTextResponse(text=self.text, first_tokens=first)
+
+
+@asynccontextmanager
+async def scripted_inference() -> AsyncIterator[ScriptedInference]:
+    """A running one."""
+    scripted = ScriptedInference()
+    config = ServiceSettings(listen="127.0.0.1:0", metrics_listen="", drain_seconds=0)
+    mount = Mount(add_InferenceServiceServicer_to_server, scripted)
+    async with running([mount], config, room="inference") as scripted.port:
+        yield scripted

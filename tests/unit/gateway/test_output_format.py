@@ -1,0 +1,113 @@
+"""What form an answer was asked to have, and what is wrong with one that has it not."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from meshkit.errors import FieldInvalid
+from services.gateway.output_format import output_format
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer", "minimum": 0}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+TREE = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}}
+
+
+def wanted(schema: Any) -> str:
+    return json.dumps({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}})
+
+
+def fault(schema: Any, text: str) -> str | None:
+    form = output_format(wanted(schema))
+    assert form is not None
+    return form(text)
+
+
+def branching(keyword: str, length: int) -> dict[str, Any]:
+    """A schema of a few lines that unfolds to 2 ** length."""
+    definitions = {f"a{n}": {keyword: [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(length)}
+    return {"$defs": {**definitions, f"a{length}": {"type": "string"}}, "$ref": "#/$defs/a0"}
+
+
+@pytest.mark.parametrize("asked", ["", '{"type":"text"}', '{"type":"grammar","grammar":"json"}'])
+def test_any_text_will_do_where_no_json_was_asked_for(asked: str) -> None:
+    assert output_format(asked) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "right"), [('{"a": 1}', True), (" {} ", True), ("[]", False), ("1", False), ("```json\n{}\n```", False)]
+)
+def test_a_json_object_is_just_that(text: str, right: bool) -> None:
+    form = output_format('{"type":"json_object"}')
+    assert form is not None
+    assert (form(text) is None) is right
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"name":"Ada","age":36}', None),
+        ('{"name":"Ada"}', 'at the top: "age" is a required property'),
+        ('{"name":"Ada","age":-1}', "at /age: the value is less than the minimum of 0"),
+        ('{"name":"Ada","age":"ivan@example.ru"}', 'at /age: the value is not of type "integer"'),
+        ("Sure! Here it is", "it is not JSON"),
+        ("", "it is not JSON"),
+    ],
+)
+def test_a_fault_says_where_and_what_without_the_answers_own_words(text: str, told: str | None) -> None:
+    assert fault(PERSON, text) == told
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "nonsense"},
+        {"pattern": "("},
+        {"pattern": "(?=lookahead)"},
+        {"$ref": "http://127.0.0.1:1/schema"},
+        {"$ref": "#/$defs/none"},
+        {"$dynamicRef": "#a"},
+        {"description": "x" * 70_000},
+        "no schema",
+        None,
+    ],
+    ids=lambda schema: str(schema)[:40],
+)
+def test_a_schema_that_cannot_be_used_is_refused_by_name(schema: Any) -> None:
+    with pytest.raises(FieldInvalid) as caught:
+        output_format(wanted(schema))
+    assert caught.value.metadata["field"] == "response_format"
+
+
+def test_a_schema_may_refer_to_itself() -> None:
+    assert fault(TREE, '{"children": [{"children": [{"children": []}]}]}') is None
+    assert fault(TREE, '{"children": [{"children": [{"children": 1}]}]}') is not None
+
+
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf", "allOf"])
+def test_a_schema_that_unfolds_without_end_costs_nobody_any_time(keyword: str) -> None:
+    started = time.perf_counter()
+    with pytest.raises(FieldInvalid, match="branches too much"):
+        output_format(wanted(branching(keyword, 60)))
+    assert time.perf_counter() - started < 1
+
+
+def test_an_answer_nested_to_make_a_schema_unfold_costs_nobody_any_time() -> None:
+    schema = {"anyOf": [{"type": "integer"}, {"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]}
+    started = time.perf_counter()
+    assert "nested too deep" in str(fault(schema, "[" * 200 + '"x"' + "]" * 200))
+    assert time.perf_counter() - started < 1
+    assert fault(schema, "[[[1]]]") is None
+
+
+def test_a_pattern_that_backtracks_without_end_elsewhere_takes_no_time_here() -> None:
+    started = time.perf_counter()
+    assert fault({"pattern": "^(a+)+$"}, json.dumps("a" * 5000 + "b")) is not None
+    assert time.perf_counter() - started < 1
