@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NoReturn, TypeVar
 
@@ -13,12 +14,18 @@ from services.billing.metrics import BATCH_ITEMS
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
+LONGEST_REST_SECONDS = 0.02
+
 Work = Callable[[Sequence[Item]], Awaitable[Sequence[Outcome | Exception]]]
 """Does a batch; one outcome per item, an exception for an item that failed alone."""
 
 
 class Lane(Generic[Item, Outcome]):
-    """One batch at a time. A lone item waits for nothing, so batching costs an idle lane no latency."""
+    """One batch at a time. A lone item waits for nothing, so batching costs an idle lane no latency.
+
+    A busy lane rests as long as its last batch took: a batch costs the same however few are in it, and what it costs is
+    taken from those who would fill the next one.
+    """
 
     def __init__(
         self, name: str, work: Work[Item, Outcome], *, batch_items: int, waiting_items: int, seconds: float
@@ -49,7 +56,11 @@ class Lane(Generic[Item, Outcome]):
         """Work until cancelled; whoever still waits then is told so."""
         try:
             while True:
-                await self._do(await self._next_batch())
+                batch = await self._next_batch()
+                started = time.monotonic()
+                await self._do(batch)
+                if len(batch) > 1:
+                    await asyncio.sleep(min(LONGEST_REST_SECONDS, time.monotonic() - started))
         finally:
             while not self._waiting.empty():
                 _fail(self._waiting.get_nowait()[1], DependencyUnavailable("Billing is stopping: retry."))

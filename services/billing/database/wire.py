@@ -59,7 +59,8 @@ class Wire:
             with translated():
                 connection = self._connection or await self._connect(until)
                 with cut_off(connection, until - time.monotonic()):
-                    async with connection.pipeline(), connection.transaction():
+                    # A pipeline is one transaction by itself; BEGIN and COMMIT would double what it costs.
+                    async with connection.pipeline():
                         cursors = [await connection.execute(statement, parameters) for statement in statements]
                     return await cursors[-1].fetchall()
         except BaseException:

@@ -133,3 +133,21 @@ async def test_stopping_tells_whoever_waits() -> None:
     for task in (under_way, waiting):
         with pytest.raises(DependencyUnavailable, match="stopping"):
             await task
+
+
+async def test_a_busy_lane_lets_calls_gather() -> None:
+    doubling = Doubling()
+    doubling.release.clear()
+    lane = doubling.lane()
+    first = [asyncio.create_task(lane.submit(number)) for number in (0, 2)]
+    await asyncio.sleep(0)
+    async with at_work(lane):
+        await doubling.started.wait()
+        asyncio.get_running_loop().call_later(0.02, doubling.release.set)
+        await asyncio.gather(*first)
+        early = asyncio.create_task(lane.submit(4))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert await lane.submit(6) == 12
+        assert await early == 8
+    assert doubling.batches == [[0, 2], [4, 6]]
