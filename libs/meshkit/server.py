@@ -57,7 +57,7 @@ class _Unregistered:
     def __init__(self, server: grpc.aio.Server) -> None:
         self._server = server
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Serve what `handlers` know."""
         self._server.add_generic_rpc_handlers(handlers)
 
@@ -75,9 +75,8 @@ async def running(
     to NOT_SERVING, refuses new calls and lets running ones go on for `config.drain_seconds`.
     """
     with tracing(room), exposed(config.metrics_listen):
-        server = _server(mounts)
         health = HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(health, _Unregistered(server))
+        server = _server(mounts, health)
         port = server.add_insecure_port(config.listen)
         await server.start()
         watching = asyncio.create_task(_follow(ready, health))
@@ -92,7 +91,7 @@ async def running(
             await server.stop(config.drain_seconds)
 
 
-def _server(mounts: Sequence[Mount]) -> grpc.aio.Server:
+def _server(mounts: Sequence[Mount], health: HealthServicer) -> grpc.aio.Server:
     server = grpc.aio.server(
         interceptors=[*server_interceptors(), MeshInterceptor()],
         options=[
@@ -102,10 +101,12 @@ def _server(mounts: Sequence[Mount]) -> grpc.aio.Server:
             ("grpc.so_reuseport", 0),
         ],
     )
+    unregistered: Any = _Unregistered(server)  # generated code asks for a whole server and uses this much of it
     for mount in mounts:
-        mount.add_to_server(mount.servicer, _Unregistered(server))
+        mount.add_to_server(mount.servicer, unregistered)
+    health_pb2_grpc.add_HealthServicer_to_server(health, unregistered)
     names = [mount.service_name for mount in mounts]
-    reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], _Unregistered(server))
+    reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], unregistered)
     return server
 
 
