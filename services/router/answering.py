@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from llmmesh.chat.v1 import chat_pb2
 from services.router.constraints import Limits
 from services.router.deployment import Deployment
 from services.router.egress import Egress
-from services.router.pacing import TimedStream, coalesced
+from services.router.pacing import TimedStream
 from services.router.providers.provider import AnswerEvent, Embedded, Ended, FailureKind, ProviderFailure
 from services.router.tokens import prompt_tokens, size_tokens, text_tokens
 
@@ -23,19 +23,6 @@ class OpenAnswer:
 
     stream: TimedStream
     first: AnswerEvent
-
-    async def events(self, window_seconds: float) -> AsyncGenerator[AnswerEvent, None]:
-        """The first event at once, then the others, coalesced; Ended is last.
-
-        Raises:
-            ProviderFailure: If the answer breaks off.
-        """
-        yield self.first
-        if isinstance(self.first, Ended):
-            return
-        async with aclosing(coalesced(self.stream.next, window_seconds)) as following:
-            async for event in following:
-                yield event
 
     async def aclose(self) -> None:
         """Close the provider's connection."""

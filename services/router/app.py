@@ -59,7 +59,10 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         connect(config.mesh_target, InferenceServiceStub) as inference,
         connect(config.mesh_target, BillingServiceStub) as billing,
         opened_providers(
-            cast("InferenceServiceAsyncStub", inference), os.environ, config.provider_connections
+            cast("InferenceServiceAsyncStub", inference),
+            os.environ,
+            config.provider_connections,
+            config.coalesce_seconds,
         ) as providers,
         lessons(config) as learned,
         fresh_prices(cast("BillingServiceAsyncStub", billing), config.price_refresh_seconds) as prices,
@@ -77,7 +80,7 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         reloader = Reloader(
             config.routes, os.environ, config.routes_poll_seconds, lambda routes: roster.replace(fleet(routes))
         )
-        routing = Router(roster, prices, failover, first_tokens, config.coalesce_seconds)
+        routing = Router(roster, prices, failover, first_tokens)
         explainer = Explainer(roster, failover.seconds_until_free, first_tokens.expected)
         inspection = Inspection(roster, standings)
         checks = HealthChecks(roster, standings, config.check_policy)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TypeAlias
 
 from llmmesh.chat.v1 import chat_pb2
@@ -14,6 +16,7 @@ from services.router.providers.provider import AnswerEvent, Ended, FailureKind, 
 
 READ_AHEAD_EVENTS = 256
 """Events held for a slow caller before the provider is left waiting."""
+NO_END = "the answer stopped without an end"
 
 _Item: TypeAlias = AnswerEvent | Exception
 
@@ -68,7 +71,7 @@ class TimedStream:
                     if not overall:
                         silence.reschedule(asyncio.get_running_loop().time() + seconds)
         except StopAsyncIteration:
-            raise ProviderFailure(FailureKind.MALFORMED, "the answer stopped without an end") from None
+            raise ProviderFailure(FailureKind.MALFORMED, NO_END) from None
         except TimeoutError:
             raise ProviderFailure(FailureKind.TIMEOUT, f"nothing for {seconds:.3g} s") from None
         finally:
@@ -76,17 +79,17 @@ class TimedStream:
 
 
 async def coalesced(
-    following: Callable[[], Awaitable[AnswerEvent]], window_seconds: float
+    events: AsyncGenerator[AnswerEvent, None], window_seconds: float
 ) -> AsyncGenerator[AnswerEvent, None]:
     """Read ahead up to the end, and merge the deltas that arrive within `window_seconds` of the last one sent.
 
-    Each message costs every hop some 100 µs of CPU. Closing stops reading; a failure of `following` is raised
-    after what arrived before it.
+    Each message costs every hop some 100 µs of CPU. Closing stops reading and closes `events`; a failure of theirs is
+    raised after what arrived before it.
     """
     arrived: asyncio.Queue[_Item] = asyncio.Queue(READ_AHEAD_EVENTS)
     over = asyncio.Event()
-    reading = asyncio.create_task(_read(following, arrived, over))
-    sent = asyncio.get_running_loop().time()
+    reading = asyncio.create_task(_read(events, arrived, over))
+    sent = -math.inf
     try:
         while True:
             item = await arrived.get()
@@ -105,16 +108,16 @@ async def coalesced(
         await asyncio.wait([reading])
 
 
-async def _read(
-    following: Callable[[], Awaitable[AnswerEvent]], arrived: asyncio.Queue[_Item], over: asyncio.Event
-) -> None:
-    item: _Item | None = None
-    while isinstance(item, chat_pb2.Delta) or item is None:
-        try:
-            item = await following()
-        except Exception as failure:  # noqa: BLE001 - raised where the events are consumed
-            item = failure
-        await arrived.put(item)
+async def _read(events: AsyncGenerator[AnswerEvent, None], arrived: asyncio.Queue[_Item], over: asyncio.Event) -> None:
+    try:
+        async with aclosing(events):
+            async for event in events:
+                await arrived.put(event)
+        last: _Item = ProviderFailure(FailureKind.MALFORMED, NO_END)
+    except Exception as failure:  # noqa: BLE001 - raised where the events are consumed
+        last = failure
+    # What comes after an end is never looked at.
+    await arrived.put(last)
     over.set()
 
 

@@ -74,13 +74,11 @@ class Router:
         prices: Mapping[str, Price],
         failover: Failover,
         first_tokens: FirstTokenTimes,
-        coalesce_seconds: float,
     ) -> None:
         self._roster = roster
         self._prices = prices
         self._failover = failover
         self._first_tokens = first_tokens
-        self._coalesce_seconds = coalesce_seconds
 
     async def stream_chat(self, demand: Demand) -> AsyncGenerator[RouteEvent, None]:
         """Answer a prompt: one Chosen, deltas, one Finished. Closing hangs up on the provider.
@@ -90,14 +88,14 @@ class Router:
         """
         with self._roster.held() as fleet:
             order, hedge = fleet.decider.order(demand), fleet.decider.hedge(demand)
-            async with aclosing(self._answer(fleet, demand, order, hedge)) as events:
+            async with aclosing(await self._begun(fleet, demand, order, hedge)) as events:
                 async for event in events:
                     yield event
 
     async def stream_copy(self, demand: Demand, shadow: Deployment) -> AsyncGenerator[RouteEvent, None]:
         """Have a shadow answer, and nobody else; raises as `stream_chat` does."""
         with self._roster.held() as fleet:
-            async with aclosing(self._answer(fleet, demand, [shadow], None)) as events:
+            async with aclosing(await self._begun(fleet, demand, [shadow], None)) as events:
                 async for event in events:
                     yield event
 
@@ -134,36 +132,30 @@ class Router:
             served.setdefault(deployment.serves, []).append(deployment)
         return dict(sorted(served.items()))
 
-    async def _answer(
+    async def _begun(
         self, fleet: Fleet, demand: Demand, order: Sequence[Deployment], hedge: Hedge | None
     ) -> AsyncGenerator[RouteEvent, None]:
-        """The answer of the first of `order` that speaks."""
+        """The answer of the first of `order` that speaks, once it does."""
         attempts = ChatAttempts(fleet.egress, demand.prompt, demand.limits)
         opened = await self._opened(demand, order, hedge, attempts)
         self._first_tokens.note(opened.deployment, opened.answer.stream.waited_seconds)
-        async with aclosing(self._told(demand, attempts, opened)) as events:
-            async for event in events:
-                yield event
+        return self._told(demand, attempts, opened)
 
     async def _told(
         self, demand: Demand, attempts: ChatAttempts, opened: Answered[OpenAnswer]
     ) -> AsyncGenerator[RouteEvent, None]:
         """An open answer from its beginning to its end."""
-        async with opened.attempt, aclosing(opened.answer) as answer, aclosing(self._noted(opened)) as events:
-            treatment = demand.treatment
-            use = treatment.use_of(opened.deployment.name) if treatment else None
-            outpaced = any(each.outpaced for each in opened.failed)
-            wasted = estimated_chat_usage(demand.prompt, 0) if outpaced else None
-            yield Chosen(opened.deployment, opened.failed, use, wasted)
-            said_bytes = 0
-            async for event in events:
-                if isinstance(event, Ended):
-                    usage = event.usage or estimated_chat_usage(demand.prompt, said_bytes)
-                    waited = attempts.waited_seconds + answer.stream.waited_since_first_seconds
-                    yield Finished(event.finish_reason, usage, waited)
-                else:
-                    said_bytes += size_bytes(event)
-                    yield event
+        async with opened.attempt, aclosing(opened.answer) as answer:
+            yield _chosen(demand, opened)
+            said_bytes, event = 0, answer.first
+            while not isinstance(event, Ended):
+                said_bytes += size_bytes(event)
+                yield event
+                event = await _next(opened)
+            opened.attempt.completed(generated_tokens(event))
+            usage = event.usage or estimated_chat_usage(demand.prompt, said_bytes)
+            waited = attempts.waited_seconds + answer.stream.waited_since_first_seconds
+            yield Finished(event.finish_reason, usage, waited)
 
     async def _opened(
         self, demand: Demand, order: Sequence[Deployment], hedge: Hedge | None, attempts: ChatAttempts
@@ -172,22 +164,19 @@ class Router:
             return await self._failover.first_answer(demand.model, order, attempts.open)
         return await self._failover.quickest_answer(demand.model, order, attempts.open, hedge, OpenAnswer.aclose)
 
-    async def _noted(self, opened: Answered[OpenAnswer]) -> AsyncGenerator[AnswerEvent, None]:
-        """The events of an answer; how it ends is noted."""
-        ended: Ended | None = None
-        try:
-            async with aclosing(opened.answer.events(self._coalesce_seconds)) as events:
-                async for event in events:
-                    if isinstance(event, Ended):
-                        ended = event
-                    else:
-                        yield event
-        except ProviderFailure as failure:
-            opened.attempt.broken(failure)
-            raise _broken(opened.deployment) from None
-        assert ended is not None
-        opened.attempt.completed(generated_tokens(ended))
-        yield ended
+
+def _chosen(demand: Demand, opened: Answered[OpenAnswer]) -> Chosen:
+    use = demand.treatment.use_of(opened.deployment.name) if demand.treatment else None
+    outpaced = any(each.outpaced for each in opened.failed)
+    return Chosen(opened.deployment, opened.failed, use, estimated_chat_usage(demand.prompt, 0) if outpaced else None)
+
+
+async def _next(opened: Answered[OpenAnswer]) -> AnswerEvent:
+    try:
+        return await opened.answer.stream.next()
+    except ProviderFailure as failure:
+        opened.attempt.broken(failure)
+        raise _broken(opened.deployment) from None
 
 
 def _broken(deployment: Deployment) -> ProviderStreamBroken:

@@ -95,12 +95,18 @@ class Providers:
 
 @asynccontextmanager
 async def opened_providers(
-    inference: InferenceServiceAsyncStub, environment: Mapping[str, str], most_connections: int
+    inference: InferenceServiceAsyncStub,
+    environment: Mapping[str, str],
+    most_connections: int,
+    pace_seconds: float = 0.0,
 ) -> AsyncIterator[Providers]:
-    """Providers whose connections are kept alive, and closed at the end."""
+    """Providers whose connections are kept alive, and closed at the end.
+
+    What they say within `pace_seconds` of a piece of an answer comes with the next.
+    """
     # A token is fetched twice an hour: its connection is not worth keeping.
     async with http_session(most_connections, keep=False) as http:
-        providers = Providers(Adapters(http, inference, environment), most_connections)
+        providers = Providers(Adapters(http, inference, environment, pace_seconds), most_connections)
         try:
             yield providers
         finally:
@@ -120,11 +126,16 @@ class Adapters:
     """
 
     def __init__(
-        self, http: aiohttp.ClientSession, inference: InferenceServiceAsyncStub, environment: Mapping[str, str]
+        self,
+        http: aiohttp.ClientSession,
+        inference: InferenceServiceAsyncStub,
+        environment: Mapping[str, str],
+        pace_seconds: float = 0.0,
     ) -> None:
         self._http = http
         self._inference = inference
         self._environment = environment
+        self._pace_seconds = pace_seconds
         self._trust: dict[Path, ssl.SSLContext] = {}
         self._credentials: dict[tuple[str, ...], RenewedCredential] = {}
         self._gates: dict[tuple[str, ...], Gate] = {}
@@ -133,7 +144,7 @@ class Adapters:
         """The adapter that speaks to `deployment` through `http`."""
         match deployment:
             case LocalDeployment():
-                return LocalProvider(deployment, self._inference)
+                return LocalProvider(deployment, self._inference, self._pace_seconds)
             case OpenAIDeployment():
                 return self._openai(deployment, http)
             case GigaChatDeployment():
@@ -176,7 +187,7 @@ class Adapters:
         from services.router.providers.litellm import LiteLLMProvider
 
         headers = {name: self._resolved(value) for name, value in deployment.headers.items()}
-        return LiteLLMProvider(deployment, self._resolved(deployment.credential or ""), headers)
+        return LiteLLMProvider(deployment, self._resolved(deployment.credential or ""), headers, self._pace_seconds)
 
     def _yandex_credential(self, deployment: YandexDeployment) -> Credential:
         if deployment.auth != "metadata":
@@ -204,6 +215,7 @@ class Adapters:
             credential,
             {**written, **headers},
             deployment.timeouts,
+            self._pace_seconds,
         )
 
     def _wire(self, deployment: HttpDeployment, http: aiohttp.ClientSession) -> Wire:

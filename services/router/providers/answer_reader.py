@@ -120,14 +120,16 @@ class AnswerReader:
         if word:
             self.finish_reason = FINISH_REASONS.get(word, chat_pb2.FINISH_REASON_STOP)
         if delta := choice.get("delta"):
-            append(said, self._delta(delta))
+            self._add(delta, said)
 
-    def _delta(self, delta: dict[str, Any]) -> chat_pb2.Delta:
-        return chat_pb2.Delta(
-            text=_text(delta.get("content")) or _text(delta.get("refusal")),
-            reasoning=_text(delta.get("reasoning_content")) or _text(delta.get("reasoning")),
-            tool_calls=self._tool_calls(delta.get("tool_calls") or ()),
-        )
+    def _add(self, delta: dict[str, Any], said: chat_pb2.Delta) -> None:
+        """Add a piece in OpenAI's words; each message made on the way would cost more than all the rest."""
+        if text := _text(delta.get("content")) or _text(delta.get("refusal")):
+            said.text += text
+        if reasoning := _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")):
+            said.reasoning += reasoning
+        if calls := delta.get("tool_calls"):
+            append(said, chat_pb2.Delta(tool_calls=self._tool_calls(calls)))
 
     def _tool_calls(self, calls: Sequence[dict[str, Any]]) -> Iterator[chat_pb2.ToolCallDelta]:
         for position, call in enumerate(calls):

@@ -21,6 +21,7 @@ from llmmesh.chat.v1 import chat_pb2
 from meshkit.deadline import time_left
 from meshkit.egress import Cargo
 from services.router.endpoints import LiteLLMDeployment
+from services.router.pacing import coalesced
 from services.router.providers.answer_reader import AnswerReader, embedded
 from services.router.providers.batches import embedded_in_batches
 from services.router.providers.error_reply import http_failure
@@ -56,17 +57,23 @@ _KINDS: dict[type[Exception], FailureKind] = {
 class LiteLLMProvider:
     """One model behind LiteLLM."""
 
-    def __init__(self, deployment: LiteLLMDeployment, credential: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, deployment: LiteLLMDeployment, credential: str, headers: Mapping[str, str], pace_seconds: float
+    ) -> None:
         self._deployment = deployment
         self._destination = deployment.destination
+        self._pace_seconds = pace_seconds
         self._given: dict[str, Any] = {"extra_headers": dict(headers)} if headers else {}
         if credential:
             self._given["api_key"] = credential
         if deployment.base_url:
             self._given["api_base"] = deployment.base_url
 
-    async def stream_chat(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
+    def stream_chat(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
         """Answer as the model speaks; closing hangs up."""
+        return coalesced(self._events(prompt, cargo), self._pace_seconds)
+
+    async def _events(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
         self._destination.admit(cargo, self._deployment.base_url)
         reader, silent = AnswerReader(LineParser()), True
         with _as_failures(reader):

@@ -14,6 +14,7 @@ from meshkit.deadline import time_left
 from meshkit.egress import Cargo
 from meshkit.errors import error_reason, rpc_status
 from services.router.deployment import LocalDeployment
+from services.router.pacing import coalesced
 from services.router.providers.provider import (
     AnswerEvent,
     Condition,
@@ -53,13 +54,17 @@ _STATES = {
 class LocalProvider:
     """One model of the inference room."""
 
-    def __init__(self, deployment: LocalDeployment, inference: InferenceServiceAsyncStub) -> None:
+    def __init__(self, deployment: LocalDeployment, inference: InferenceServiceAsyncStub, pace_seconds: float) -> None:
         self._deployment = deployment
         self._destination = deployment.destination
         self._inference = inference
+        self._pace_seconds = pace_seconds
 
-    async def stream_chat(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
+    def stream_chat(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
         """Answer as the model speaks; closing stops the engine."""
+        return coalesced(self._events(prompt, cargo), self._pace_seconds)
+
+    async def _events(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
         self._destination.admit(cargo)
         call = self._inference.StreamGenerateChat(
             inference_pb2.StreamGenerateChatRequest(prompt=self._renamed(prompt)),

@@ -188,6 +188,25 @@ async def test_an_experiment_nobody_planned_is_not_found(make_room, sections):
         assert error_reason(refused.value) == "RESOURCE_NOT_FOUND"
 
 
+async def test_a_changed_template_is_another_variant_from_the_next_request_on(make_room, sections):
+    async with make_room(sections=sections, routes_poll_seconds=0.01, **QUICK) as room:
+        before = (await split(room)).variants
+        await ask(room, 1)
+        room.routes.write_text(room.routes.read_text().replace("Be brief.", "Be terse."))
+
+        async def changed() -> list[Any] | None:
+            now = (await split(room)).variants
+            return list(now) if now != before else None
+
+        one, other = await eventually(changed)
+        assert one.version == before[0].version
+        assert other.version != before[1].version
+        assert (await ask(room, before[1].version)).route.variant_use == router_pb2.VARIANT_USE_UNSPECIFIED
+        assert (await ask(room, other.version)).route.variant_use == router_pb2.VARIANT_USE_APPLIED
+        assert room.dear.bodies[-1]["messages"][0]["content"] == "Be terse."
+        await known(room, 0, 1)
+
+
 async def test_models_without_an_experiment_have_no_split(room):
     (model,) = (await room.stub.ListModels(router_pb2.ListModelsRequest(), timeout=10)).models
     assert not model.HasField("split")

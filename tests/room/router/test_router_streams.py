@@ -69,6 +69,14 @@ async def test_the_first_token_does_not_wait_for_others_and_quick_ones_share_a_m
     assert 2 <= len(told.deltas) < 20
 
 
+async def test_the_end_of_an_answer_ends_the_wait_for_more_of_it(make_room):
+    async with make_room(coalesce_seconds=1) as room:
+        room.cheap.set(tokens_per_second=50)
+        told = await room.answer()
+        assert [delta.text for delta in told.deltas] == ["The", told.text.removeprefix("The")]
+        assert told.finished.provider_time.ToMilliseconds() < 900
+
+
 async def test_a_token_is_not_held_back_for_a_slow_successor(room):
     room.cheap.set(stall_after_chunks=1)
     call = room.stub.StreamGenerateChat(room.request(), timeout=20)

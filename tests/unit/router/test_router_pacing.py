@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -26,10 +26,6 @@ async def spoken(*events: AnswerEvent | asyncio.Event) -> AsyncGenerator[AnswerE
             await event.wait()
         else:
             yield event
-
-
-def following(events: AsyncIterator[AnswerEvent]) -> Callable[[], Awaitable[AnswerEvent]]:
-    return lambda: anext(events)
 
 
 async def to_the_end(stream: TimedStream) -> None:
@@ -85,18 +81,18 @@ async def test_an_answer_without_an_end_is_malformed():
 
 
 async def test_what_has_already_arrived_goes_out_as_one_message():
-    pieces = [event async for event in coalesced(following(spoken(says("a"), says("b"), says("c"), END)), LONG)]
+    pieces = [event async for event in coalesced(spoken(says("a"), says("b"), says("c"), END), LONG)]
     assert pieces == [says("abc"), END]
 
 
 async def test_the_end_does_not_wait_for_the_window():
     async with asyncio.timeout(1):
-        assert [event async for event in coalesced(following(spoken(END)), LONG)] == [END]
+        assert [event async for event in coalesced(spoken(END), LONG)] == [END]
 
 
 async def test_without_a_window_every_token_goes_at_once():
     gates = [asyncio.Event(), asyncio.Event()]
-    events = coalesced(following(spoken(says("a"), gates[0], says("b"), gates[1], END)), 0)
+    events = coalesced(spoken(says("a"), gates[0], says("b"), gates[1], END), 0)
     assert await anext(events) == says("a")
     gates[0].set()
     assert await anext(events) == says("b")
@@ -109,7 +105,7 @@ async def test_pieces_of_one_tool_call_are_joined_and_calls_kept_apart():
         return says(tool_calls=[chat_pb2.ToolCallDelta(index=index, id=id, arguments=arguments)])
 
     stream = spoken(call(0, "", "c0"), call(0, "{"), call(0, "}"), call(1, "", "c1"), call(1, "[]"), END)
-    merged, _ = [event async for event in coalesced(following(stream), LONG)]
+    merged, _ = [event async for event in coalesced(stream, LONG)]
     assert [(piece.id, piece.arguments) for piece in merged.tool_calls] == [("c0", "{}"), ("c1", "[]")]
 
 
@@ -118,7 +114,7 @@ async def test_a_break_is_raised_after_what_was_said():
         yield says("half")
         raise ProviderFailure(FailureKind.UNAVAILABLE, "cut")
 
-    events = coalesced(following(breaking()), LONG)
+    events = coalesced(breaking(), LONG)
     assert await anext(events) == says("half")
     with pytest.raises(ProviderFailure):
         await anext(events)
@@ -134,7 +130,7 @@ async def test_closing_stops_the_reading():
         finally:
             closed.set()
 
-    events = coalesced(following(endless()), 0)
+    events = coalesced(endless(), 0)
     await anext(events)
     await events.aclose()
     assert closed.is_set()
@@ -149,7 +145,7 @@ async def test_a_slow_caller_holds_the_provider_back():
             said += 1
             yield says("x")
 
-    events = coalesced(following(eager()), 0)
+    events = coalesced(eager(), 0)
     await anext(events)
     for _ in range(1000):
         await asyncio.sleep(0)

@@ -13,3 +13,12 @@ def test_every_test_the_page_names_exists():
         defined.update(re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), flags=re.MULTILINE))
     assert len(named) > 40
     assert named - defined == set()
+
+
+def test_every_provider_links_the_tests_that_show_it():
+    sections = re.split(r"^## ", Path("docs/providers.md").read_text(), flags=re.MULTILINE)[1:]
+    assert len(sections) >= 5
+    for section in sections:
+        links = re.findall(r"\]\(\.\./(tests/[\w/.]+)\)", section)
+        assert links, section.splitlines()[0]
+        assert all(Path(link).exists() for link in links)

@@ -258,7 +258,6 @@ class World:
             prices,
             Failover(Standings(BreakerPolicy(open_jitter=0), self.deployments), lambda: self.now),
             times,
-            coalesce_seconds=0,
         )
         return router, Shadowing(router, roster, Observation(prices), chance=lambda: 0.0)
 
