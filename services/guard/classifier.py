@@ -21,7 +21,8 @@ LAYER = "classifier"
 RULE = "classifier.injection"
 UNSURE_RULE = "classifier.unsure"
 WEIGHTS = Path(__file__).parent / "weights.npz"
-CONCEPT_SCALE = 0.3
+CONCEPT_SCALE, WORDS_SCALE = 0.25, 2.0
+"""How much a concept weighs, and all words together, where all groups of letters together weigh 1."""
 BLOCKS = ("letters", "words", "concepts")
 
 
@@ -65,7 +66,7 @@ class Head(NamedTuple):
         """How likely a window is an attack."""
         total = self.bias + CONCEPT_SCALE * float(self.concepts[seen.concepts].sum())
         total += float(self.letters[seen.letters].sum()) / np.sqrt(max(1, len(seen.letters)))
-        total += float(self.words[seen.words].sum()) / np.sqrt(max(1, len(seen.words)))
+        total += WORDS_SCALE * float(self.words[seen.words].sum()) / np.sqrt(max(1, len(seen.words)))
         return float(1 / (1 + np.exp(-total)))
 
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from services.guard.classifier import WEIGHTS, ClassifierScanner, Head
-from services.guard.features import Concepts, Features, features
+from services.guard.features import Concepts, Features, features, windows
 from services.guard.kept import Kept
 from services.guard.layers import PACKS, default_layers, refusals
 from services.guard.matching import compile_database
-from services.guard.measuring import ALL, confusions, plot, table
+from services.guard.measuring import Judge, confusions, plot, table
 from services.guard.policy import load_policy
 from services.guard.training.logistic import fit
 from services.guard.training.sets import Sample, load
 from services.guard.verdict import Direction
 
 FOLDS = 5
-MOST_REFUSED, MOST_UNSURE = 0.03, 0.1
+MOST_REFUSED, MOST_UNSURE = 0.02, 0.08
 """Shares of the innocent that the thresholds let be refused, or looked at by others, in cross-validation."""
 LEAST_BLOCK = 0.45
+MOST_WINDOWS = 12
+"""Of one text that are learnt from."""
 
 
 def main() -> None:
@@ -41,7 +44,8 @@ def _train(path: Path) -> None:
     """Fit on all but the held-out part; thresholds from scores of texts that the scoring head has not seen."""
     reader = Reader()
     known = [sample for sample in load() if sample.part != "held_out"]
-    innocent = sorted(reader.unseen_scores(known, lambda each: not each.is_attack))
+    scores = reader.unseen_scores(known)
+    innocent = sorted(score for each, score in zip(known, scores, strict=True) if not each.is_attack)
     block_from = max(LEAST_BLOCK, _above(innocent, MOST_REFUSED))
     unsure_from = min(block_from, _above(innocent, MOST_UNSURE))
     head = reader.fitted(known)._replace(block_from=block_from, unsure_from=unsure_from)
@@ -52,24 +56,32 @@ def _train(path: Path) -> None:
 def _evaluate(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     layers = default_layers(Kept(None))
-    samples = load()
-    parts = {
-        "known": [each for each in samples if each.part != "held_out"],
-        "held-out": [each for each in samples if each.part == "held_out"],
-    }
-    for part, cases in parts.items():
-        counts = confusions(cases, lambda text: refusals(layers, text))
-        (folder / f"{part}.md").write_text(table(counts) + "\n", "utf-8")
-        plot(counts, folder / f"{part}.png", f"{part}, {len(cases)} prompts, default layers")
-        for language in ("en", "ru", ALL):
-            found = counts[ALL, language, ALL]
-            print(f"{part:12} {language:4} recall {found.recall:6.1%}  false positives {found.false_positives:6.1%}")
-    _leave_one_family_out(samples)
+    samples, reader = load(), Reader()
+    known = [each for each in samples if each.part != "held_out"]
+    _report(folder, "known", known, lambda text: refusals(layers, text))
+    scores = dict(zip((each.text for each in known), reader.unseen_scores(known), strict=True))
+    shipped = Head.load()
+    _report(
+        folder,
+        "unseen",
+        known,
+        lambda text: {**refusals(layers[:1], text), "classifier": scores[text] >= shipped.block_from},
+    )
+    _report(folder, "held-out", [each for each in samples if each not in known], lambda text: refusals(layers, text))
+    _leave_one_family_out(reader, samples)
 
 
-def _leave_one_family_out(samples: Sequence[Sample]) -> None:
+def _report(folder: Path, part: str, cases: Sequence[Sample], judge: Judge) -> None:
+    """Print and keep the table, keep the plot. "unseen" is by heads that were shown nothing of the same situation."""
+    counts = confusions(cases, judge)
+    print(f"\n## {part}: {len(cases)} prompts\n\n{table(counts)}")
+    (folder / f"{part}.md").write_text(table(counts) + "\n", "utf-8")
+    plot(counts, folder / f"{part}.png", f"{part}, {len(cases)} prompts, default layers")
+
+
+def _leave_one_family_out(reader: Reader, samples: Sequence[Sample]) -> None:
     """What the classifier catches of a kind of attack that it was never shown, at the thresholds that ship."""
-    reader, shipped = Reader(), Head.load()
+    shipped = Head.load()
     for family in sorted({sample.family for sample in samples if sample.is_attack}):
         rest = [each for each in samples if each.part != "held_out" and not (each.is_attack and each.family == family)]
         scanner = reader.scanner(reader.fitted(rest))
@@ -84,31 +96,49 @@ class Reader:
     def __init__(self) -> None:
         self._readable = load_policy(PACKS).scanners[Direction.INPUT].readable
         self._concepts = Concepts(compile_database)
-        self._seen: dict[str, Features] = {}
+        self._seen: dict[str, list[Features]] = {}
 
     def scanner(self, head: Head) -> ClassifierScanner:
         """The layer with other weights."""
         return ClassifierScanner(head, self._concepts, self._readable)
 
     def fitted(self, samples: Sequence[Sample]) -> Head:
-        """Weights for these prompts."""
-        return fit(
-            [self._features(each.text) for each in samples], [each.is_attack for each in samples], self._concepts.size
-        )
+        """Weights for these prompts.
 
-    def unseen_scores(self, known: Sequence[Sample], wanted: Callable[[Sample], bool]) -> list[float]:
-        """Scores of the wanted by heads that were shown no text of their templates."""
-        templates = list(dict.fromkeys(each.template for each in known))
-        fold_of = {template: number % FOLDS for number, template in enumerate(templates)}
-        scores = []
-        for fold in range(FOLDS):
-            scanner = self.scanner(self.fitted([each for each in known if fold_of[each.template] != fold]))
-            scores += [scanner.score(each.text)[0] for each in known if fold_of[each.template] == fold and wanted(each)]
-        return scores
+        Every window of an innocent text is innocent. Of an attack one is, at least: first all are taken, then the
+        likeliest of each by what was learnt so far.
+        """
+        windows_of = [self._windows(each.text) for each in samples]
+        head = self._fit(samples, windows_of)
+        likeliest = [
+            [max(each, key=head.probability)] if sample.is_attack else each
+            for sample, each in zip(samples, windows_of, strict=True)
+        ]
+        return self._fit(samples, likeliest)
 
-    def _features(self, text: str) -> Features:
+    def _fit(self, samples: Sequence[Sample], windows_of: Sequence[Sequence[Features]]) -> Head:
+        rows = [
+            (window, sample.is_attack, 1 / math.sqrt(len(each)))
+            for sample, each in zip(samples, windows_of, strict=True)
+            for window in each
+        ]
+        seen, attacks, shares = zip(*rows, strict=True)
+        return fit(seen, attacks, shares, self._concepts.size)
+
+    def unseen_scores(self, known: Sequence[Sample]) -> list[float]:
+        """Scores of prompts, each by a head that was shown no text of its situation."""
+        situations = list(dict.fromkeys(each.situation for each in known))
+        fold_of = {situation: number % FOLDS for number, situation in enumerate(situations)}
+        heads = [self.fitted([each for each in known if fold_of[each.situation] != fold]) for fold in range(FOLDS)]
+        return [max(map(heads[fold_of[each.situation]].probability, self._windows(each.text))) for each in known]
+
+    def _windows(self, text: str) -> list[Features]:
         if text not in self._seen:
-            self._seen[text] = features(self._readable(text)[-1].folded, self._concepts)
+            self._seen[text] = [
+                features(view.folded[start:end], self._concepts)
+                for view in self._readable(text)
+                for start, end in windows(len(view.folded))
+            ][:MOST_WINDOWS]
         return self._seen[text]
 
 

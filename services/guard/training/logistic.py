@@ -7,26 +7,26 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from services.guard.classifier import CONCEPT_SCALE, Head
+from services.guard.classifier import CONCEPT_SCALE, WORDS_SCALE, Head
 from services.guard.features import HASH_BITS, Features, Places
 
 STEPS = 300
 RATE = 0.05
-WORDING_PENALTY, CONCEPT_PENALTY = 1e-3, 1e-3
+PENALTY = 1e-4
 FIRST_MOMENT, SECOND_MOMENT, TINY = 0.9, 0.999, 1e-8
 
 Array = NDArray[np.float64]
 
 
 class Sparse:
-    """Rows of a few equal values each: scaled to length 1, or to `scale` each."""
+    """Rows of a few equal values each: `scale`, or `length` shared out so that the row has that length."""
 
-    def __init__(self, rows: Sequence[Places], width: int, scale: float | None = None) -> None:
+    def __init__(self, rows: Sequence[Places], width: int, *, length: float = 1.0, scale: float | None = None) -> None:
         lengths = [len(row) for row in rows]
         self._width, self._height = width, len(rows)
         self._row = np.repeat(np.arange(len(rows)), lengths)
         self._column = np.concatenate(rows)
-        self._value = np.repeat([scale or 1 / np.sqrt(max(1, length)) for length in lengths], lengths)
+        self._value = np.repeat([scale or length / np.sqrt(max(1, count)) for count in lengths], lengths)
 
     def times(self, weights: Array) -> Array:
         """Rows times weights."""
@@ -37,14 +37,20 @@ class Sparse:
         return np.bincount(self._column, self._value * errors[self._row], self._width).astype(np.float64)
 
 
-def fit(seen: Sequence[Features], attacks: Sequence[bool], concept_count: int) -> Head:
-    """The weights that tell attacks from the rest; both kinds count the same. Thresholds are set later."""
-    wanted = np.array(attacks, np.float64)
-    importance = np.where(wanted > 0, 0.5 / wanted.mean(), 0.5 / (1 - wanted.mean())) / len(wanted)
+def fit(seen: Sequence[Features], attacks: Sequence[bool], shares: Sequence[float], concept_count: int) -> Head:
+    """The weights that tell attacks from the rest.
+
+    `shares` says how much each counts among its kind; both kinds count the same. Thresholds are set later.
+    """
+    wanted, importance = np.array(attacks, np.float64), np.array(shares, np.float64)
+    importance *= np.where(wanted > 0, 0.5 / importance[wanted > 0].sum(), 0.5 / importance[wanted == 0].sum())
     widths = (1 << HASH_BITS, 1 << HASH_BITS, concept_count)
-    scales = (None, None, CONCEPT_SCALE)
-    blocks = [Sparse([each[kind] for each in seen], widths[kind], scales[kind]) for kind in range(3)]
-    penalty = np.repeat([WORDING_PENALTY, WORDING_PENALTY, CONCEPT_PENALTY, 0], [*widths, 1])
+    blocks = [
+        Sparse([each.letters for each in seen], widths[0]),
+        Sparse([each.words for each in seen], widths[1], length=WORDS_SCALE),
+        Sparse([each.concepts for each in seen], widths[2], scale=CONCEPT_SCALE),
+    ]
+    penalty = np.repeat([PENALTY, 0], [sum(widths), 1])
     edges = np.cumsum(widths)
 
     def gradient(weights: Array) -> Array:

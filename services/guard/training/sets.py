@@ -1,7 +1,8 @@
-"""The sets of attacks and innocent prompts: templates with slots, each template in one part only.
+"""The sets of attacks and innocent prompts, each template or situation in one part only.
 
-Of every five templates of a family three are for training, one for setting thresholds, one for measuring; the words of
-the slots are shared out alike.
+A template has slots; a situation is told in one or several ways, and stands at the same place in both languages. Of
+every five of a family three are for training, one for setting thresholds, one for measuring; the words of the slots are
+shared out alike.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import yaml
 FOLDER = Path(__file__).parent / "prompts"
 LANGUAGES = ("en", "ru")
 PARTS = ("train", "train", "train", "calibration", "held_out")
-"""The classifier is fitted on both of the first, its thresholds set by cross-validation over their templates."""
+"""The classifier is fitted on both of the first, its thresholds set by cross-validation over their situations."""
 MOST_FILLINGS = 4
 SLOT = re.compile(r"\{([a-z]+)(?:\|([a-z_0-9]+))?\}")
+WRITTEN_IN_CODE = re.compile(r"\{=(.*?)\|([a-z_0-9]+)\}")
 HOMOGLYPHS = str.maketrans("aceopxyAEOPXукенхаросі", "асеорхуАЕОРХykehxapoci")
 LEET = str.maketrans("oieast", "013457")
 CYRILLIC = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
@@ -53,6 +55,11 @@ CODES: Mapping[str, Callable[[str], str]] = {
 }
 
 
+Families = dict[str, Any]
+Told = tuple[str, int, str]
+"""Family, number of the situation in it, text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One prompt and what is known of it."""
@@ -62,32 +69,45 @@ class Sample:
     language: str
     family: str
     part: str
-    template: str
+    situation: str
+    """Shared by what tells of the same, in both languages."""
 
 
 def load(folder: Path = FOLDER) -> list[Sample]:
-    """All prompts of all templates."""
-    return [
-        sample
-        for kind in ("attacks", "benign")
-        for language in LANGUAGES
-        for sample in _samples(folder, kind, language)
-    ]
+    """All prompts of all templates and situations."""
+    return [*_each(folder / "templates", _from_templates), *_each(folder / "situations", _from_situations)]
 
 
-def _samples(folder: Path, kind: str, language: str) -> Iterator[Sample]:
-    families: dict[str, Any] = yaml.safe_load((folder / f"{kind}_{language}.yaml").read_text("utf-8"))
+def _each(folder: Path, read: Callable[[Families], Iterator[Told]]) -> Iterator[Sample]:
+    for path in sorted(folder.glob("*.yaml")):
+        kind, language = path.stem.split("_")
+        for family, number, text in read(yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)):
+            situation = f"{folder.name}.{kind}.{family}.{number}"
+            yield Sample(text, kind == "attacks", language, family, _part_of(number), situation)
+
+
+def _from_situations(families: Families) -> Iterator[Told]:
+    for family, situations in families.items():
+        for number, told in enumerate(situations):
+            for text in [told] if isinstance(told, str) else told:
+                yield family, number, WRITTEN_IN_CODE.sub(lambda found: CODES[found[2]](found[1]), text)
+
+
+def _from_templates(families: Families) -> Iterator[Told]:
     slots: dict[str, list[str]] = families.pop("slots")
     for family, templates in families.items():
         for number, template in enumerate(templates):
-            part = PARTS[number % len(PARTS)]
-            for text in _filled(template, _words_of(part, slots)):
-                yield Sample(text, kind == "attacks", language, family, part, f"{kind}.{language}.{family}.{number}")
+            for text in _filled(template, _words_of(_part_of(number), slots)):
+                yield family, number, text
+
+
+def _part_of(number: int) -> str:
+    return PARTS[number % len(PARTS)]
 
 
 def _words_of(part: str, slots: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return {
-        name: [str(word) for number, word in enumerate(words) if PARTS[number % len(PARTS)] == part]
+        name: [str(word) for number, word in enumerate(words) if _part_of(number) == part]
         for name, words in slots.items()
     }
 

@@ -19,8 +19,10 @@ from services.guard.policy import Policy
 from services.guard.training.sets import FOLDER, load
 from services.guard.verdict import Action, Direction
 
-LEAST_RECALL, MOST_FALSE_POSITIVES = 0.75, 0.03
-"""On prompts of templates that training never saw; `make eval-guard` has the figures."""
+LEAST_RECALL, MOST_FALSE_POSITIVES = 0.7, 0.05
+"""On prompts of situations that training never saw; `make eval-guard` has the figures."""
+MOST_DOCUMENTS_REFUSED = 0.05
+DOCUMENTS = {"docstrings", "code", "licences", "documents"}
 
 
 @pytest.fixture(scope="module")
@@ -97,16 +99,30 @@ def test_a_request_costs_under_a_millisecond_of_work(scanner: ClassifierScanner)
     assert (time.process_time() - started) / 50 < 0.004
 
 
-def test_no_template_is_in_two_parts_and_both_languages_are_there() -> None:
+def test_no_situation_is_in_two_parts_and_both_languages_are_there() -> None:
     samples = load(FOLDER)
     parts: dict[str, set[str]] = {}
     for sample in samples:
-        parts.setdefault(sample.template, set()).add(sample.part)
+        parts.setdefault(sample.situation, set()).add(sample.part)
     assert all(len(each) == 1 for each in parts.values())
     for is_attack in (True, False):
-        chosen = [sample for sample in samples if sample.is_attack is is_attack]
-        assert len(chosen) >= 400
+        chosen = [sample for sample in samples if sample.is_attack is is_attack and sample.family not in DOCUMENTS]
+        assert len(chosen) >= 900
         assert 0.4 < sum(sample.language == "ru" for sample in chosen) / len(chosen) < 0.6
+
+
+def test_no_text_is_held_out_that_was_learnt_from() -> None:
+    samples = load(FOLDER)
+    learnt = {sample.text for sample in samples if sample.part != "held_out"}
+    assert not [sample.text for sample in samples if sample.part == "held_out" and sample.text in learnt]
+
+
+def test_long_innocent_documents_pass_also_those_about_prompts_and_policies(scanner: ClassifierScanner) -> None:
+    documents = [path.read_text("utf-8") for path in Path("docs").rglob("*.md")]
+    paragraphs = [each for text in documents for each in text.split("\n\n") if len(each) > 60]
+    share = sum(refused(scanner, each) for each in paragraphs) / len(paragraphs)
+    print(f"{share:.1%} of {len(paragraphs)} paragraphs of the documentation are refused")
+    assert share <= MOST_DOCUMENTS_REFUSED
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])
