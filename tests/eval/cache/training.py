@@ -60,10 +60,10 @@ class Measured:
         return np.array([str(getattr(pair, field)) for pair in self.pairs])
 
 
-def fitted(measured: Measured, chosen: NDArray[np.bool_]) -> ExtraTreesClassifier:
+def fitted(measured: Measured, chosen: NDArray[np.bool_], trees: int = TREES) -> ExtraTreesClassifier:
     """A forest fitted to the chosen pairs."""
     forest = ExtraTreesClassifier(
-        TREES,
+        trees,
         min_samples_leaf=LEAST_IN_A_LEAF,
         max_features=TRIED_AT_A_SPLIT,
         random_state=0,
