@@ -19,6 +19,7 @@ from services.cache.answers import AnswerCache
 from services.cache.config import CacheConfig
 from services.cache.embedding import Embedder
 from services.cache.errorbound import ErrorBound
+from services.cache.evidence import SharedEvidence
 from services.cache.exact import exact_store
 from services.cache.feedback import Feedback
 from services.cache.sealing import Seals, secret_in
@@ -51,7 +52,8 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
         embedder = _embedder(config, cast("InferenceServiceAsyncStub", inference))
         await enter(in_background(embedder.serve_stores()))
         tally = Tally()
-        semantic = _semantic(config, embedder, await enter(_vector_store(config)), tally)
+        bound = ErrorBound(calibration(), target=config.error_target)
+        semantic = _semantic(config, embedder, await enter(_vector_store(config)), bound, tally)
         audit = await enter(connect(config.mesh_target, AuditServiceStub))
         alarms = Alarms(cast("AuditServiceAsyncStub", audit))
         await enter(in_background(Sweep(semantic, every_seconds=config.sweep_seconds).run(), alarms.run()))
@@ -74,8 +76,9 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
                 config.redis_url, timeout_seconds=config.redis_timeout_seconds, kept_seconds=config.report_seconds
             )
         )
-        feedback = Feedback(records, answers, tally, semantic.learn)
-        await enter(in_background(feedback.run()))
+        feedback = Feedback(records, answers, tally, semantic)
+        evidence = SharedEvidence(records, bound, every_seconds=config.evidence_seconds)
+        await enter(in_background(feedback.run(), evidence.run()))
         mount = Mount(add_CacheServiceServicer_to_server, CacheServicer(answers, feedback))
         yield await enter(running([mount], config, room="cache"))
 
@@ -95,7 +98,9 @@ def _embedder(config: CacheConfig, inference: InferenceServiceAsyncStub) -> Embe
     )
 
 
-def _semantic(config: CacheConfig, embedder: Embedder, store: VectorStore, tally: Tally) -> SemanticCache:
+def _semantic(
+    config: CacheConfig, embedder: Embedder, store: VectorStore, bound: ErrorBound, tally: Tally
+) -> SemanticCache:
     limits = SemanticLimits(
         plausible_similarity=config.plausible_similarity,
         similarity_threshold=config.similarity_threshold,
@@ -103,8 +108,7 @@ def _semantic(config: CacheConfig, embedder: Embedder, store: VectorStore, tally
         longest_question_characters=config.longest_question_characters,
         most_entries=config.most_semantic_entries,
     )
-    words, bound = WordVectors.packaged(), ErrorBound(calibration(), target=config.error_target)
-    return SemanticCache(words, embedder, store, Verifier(), bound, limits, time.time, tally.vetoed)
+    return SemanticCache(WordVectors.packaged(), embedder, store, Verifier(), bound, limits, time.time, tally.vetoed)
 
 
 @asynccontextmanager

@@ -69,6 +69,8 @@ class CacheConfig(ServiceSettings):
     that none is given after them. 0 has it ask each time."""
     report_seconds: int = Field(default=3600, gt=0)
     """How long after an answer from the cache it may be reported as right or wrong; about 200 bytes of Redis each."""
+    evidence_seconds: float = Field(default=2, gt=0)
+    """Time between two looks at what tenants reported to other replicas."""
     sweep_seconds: float = Field(default=60, gt=0)
     """Time between two removals of expired semantic answers; Redis removes its own."""
 

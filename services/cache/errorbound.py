@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
@@ -64,7 +64,7 @@ class _Evidence:
     wrong: list[int] = field(default_factory=lambda: [0] * (LEVELS + 1))
 
     def add(self, outcome: Outcome) -> None:
-        (self.right if outcome.right else self.wrong)[_level(outcome.certainty)] += 1
+        (self.right if outcome.right else self.wrong)[level_of(outcome.certainty)] += 1
 
 
 class ErrorBound:
@@ -87,15 +87,23 @@ class ErrorBound:
         """Whether a hit of this certainty may be served to the tenant from this entry."""
         if certainty <= self._disputed.get((tenant_id, entry_id), -1.0):
             return False
-        return _level(certainty) / LEVELS >= self.state(tenant_id, target=target).threshold
+        return level_of(certainty) / LEVELS >= self.state(tenant_id, target=target).threshold
 
     def observe(self, tenant_id: str, certainty: float, *, right: bool, entry_id: str = "") -> None:
         """Learn that a hit was right or wrong; an entry that was wrong once never serves as little certainty again."""
         self._tenants.setdefault(tenant_id, _Evidence()).add(Outcome(certainty, right))
-        for key in [key for key in self._states if key[0] == tenant_id]:
-            del self._states[key]
+        self._forget_states(tenant_id)
         if not right and entry_id:
             self._dispute((tenant_id, entry_id), certainty)
+
+    def restore(self, tenant_id: str, right: Mapping[int, int], wrong: Mapping[int, int]) -> None:
+        """Put what was reported by all replicas, by level of certainty, in the place of what this one has learned."""
+        evidence = _Evidence()
+        for counts, known in ((right, evidence.right), (wrong, evidence.wrong)):
+            for level, count in counts.items():
+                known[min(max(level, 0), LEVELS)] += count
+        self._tenants[tenant_id] = evidence
+        self._forget_states(tenant_id)
 
     def state(self, tenant_id: str, *, target: float | None = None) -> BoundState:
         """What the tenant's threshold is, and why."""
@@ -104,6 +112,10 @@ class ErrorBound:
         if known is None:
             known = self._states[tenant_id, wanted] = self._settle(tenant_id, wanted)
         return known
+
+    def _forget_states(self, tenant_id: str) -> None:
+        for key in [key for key in self._states if key[0] == tenant_id]:
+            del self._states[key]
 
     def _dispute(self, entry: tuple[str, str], certainty: float) -> None:
         self._disputed[entry] = max(certainty, self._disputed.get(entry, 0.0))
@@ -164,7 +176,8 @@ def _at_most(wrong: int, judged: int, rate: float) -> float:
     return min(1.0, math.fsum(math.exp(log) for log in logs))
 
 
-def _level(certainty: float) -> int:
+def level_of(certainty: float) -> int:
+    """The step of a certainty, 0 to LEVELS."""
     return min(LEVELS, max(0, math.floor(certainty * LEVELS + 1e-9)))
 
 

@@ -14,20 +14,28 @@ from meshkit.errors import DependencyUnavailable, ResourceNotFound
 from meshkit.log import get_logger
 from services.cache.answers import AnswerCache
 from services.cache.dependency import Unavailable
+from services.cache.evidence import evidence_of
 from services.cache.metrics import HITS
 from services.cache.purging import Forgotten
 from services.cache.statistics import Tally, last_days, summed
 from services.cache.vectorstores.port import Selection
 
 if TYPE_CHECKING:
+    from services.cache.errorbound import BoundState
     from services.cache.use_records import UseRecords
 
 
 class Judged(Protocol):
-    """Learns from a semantic hit that was judged."""
+    """The semantic level, as far as it learns from hits that were judged."""
 
-    def __call__(self, tenant_id: str, entry_id: str, *, right: bool) -> None:
+    def certainty_served(self, tenant_id: str, entry_id: str, *, right: bool) -> float:
+        """How sure the hit was."""
+
+    def learn(self, tenant_id: str, entry_id: str, *, right: bool) -> None:
         """Which entry served the tenant, and whether it was right."""
+
+    def bound_state(self, tenant_id: str) -> BoundState:
+        """How sure a hit must be, and why."""
 
 
 FLUSH_SECONDS = 1.0
@@ -90,15 +98,21 @@ class Feedback:
         try:
             source = await self._source(tenant_id, request_id)
             removed = Forgotten() if right else await self._removed(tenant_id, source)
-            first = await self._records.first_report(tenant_id, request_id)
+            first = await self._records.first_report(
+                tenant_id, request_id, evidence=self._evidence(tenant_id, source, right=right)
+            )
         except Unavailable as error:
             raise _away() from error
         if first and source.outcome == "semantic":
             self._tally.add(tenant_id, source.model, "right" if right else "wrong")
-            self._judged(tenant_id, source.entry_id, right=right)
+            self._judged.learn(tenant_id, source.entry_id, right=right)
         return cache_pb2.ReportHitResponse(
             exact_count=removed.exact_count, semantic_count=removed.semantic_count, repeated=not first
         )
+
+    def bound(self, tenant_id: str) -> BoundState:
+        """How sure a semantic hit of the tenant must be, and why."""
+        return self._judged.bound_state(tenant_id)
 
     async def stats(self, tenant_id: str, model: str, days: int) -> list[cache_pb2.CacheStats]:
         """What the cache did for a tenant in so many days.
@@ -111,6 +125,12 @@ class Feedback:
             return summed(await self._records.counts(tenant_id, last_days(days)), model)
         except Unavailable as error:
             raise _away() from error
+
+    def _evidence(self, tenant_id: str, source: Source, *, right: bool) -> str:
+        """What the report is evidence of; empty for exact hits."""
+        if source.outcome != "semantic":
+            return ""
+        return evidence_of(self._judged.certainty_served(tenant_id, source.entry_id, right=right), right=right)
 
     async def _source(self, tenant_id: str, request_id: str) -> Source:
         found = await self._records.source(tenant_id, request_id)

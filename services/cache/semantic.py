@@ -196,12 +196,16 @@ class SemanticCache:
         """Remove expired answers; returns how many. Raises Unavailable."""
         return await self._store.forget_expired(self._clock())
 
-    def learn(self, tenant_id: str, entry_id: str, *, right: bool) -> None:
-        """Take a report of a hit: the threshold of the tenant follows.
+    def certainty_served(self, tenant_id: str, entry_id: str, *, right: bool) -> float:
+        """How sure a hit was that is now reported.
 
-        Of a hit that is no longer remembered the worst is assumed: a wrong one was sure, a right one was not.
+        Of a hit that this replica does not remember the worst is assumed: a wrong one was sure, a right one was not.
         """
-        certainty = self._certainties.get((tenant_id, entry_id), 0.0 if right else 1.0)
+        return self._certainties.get((tenant_id, entry_id), 0.0 if right else 1.0)
+
+    def learn(self, tenant_id: str, entry_id: str, *, right: bool) -> None:
+        """Take a report of a hit: the threshold of the tenant follows."""
+        certainty = self.certainty_served(tenant_id, entry_id, right=right)
         self._bound.observe(tenant_id, certainty, right=right, entry_id=entry_id)
 
     def bound_state(self, tenant_id: str) -> BoundState:

@@ -14,6 +14,7 @@ from meshkit.errors import CredentialInvalid, DependencyUnavailable, FieldInvali
 from meshkit.identity import current_identity
 from meshkit.server import Context
 from services.cache.answers import AnswerCache, Found
+from services.cache.errorbound import NEVER, BoundState
 from services.cache.feedback import Feedback
 from services.cache.metrics import LOOKUP_SECONDS, LOOKUPS, SIMILARITY
 from services.cache.purging import QUESTION_CHARACTERS
@@ -117,6 +118,12 @@ class CacheServicer(cache_pb2_grpc.CacheServiceServicer):
         models = await self._feedback.stats(tenant_id, request.model, request.days or USUAL_DAYS)
         return cache_pb2.GetCacheStatsResponse(models=models)
 
+    async def GetErrorBound(
+        self, request: cache_pb2.GetErrorBoundRequest, context: Context
+    ) -> cache_pb2.GetErrorBoundResponse:
+        """How sure a semantic hit must be, and why."""
+        return _bound(self._feedback.bound(_tenant_asked_for(request.tenant_id)))
+
     def _level(self, level: cache_pb2.CacheLevel.ValueType) -> _Lookup:
         if level == cache_pb2.CACHE_LEVEL_EXACT:
             return self._exact
@@ -149,6 +156,21 @@ def _duration(seconds: float) -> Duration | None:
     duration = Duration()
     duration.FromMilliseconds(round(seconds * 1000))
     return duration
+
+
+def _bound(state: BoundState) -> cache_pb2.GetErrorBoundResponse:
+    return cache_pb2.GetErrorBoundResponse(
+        target=state.target,
+        confidence=state.confidence,
+        threshold=None if state.threshold == NEVER else state.threshold,
+        false_hit_rate_at_most=state.upper_bound,
+        false_hit_rate=state.estimate,
+        judged=state.judged,
+        served=state.served,
+        wrong=state.wrong,
+        reported_right=state.reported_right,
+        reported_wrong=state.reported_wrong,
+    )
 
 
 def _check_prompt(prompt: chat_pb2.ChatPrompt) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import quote
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -15,6 +16,18 @@ from services.cache.statistics import KEPT_DAYS
 
 COUNTS_PREFIX = "llmmesh:cachestats:1:"
 HIT_PREFIX = "llmmesh:cachehit:1:"
+EVIDENCE_PREFIX = "llmmesh:cacheevidence:1:"
+CHANGES = "llmmesh:cacheevidence-changes:1"
+"""Tenants by the number of their latest report."""
+_REPORT = """
+if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', ARGV[1]) then return 0 end
+if ARGV[2] ~= '' then
+  redis.call('HINCRBY', KEYS[2], ARGV[2], 1)
+  redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[4]), ARGV[3])
+end
+return 1
+"""
+"""One step: a report counts once and is evidence for all replicas, or it was not taken."""
 REPORT_PREFIX = "llmmesh:cachereport:1:"
 CONNECTIONS = 2
 SECONDS = 1.0
@@ -28,6 +41,7 @@ class UseRecords:
     def __init__(self, pool: BlockingConnectionPool, *, kept_seconds: int) -> None:
         self._redis = Redis(connection_pool=pool)
         self._kept_seconds = kept_seconds
+        self._report = self._redis.register_script(_REPORT)
         self._dependency = Dependency("redis for use records", faults=(RedisError,))
 
     async def add(
@@ -58,13 +72,36 @@ class UseRecords:
         found = await self._dependency.ask(lambda: self._redis.get(key), timeout_seconds=SECONDS)
         return found.decode() if isinstance(found, bytes) else ""
 
-    async def first_report(self, tenant_id: str, request_id: str) -> bool:
-        """Note that a request was reported; whether this is the first time."""
-        key = _key(REPORT_PREFIX, tenant_id, request_id)
+    async def first_report(self, tenant_id: str, request_id: str, *, evidence: str = "") -> bool:
+        """Note that a request was reported, and what that is evidence of; whether this is the first time."""
+        keys = [
+            _key(REPORT_PREFIX, tenant_id, request_id),
+            _key(EVIDENCE_PREFIX, tenant_id, ""),
+            CHANGES,
+            CHANGES + ":n",
+        ]
         noted = await self._dependency.ask(
-            lambda: self._redis.set(key, 1, nx=True, ex=self._kept_seconds), timeout_seconds=SECONDS
+            lambda: self._report(keys=keys, args=[self._kept_seconds, evidence, tenant_id]), timeout_seconds=SECONDS
         )
         return bool(noted)
+
+    async def evidence_since(self, number: int) -> tuple[int, dict[str, dict[str, int]]]:
+        """What tenants reported, of those with reports after that number, and the number to go on from."""
+        latest = int(await self._dependency.ask(lambda: self._redis.get(CHANGES + ":n"), timeout_seconds=SECONDS) or 0)
+        if latest == number:
+            return number, {}
+        # A Redis that lost its data counts from one again.
+        after = number if latest > number else 0
+        changed: Any = await self._dependency.ask(
+            lambda: self._redis.zrangebyscore(CHANGES, f"({after}", latest), timeout_seconds=SECONDS
+        )
+        tenants = [tenant.decode() for tenant in changed]
+        return latest, {tenant_id: await self._evidence(tenant_id) for tenant_id in tenants}
+
+    async def _evidence(self, tenant_id: str) -> dict[str, int]:
+        key = _key(EVIDENCE_PREFIX, tenant_id, "")
+        found: Any = await self._dependency.ask(lambda: self._redis.hgetall(key), timeout_seconds=SECONDS)
+        return {field.decode(): int(count) for field, count in found.items()}
 
 
 @asynccontextmanager

@@ -178,6 +178,16 @@ async def test_a_wrong_answer_is_reported_and_never_given_again(tenant: Tenant, 
     assert answer.json()["choices"][0]["message"]["content"] == "Foxes are red."
 
 
+async def test_a_tenant_sees_how_sure_a_semantic_hit_must_be(tenant: Tenant) -> None:
+    answer = await tenant.mesh.http.get("/v1/cache/bound", headers=tenant.headers)
+    bound = answer.json()
+    assert answer.status_code == 200
+    assert bound["target"] == 0.01
+    assert 0.5 < bound["threshold"] <= 1
+    assert bound["false_hit_rate_at_most"] <= bound["target"]
+    assert bound["judged"] > 1000
+
+
 async def test_a_tenant_sees_what_the_cache_saved(tenant: Tenant) -> None:
     await from_cache(tenant, "What does the cache save?")
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from itertools import combinations
-from typing import TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
 
 from services.cache.verification.asking import asks_differ
+from services.cache.verification.clauses import SELF, actors_differ
 from services.cache.verification.names import names_differ
 from services.cache.verification.polarity import (
     degrees_differ,
@@ -24,16 +19,35 @@ from services.cache.verification.polarity import (
     times_differ,
 )
 from services.cache.verification.quantities import quantities_differ
-from services.cache.verification.reading import BARE, Reading, Word
+from services.cache.verification.reading import Reading
 from services.cache.verification.roles import roles_swapped
 from services.cache.verification.vocabulary import word_set
+from services.cache.verification.wording import Features, Wording
 from wordvectors import WordVectors
-
-Features: TypeAlias = Mapping[str, float]
 
 KINDS = tuple(
     sorted(word_set("what when where who why how how_many how_long how_often how_far yes_or_no whom list whence"))
 )
+AIMS = tuple(
+    sorted(
+        word_set(
+            "why when how cost how_many how_long how_often how_far where whence who yes_or_no may must worth task "
+            "difference begin end"
+        )
+    )
+)
+ANSWERS = {
+    "reason": word_set("why"),
+    "time": word_set("when how_long how_often"),
+    "amount": word_set("how_many how_long how_often how_far cost"),
+    "money": word_set("cost"),
+    "place": word_set("where whence"),
+    "person": word_set("who"),
+    "manner": word_set("how"),
+    "whether": word_set("yes_or_no"),
+    "difference": word_set("difference"),
+}
+TENSES = ("past", "present", "future")
 ACTING = word_set("i we they he she я мы они он она")
 ACTED_UPON = word_set("me us them him her мне меня нас нам им их ему ей")
 CHECKS: Mapping[str, Callable[[Reading, Reading], bool]] = {
@@ -49,29 +63,11 @@ CHECKS: Mapping[str, Callable[[Reading, Reading], bool]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Unmatched:
-    """A content word of one question that nothing in the other stands for."""
-
-    word: Word
-    weight: float
-    """How much such a word says."""
-    nearest: float
-    """Cosine with the nearest content word of the other question."""
-
-    @property
-    def loss(self) -> float:
-        """How much is missing in the other question."""
-        return self.weight * (1 - self.nearest)
-
-
 class PairReader:
     """Measures pairs; the same whichever question comes first."""
 
     def __init__(self, table: WordVectors) -> None:
-        self._table = table
-        self._vector = lru_cache(maxsize=4096)(table.embed)
-        self._weight = lru_cache(maxsize=4096)(lambda word: min(1.0, table.weight(word)))
+        self._wording = Wording(table)
 
     def features(self, left: Reading, right: Reading, *, similarity: float, outline: float) -> Features:
         """All features by name; `similarity` is the accurate cosine, `outline` that of the sketches."""
@@ -80,64 +76,15 @@ class PairReader:
             "outline": outline,
             "russian": float("russian" in (left.language, right.language)),
             **{name: float(differs(left, right)) for name, differs in CHECKS.items()},
-            **self._wording(left, right),
+            **self._wording.features(left, right),
             **_quantities(left, right),
             **_relations(left, right),
             **_asking(left, right),
             **_roles(left, right),
             **_shape(left, right),
+            **_aims(left, right),
+            **_clauses(left, right),
         }
-
-    def _wording(self, left: Reading, right: Reading) -> Features:
-        mine, yours = list(self._unmatched(left, right)), list(self._unmatched(right, left))
-        both = [*mine, *yours]
-        losses = [sum(one.loss for one in side) for side in (mine, yours)]
-        worst = [max((one.loss for one in side), default=0.0) for side in (mine, yours)]
-        weights = [sum(one.weight for one in side) for side in (mine, yours)]
-        said = sum(self._weight(word.text) for word in (*left.content, *right.content))
-        return {
-            "unmatched_more": max(len(mine), len(yours)),
-            "unmatched_fewer": min(len(mine), len(yours)),
-            "loss_more": max(losses),
-            "loss_less": min(losses),
-            "worst_more": max(worst),
-            "worst_less": min(worst),
-            "weight_more": max(weights),
-            "weight_less": min(weights),
-            "share_unmatched": sum(weights) / said if said else 0.0,
-            "replaced": float(bool(mine) and bool(yours)),
-            "replacement": self._cosine(mine, yours),
-            "nearest_least": min((one.nearest for one in both), default=1.0),
-            "nearest_mean": sum(one.nearest for one in both) / len(both) if both else 1.0,
-            "nouns_replaced": float(_has_noun(mine) and _has_noun(yours)),
-            "unmatched_verbs": sum(one.word.part == "verb" for one in both),
-            "unmatched_nouns": sum(one.word.part == "noun" for one in both),
-            "unmatched_names": float(any(one.word.is_name for one in both)),
-            "unmatched_governed": sum(one.word.role != BARE for one in both),
-            "unmatched_end": float(_ends_with(left, mine) or _ends_with(right, yours)),
-        }
-
-    def _unmatched(self, mine: Reading, yours: Reading) -> Iterator[Unmatched]:
-        others = [self._vector(word.text) for word in yours.content if not word.is_number]
-        for word in mine.content:
-            if word.is_number or any(word.resembles(other, mine.lexicon) for other in yours.words):
-                continue
-            vector = self._vector(word.text)
-            nearest = max((float(vector @ other) for other in others), default=0.0)
-            yield Unmatched(word, self._weight(word.text), max(0.0, nearest))
-
-    def _cosine(self, mine: Sequence[Unmatched], yours: Sequence[Unmatched]) -> float:
-        """Cosine of what each has and the other has not."""
-        if not mine or not yours:
-            return 0.0
-        one, other = self._sum(mine), self._sum(yours)
-        lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-        return float(one @ other) / lengths if lengths else 0.0
-
-    def _sum(self, side: Sequence[Unmatched]) -> NDArray[np.float32]:
-        weighed = [self._vector(one.word.text) * np.float32(one.weight) for one in side]
-        total: NDArray[np.float32] = np.sum(weighed, axis=0)
-        return total
 
 
 def _quantities(left: Reading, right: Reading) -> Features:
@@ -162,6 +109,42 @@ def _relations(left: Reading, right: Reading) -> Features:
         "relation_both": float(mine != yours and bool(mine) and bool(yours)),
         "denials": abs(len(left.denied) - len(right.denied)),
         "past": float(left.past != right.past),
+    }
+
+
+def _aims(left: Reading, right: Reading) -> Features:
+    mine, yours = left.aims, right.aims
+    return {
+        "aims_alike": len(mine & yours) / max(1, len(mine | yours)),
+        "aims_apart": float(_apart(mine, yours)),
+        "aims_one": len(mine ^ yours),
+        "answers_apart": float(_apart(_answers(mine), _answers(yours))),
+        "answers_open": float(not _answers(mine)) + float(not _answers(yours)),
+        "answers_alike": float(bool(_answers(mine)) and _answers(mine) == _answers(yours)),
+        **{f"aim_{aim}": float((aim in mine) != (aim in yours)) for aim in AIMS},
+        **{f"aim_{aim}_both": float(aim in mine and aim in yours) for aim in AIMS},
+        "quoted": float(bool(left.quoted) and bool(right.quoted)) * (1 if left.quoted == right.quoted else -1),
+    }
+
+
+def _answers(aims: frozenset[str]) -> frozenset[str]:
+    """Kinds of answers that aims are after; how long may be a time or an amount."""
+    return frozenset(kind for kind, members in ANSWERS.items() if not aims.isdisjoint(members))
+
+
+def _clauses(left: Reading, right: Reading) -> Features:
+    mine, yours = left.clause, right.clause
+    return {
+        "actor": float(actors_differ(left, right)),
+        "actor_self": float((mine.actor == SELF) != (yours.actor == SELF)),
+        "actor_self_other": float({SELF, ""} & {mine.actor, yours.actor} == {SELF} and actors_differ(left, right)),
+        "actor_same": float(bool(mine.actor) and mine.actor == yours.actor),
+        "subject_became_object": len(mine.subjects & yours.objects) + len(yours.subjects & mine.objects),
+        "objects_alike": len(mine.objects & yours.objects),
+        **{f"tense_{tense}": float((tense in mine.tenses) != (tense in yours.tenses)) for tense in TENSES},
+        "tense_apart": float(_apart(mine.tenses, yours.tenses)),
+        "verb_person": float(_apart(mine.persons, yours.persons)),
+        "verb_person_one": len(mine.persons ^ yours.persons),
     }
 
 
@@ -214,11 +197,3 @@ def _texts(reading: Reading, wanted: frozenset[str]) -> frozenset[str]:
 
 def _apart(mine: frozenset[str], yours: frozenset[str]) -> bool:
     return bool(mine) and bool(yours) and mine.isdisjoint(yours)
-
-
-def _has_noun(side: Sequence[Unmatched]) -> bool:
-    return any(one.word.part == "noun" for one in side)
-
-
-def _ends_with(reading: Reading, side: Sequence[Unmatched]) -> bool:
-    return bool(reading.content) and any(one.word is reading.content[-1] for one in side)

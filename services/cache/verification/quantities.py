@@ -11,6 +11,27 @@ from services.cache.verification.vocabulary import Lexicon, word_set
 THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
 NUMBER_WITH_TAIL = re.compile(r"(\d+(?:[.,]\d+)?)(\D+)")
 ORDINAL_TAILS = word_set("st nd rd th s й я е го му м х")
+COMPOUND = re.compile(
+    r"(двух|трех|четырех|пяти|шести|семи|восьми|девяти|десяти|двенадцати|пятнадцати|двадцати|тридцати|сорока|пятидесяти)"
+    r"(?:дневн|недел|месячн|летн|лет[ик]|годичн|часов|минутн|комнатн|этажн|фактор|значн|кратн|местн|дверн|тысячн|страничн)"
+)
+"""A Russian word with a number in it: "трёхдневный"."""
+COMPOUND_VALUES = {
+    **dict(
+        zip(
+            ("двух", "трех", "четырех", "пяти", "шести", "семи", "восьми", "девяти", "десяти"),
+            range(2, 11),
+            strict=True,
+        )
+    ),
+    "двенадцати": 12,
+    "пятнадцати": 15,
+    "двадцати": 20,
+    "тридцати": 30,
+    "сорока": 40,
+    "пятидесяти": 50,
+}
+THOUSAND = 1000
 CURRENCY_SIGNS = frozenset("$€₽£¥")
 
 
@@ -51,8 +72,20 @@ def _number_at(words: Sequence[Word], position: int, lexicon: Lexicon) -> tuple[
     if text[0].isdigit():
         digits, tail = _digits_and_tail(text)
         unit = "" if tail in ORDINAL_TAILS else lexicon.units.get(tail, tail)
-        return digits, unit, 1
+        return (digits, unit, 1) if unit else _scaled(digits, words[position + 1 :], lexicon)
     return _number_in_words(words, position, lexicon)
+
+
+def _scaled(digits: str, following: Sequence[Word], lexicon: Lexicon) -> tuple[str, str, int]:
+    """Digits and the "thousand" or "million" after them."""
+    scale = (_named_number(following[0], lexicon) if following else None) or 1
+    if scale < THOUSAND or not digits.replace(".", "", 1).isdigit():
+        return digits, "", 1
+    return _written(float(digits) * scale), "", 2
+
+
+def _written(value: float) -> str:
+    return f"{value:.10g}"
 
 
 def _digits_and_tail(text: str) -> tuple[str, str]:
@@ -71,11 +104,17 @@ def _number_in_words(words: Sequence[Word], position: int, lexicon: Lexicon) -> 
             break
         total = total * value if length and value >= 100 and value > total else total + value
         length += 1
-    return (f"{total:g}" if length else ""), "", length
+    return (_written(total) if length else ""), "", length
 
 
 def _named_number(word: Word, lexicon: Lexicon) -> float | None:
-    return lexicon.numbers.get(word.text, lexicon.numbers.get(word.lemma))
+    return lexicon.numbers.get(word.text, lexicon.numbers.get(word.lemma, compound(word.lemma)))
+
+
+def compound(lemma: str) -> float | None:
+    """The number in a Russian word such as "трёхдневный"; None where there is none."""
+    found = COMPOUND.match(lemma)
+    return COMPOUND_VALUES[found[1]] if found else None
 
 
 def _counted(words: Sequence[Word], start: int, end: int, lexicon: Lexicon) -> str:

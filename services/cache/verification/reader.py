@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from services.cache.verification.asking import asking, with_frames
+from services.cache.verification.clauses import english_clause, quoted, russian_clause
 from services.cache.verification.english import English
 from services.cache.verification.polarity import denied
-from services.cache.verification.quantities import quantities
+from services.cache.verification.quantities import compound, quantities
 from services.cache.verification.reading import Reading, Word
 from services.cache.verification.roles import with_roles
 from services.cache.verification.russian import Russian
-from services.cache.verification.vocabulary import Lexicon
+from services.cache.verification.vocabulary import Lexicon, word_set
 from services.cache.verification.words import Token, tokens
+
+OF_WHETHER = word_set("yes_or_no may must worth difference cost how_many")
+"""What a question that wants a yes or a no may be after besides."""
 
 
 class Reader:
@@ -53,12 +57,22 @@ class Reader:
             past=any(morphology.is_past(word.text) for word in words),
             past_being=any(morphology.is_past_being(word.text) for word in words),
             superlative=any(morphology.is_superlative(word.text) for word in words),
+            aims=_aims(text, lexicon),
+            clause=russian_clause(words, self._russian) if language == "russian" else english_clause(words),
+            quoted=quoted(text),
         )
 
     def _word(self, token: Token, language: str) -> Word:
         if language == "russian" and token.script == "cyrillic":
             return _russian_word(token, self._russian)
         return _latin_word(token, self._english, foreign=language == "russian")
+
+
+def _aims(text: str, lexicon: Lexicon) -> frozenset[str]:
+    plain = text.casefold().replace("ё", "е")
+    found = frozenset(aim for aim, phrases in lexicon.aims.items() if phrases.search(plain))
+    # In "is it legal to dismiss somebody who is ill" nobody asks who.
+    return found & OF_WHETHER if "yes_or_no" in found else found
 
 
 def _russian_word(token: Token, russian: Russian) -> Word:
@@ -91,7 +105,9 @@ def _latin_word(token: Token, english: English, *, foreign: bool) -> Word:
 
 
 def _is_number(text: str, lemmas: Sequence[str], lexicon: Lexicon) -> bool:
-    return text[0].isdigit() or text in lexicon.numbers or lemmas[0] in lexicon.numbers
+    return (
+        text[0].isdigit() or text in lexicon.numbers or lemmas[0] in lexicon.numbers or compound(lemmas[0]) is not None
+    )
 
 
 def _is_mixed(text: str) -> bool:

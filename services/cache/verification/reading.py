@@ -61,6 +61,22 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class Clause:
+    """Who acts, and when."""
+
+    actor: str = ""
+    """Lemma of the one who acts; "self" for I, we and you; empty when nobody is named."""
+    subjects: frozenset[str] = frozenset()
+    """Russian nouns that can only be what acts."""
+    objects: frozenset[str] = frozenset()
+    """Those that can only be what is acted upon, in whatever case."""
+    tenses: frozenset[str] = frozenset()
+    """Of its verbs: "past", "present", "future"."""
+    persons: frozenset[str] = frozenset()
+    """Of its verbs in Russian, with the number: "3plur"."""
+
+
+@dataclass(frozen=True, slots=True)
 class Quantity:
     """A number, and what it counts."""
 
@@ -91,6 +107,11 @@ class Reading:
     past_being: bool
     """Whether a form of "was" does."""
     superlative: bool
+    aims: frozenset[str] = frozenset()
+    """What its phrases show it to be after: "cost", "why", "may" ...; several may hold."""
+    clause: Clause = Clause()
+    quoted: frozenset[str] = frozenset()
+    """What stands in quotation marks, and what is given after a colon."""
 
     @cached_property
     def content(self) -> tuple[Word, ...]:

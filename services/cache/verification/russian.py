@@ -44,6 +44,7 @@ PERFECTIVE = ("с", "по", "на", "про", "о", "ис")
 SHORTEST_ROOT = 4
 PAST_BEING = word_set("был была было были")
 SUPERLATIVES = word_set("самый самая самое самые самого самой самых больше меньше лучше хуже лучший худший")
+TENSES = {"past": "past", "pres": "present", "futr": "future"}
 PARTS = {"NOUN": "noun", "INFN": "verb", "VERB": "verb", "PRTF": "verb", "PRTS": "verb", "GRND": "verb"}
 NAMES = frozenset({"Name", "Surn", "Patr", "Geox", "Orgn", "Trad"})
 
@@ -97,6 +98,13 @@ class Russian:
     def is_past(self, word: str) -> bool:
         """Whether the form speaks of the past."""
         return "past" in self._parses(word)[0].tag
+
+    def verb(self, word: str) -> tuple[str, str] | None:
+        """Tense, and person with number, of a finite verb; None for all else."""
+        tag = self._parses(word)[0].tag
+        if tag.POS != "VERB" or tag.mood == "impr":
+            return None
+        return TENSES.get(str(tag.tense), ""), f"{str(tag.person)[0]}{tag.number}" if tag.person else ""
 
     def is_past_being(self, word: str) -> bool:
         """Whether the form is one of "был"."""

@@ -33,10 +33,15 @@ def _signs_differ(left: Reading, right: Reading) -> bool:
     return left.operators != right.operators
 
 
+def _quotes_differ(left: Reading, right: Reading) -> bool:
+    return bool(left.quoted) and bool(right.quoted) and left.quoted.isdisjoint(right.quoted)
+
+
 REFUSALS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
     ("language", _languages_differ),
     ("quantity", _numbers_differ),
     ("sign", _signs_differ),
+    ("quote", _quotes_differ),
     ("opposite", opposites_meet),
     ("role", roles_swapped),
 )

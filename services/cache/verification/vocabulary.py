@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -44,6 +45,13 @@ class Lexicon:
     units: Mapping[str, str]
     antonyms: Sets
     synonyms: Sets
+    aims: Mapping[str, re.Pattern[str]]
+    """What phrases of a question show it to be after."""
+
+    def are_opposed(self, left: str, right: str) -> bool:
+        """Whether the two, or synonyms of them, say the opposite."""
+        mine, yours = ({word, *self.synonyms.get(word, ())} for word in (left, right))
+        return left != right and any(not yours.isdisjoint(self.antonyms.get(word, ())) for word in mine)
 
     def are_antonyms(self, left: str, right: str) -> bool:
         """Whether the two say the opposite."""
@@ -86,6 +94,7 @@ def lexicon(table: Mapping[str, Any], lemma: Lemma) -> Lexicon:
         units={lemma(word): unit for unit, line in table["units"].items() for word in line.split()},
         antonyms=_antonyms(table["lists"]["antonyms"], lemma),
         synonyms=_synonyms(table["lists"]["synonyms"], lemma),
+        aims={aim: re.compile(phrases) for aim, phrases in table["aims"].items()},
     )
 
 

@@ -16,6 +16,8 @@ TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+JOINED = re.compile(r"(?<=\d)-(?:(?:й|я|е|го|му|м|х|ти|ю|ый|ой|ая|ое|ые|ых)\b|(?=[^\W\d_]))")
+"""The hyphen of "10-year-old" and the ending of "2020-м": no sign of arithmetic, no unit."""
 APOSTROPHES = str.maketrans({"’": "'", "`": "'", "‘": "'", "ё": "е", "Ё": "Е", "–": "-", "—": " ", "\u00a0": " "})
 CONTRACTIONS = {"can't": "can not", "cannot": "can not", "won't": "will not", "shan't": "shall not", "let's": "let"}
 
@@ -58,7 +60,7 @@ def script_of(letter: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).translate(APOSTROPHES)
+    return JOINED.sub(" ", unicodedata.normalize("NFKC", text).translate(APOSTROPHES))
 
 
 def _token(text: str, kind: str, *, capital_due: bool) -> list[Token]:

@@ -27,8 +27,10 @@ from wordvectors.distillation.teacher import Teacher
 
 WEIGHTS = Path("services/cache/verification/weights")
 KEPT = Path("build/eval/teacher.npz")
-TREES = 300
-LEAST_IN_A_LEAF = 2
+TREES = 200
+LEAST_IN_A_LEAF = 3
+FOLDS = 8
+"""So many forests judge the pairs, each those of topics that it has not seen."""
 TRIED_AT_A_SPLIT = 0.4
 
 
@@ -58,13 +60,12 @@ class Measured:
         return np.array([str(getattr(pair, field)) for pair in self.pairs])
 
 
-def fitted(measured: Measured, chosen: NDArray[np.bool_]) -> ExtraTreesClassifier:
-    """A forest fitted to the chosen pairs; pairs of one cluster count together as much as those of any other."""
+def fitted(measured: Measured, chosen: NDArray[np.bool_], trees: int = TREES) -> ExtraTreesClassifier:
+    """A forest fitted to the chosen pairs."""
     forest = ExtraTreesClassifier(
-        TREES,
+        trees,
         min_samples_leaf=LEAST_IN_A_LEAF,
         max_features=TRIED_AT_A_SPLIT,
-        class_weight="balanced",
         random_state=0,
         n_jobs=2,
     )
@@ -75,8 +76,8 @@ def unseen(measured: Measured, field: str) -> NDArray[np.float64]:
     """Certainty of every pair from a forest that saw none of its group; zero where a check refuses."""
     groups = measured.groups(field)
     certainty = np.zeros(len(measured.pairs))
-    for group in np.unique(groups):
-        inside = groups == group
+    for fold in np.array_split(np.random.default_rng(0).permutation(np.unique(groups)), FOLDS):
+        inside = np.isin(groups, fold)
         certainty[inside] = fitted(measured, ~inside).predict_proba(measured.features[inside])[:, 1]
     return np.where([veto is not None for veto in measured.vetoes], 0.0, certainty)
 

@@ -12,6 +12,7 @@ import pytest
 from llmmesh.cache.v1 import cache_pb2
 from meshkit.errors import error_info, error_reason
 from meshkit.identity import Identity, acting_as
+from services.cache.use_records import use_records
 from tests.support.cache_calls import SEMANTIC, answer, lookup, prompt, store
 from tests.support.fix_redis import RedisProcess
 from tests.support.scripted_embeddings import ScriptedEmbeddings
@@ -152,6 +153,61 @@ async def test_the_false_hit_rate_comes_from_reports(stub: Any, tenant: Identity
         (small,) = await stats(stub)
     assert (small.reported_right, small.reported_wrong, small.false_hit_rate) == (3, 1, 0.25)
     assert 0.7 < small.false_hit_rate_at_most < 0.8
+
+
+async def bound(stub: Any, **criteria: Any) -> Any:
+    return await stub.GetErrorBound(cache_pb2.GetErrorBoundRequest(**criteria))
+
+
+async def test_the_bound_shows_what_it_rests_on(stub: Any, tenant: Identity) -> None:
+    with acting_as(tenant):
+        before = await bound(stub)
+        await report(stub, await hit(stub, tenant), "wrong")
+        after = await bound(stub)
+    assert before.target == 0.01
+    assert before.threshold > 0.5
+    assert before.false_hit_rate <= before.false_hit_rate_at_most <= before.target
+    assert (after.judged, after.reported_wrong) == (before.judged + 1, 1)
+    assert after.threshold >= before.threshold
+    assert after.false_hit_rate_at_most <= after.target
+
+
+async def test_the_bound_of_another_tenant_needs_an_admin(stub: Any, tenant: Identity) -> None:
+    with acting_as(tenant), pytest.raises(grpc.aio.AioRpcError) as caught:
+        await bound(stub, tenant_id="rival")
+    assert error_reason(caught.value) == "ROLE_MISSING"
+    with acting_as(Identity(tenant_id="house", roles=frozenset({"admin"}))):
+        assert (await bound(stub, tenant_id=tenant.tenant_id)).reported_wrong == 0
+
+
+async def test_replicas_and_restarts_agree_on_the_evidence(
+    configure: Any, serve: Any, stub: Any, tenant: Identity
+) -> None:
+    """What one replica was told another knows soon, and one that starts later too; both of them once."""
+
+    async def known(replica: Any) -> bool:
+        shown = await bound(replica)
+        return bool((shown.reported_right, shown.reported_wrong) == (2, 1))
+
+    with acting_as(tenant):
+        async with serve(configure(evidence_seconds=0.05)) as other:
+            for verdict in ("right", "right", "wrong"):
+                await report(stub, await hit(stub, tenant), verdict)
+            await until(lambda: known(other))
+            assert await known(stub)
+        async with serve(configure(evidence_seconds=0.05)) as restarted:
+            await until(lambda: known(restarted))
+            assert (await bound(restarted)).threshold == (await bound(stub)).threshold
+
+
+async def test_evidence_is_read_anew_from_a_redis_that_counts_from_one_again(redis_url: str, tenant: Identity) -> None:
+    async with use_records(redis_url, timeout_seconds=2, kept_seconds=60) as records:
+        for request_id in ("r1", "r2", "r2"):
+            await records.first_report(tenant.tenant_id, request_id, evidence="wrong:180")
+        latest, _ = await records.evidence_since(0)
+        assert (await records.evidence_since(latest)) == (latest, {})
+        again, reported = await records.evidence_since(latest + 1000)
+    assert (again, reported[tenant.tenant_id]) == (latest, {"wrong:180": 2})
 
 
 async def test_statistics_of_another_tenant_need_an_admin(stub: Any, tenant: Identity) -> None:

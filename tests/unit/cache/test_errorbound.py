@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.cache.errorbound import NEVER, ErrorBound, Outcome, upper_bound
+from services.cache.errorbound import NEVER, ErrorBound, Outcome, level_of, upper_bound
 
 RIGHT = [Outcome(0.9, right=True)] * 400
 outcomes = st.lists(st.builds(Outcome, st.floats(0, 1), st.booleans()), max_size=60)
@@ -114,3 +114,13 @@ def test_the_true_rate_is_above_the_target_no_more_often_than_promised() -> None
         # Its rate of wrong hits at a threshold t is the integral of (1 - c) / 2 from t to 1, which is (1 - t)^2 / 4.
         broken += threshold < NEVER and (1 - threshold) ** 2 / 4 > 0.05
     assert broken <= 8  # of 60; at most 3 are expected, 9 or more come less than once in a hundred
+
+
+def test_evidence_of_all_replicas_takes_the_place_of_ones_own() -> None:
+    told = bound(*RIGHT, *[Outcome(0.95, right=True)] * 400)
+    for _ in range(9):
+        told.observe("acme", 0.91, right=False)
+    taught = bound(*RIGHT, *[Outcome(0.95, right=True)] * 400)
+    taught.observe("acme", 0.91, right=False)
+    taught.restore("acme", {}, {level_of(0.91): 9})
+    assert taught.state("acme") == told.state("acme")

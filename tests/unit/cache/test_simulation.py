@@ -55,6 +55,18 @@ def test_the_command_prints_a_table_and_writes_a_plot(tmp_path: Path, capsys: py
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_a_model_the_learned_part_of_the_verifier_speaks_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    questions = ["Who repaired the tower?", "Why was the tower repaired?"]
+    log.write_text("\n".join(json.dumps({"question": question}) for question in questions))
+    main(["simulate", str(log), "--thresholds", "0.5"])
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split()[1:4] == ["2", "0", "0"]
+    assert "certainty 1" in row
+
+
 def test_a_csv_log_with_times_is_read_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "log.csv"
     log.write_text("question,time\nWhy?,2026-01-01T00:00:00\nWhy?,2026-01-01T00:30:00\nWhy?,2026-01-01T09:00:00\n")

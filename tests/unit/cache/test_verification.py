@@ -127,6 +127,9 @@ def test_questions_that_ask_the_same_show_no_difference(reader: Reader, left: st
     [
         ("language", "How tall is Everest?", "Какова высота Эвереста?"),
         ("quantity", "Rooms for twenty five guests", "Rooms for 26 guests"),
+        ("quote", 'How do you say "thanks" in Italian?', 'How do you say "please" in Italian?'),
+        ("quote", "Что значит слово «бемоль»?", "Что значит слово «диез»?"),
+        ("quantity", "Тур на трёхдневный фестиваль", "Тур на пятидневный фестиваль"),
         ("sign", "What is 12 + 30?", "What is 12 - 30?"),
         ("opposite", "Как отправить письмо?", "Как получить письмо?"),
         ("role", "Trains from Rome to Milan", "Trains from Milan to Rome"),
@@ -163,6 +166,53 @@ def test_any_text_at_all_can_be_compared(
 def test_words_in_any_order_can_be_compared(reader: Reader, left: list[str], right: list[str]) -> None:
     one, other = " ".join(left), " ".join(right)
     assert shown(reader, one, other) == pytest.approx(shown(reader, other, one), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("Налог на 100 тысяч рублей", "Налог на 100000 рублей"),
+        ("A budget of 2 million", "A budget of 2000000"),
+        ("План трёхдневной поездки", "План поездки на 3 дня"),
+        ("Фильмы 2020-го года", "Фильмы 2020 года"),
+        ("Games for a 10-year-old child", "Games for a child of ten"),
+        ("Прививку делают дважды?", "Прививку делают 2 раза?"),
+    ],
+)
+def test_a_number_is_the_same_however_it_is_written(verifier: Verifier, left: str, right: str) -> None:
+    assert verifier.refusal(left, right) is None
+
+
+@pytest.mark.parametrize(
+    ("question", "aims"),
+    [
+        ("What makes glass break?", {"why"}),
+        ("По какой причине бьётся стекло?", {"why"}),
+        ("Price of a window pane", {"cost"}),
+        ("Почём оконное стекло?", {"cost"}),
+        ("Is it legal to dismiss somebody who is ill?", {"yes_or_no", "may"}),
+        ("Каким образом вставить стекло?", {"how"}),
+        ("Стекло", set()),
+    ],
+)
+def test_phrases_say_what_a_question_is_after(reader: Reader, question: str, aims: set[str]) -> None:
+    assert reader.read(question).aims == aims
+
+
+@pytest.mark.parametrize(
+    ("question", "actor"),
+    [
+        ("Can my landlord enter my flat?", "landlord"),
+        ("Can I enter my landlord's flat?", "self"),
+        ("Was Corinth conquered by Sparta?", "sparta"),
+        ("Did Corinth conquer Sparta?", "corinth"),
+        ("Может ли хозяйка войти в мою квартиру?", "хозяйка"),
+        ("Могу ли я войти в квартиру хозяйки?", "self"),
+        ("Stairs", ""),
+    ],
+)
+def test_who_acts_is_seen(reader: Reader, question: str, actor: str) -> None:
+    assert reader.read(question).clause.actor == actor
 
 
 async def test_dictionaries_and_weights_are_loaded_once_beside_the_event_loop() -> None:

@@ -259,6 +259,88 @@ class GetCacheStatsResponse(_message.Message):
 Global___GetCacheStatsResponse: _TypeAlias = GetCacheStatsResponse  # noqa: Y015
 
 @_typing.final
+class GetErrorBoundRequest(_message.Message):
+    """Whose bound to show."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant; empty means the caller's own. Another's needs the admin role."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetErrorBoundRequest: _TypeAlias = GetErrorBoundRequest  # noqa: Y015
+
+@_typing.final
+class GetErrorBoundResponse(_message.Message):
+    """The bound on wrong semantic hits, as it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    FALSE_HIT_RATE_AT_MOST_FIELD_NUMBER: _builtins.int
+    FALSE_HIT_RATE_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    WRONG_FIELD_NUMBER: _builtins.int
+    REPORTED_RIGHT_FIELD_NUMBER: _builtins.int
+    REPORTED_WRONG_FIELD_NUMBER: _builtins.int
+    target: _builtins.float
+    """Largest rate of wrong hits among lookups with a candidate that is accepted."""
+    confidence: _builtins.float
+    """How sure the bound is meant to be."""
+    threshold: _builtins.float
+    """Least certainty that is served, 0 to 1; absent when evidence supports none and nothing is served."""
+    false_hit_rate_at_most: _builtins.float
+    """With that confidence the rate of wrong hits at this threshold is no higher."""
+    false_hit_rate: _builtins.float
+    """Wrong hits among all judged candidates at this threshold."""
+    judged: _builtins.int
+    """Candidates judged: those of the calibration set, and reported hits."""
+    served: _builtins.int
+    """Of these, at or above the threshold."""
+    wrong: _builtins.int
+    """Of these, wrong."""
+    reported_right: _builtins.int
+    """Semantic hits that the tenant reported as right."""
+    reported_wrong: _builtins.int
+    """Semantic hits that the tenant reported as wrong."""
+    def __init__(
+        self,
+        *,
+        target: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+        threshold: _builtins.float | None = ...,
+        false_hit_rate_at_most: _builtins.float = ...,
+        false_hit_rate: _builtins.float = ...,
+        judged: _builtins.int = ...,
+        served: _builtins.int = ...,
+        wrong: _builtins.int = ...,
+        reported_right: _builtins.int = ...,
+        reported_wrong: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "confidence", b"confidence", "false_hit_rate", b"false_hit_rate", "false_hit_rate_at_most", b"false_hit_rate_at_most", "judged", b"judged", "reported_right", b"reported_right", "reported_wrong", b"reported_wrong", "served", b"served", "target", b"target", "threshold", b"threshold", "wrong", b"wrong"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___GetErrorBoundResponse: _TypeAlias = GetErrorBoundResponse  # noqa: Y015
+
+@_typing.final
 class CacheStats(_message.Message):
     """What the cache did for one model of one tenant."""
 

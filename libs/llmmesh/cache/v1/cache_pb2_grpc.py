@@ -65,6 +65,11 @@ class CacheServiceStub:
                 request_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetCacheStatsRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetCacheStatsResponse.FromString,
                 _registered_method=True)
+        self.GetErrorBound = channel.unary_unary(
+                '/llmmesh.cache.v1.CacheService/GetErrorBound',
+                request_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetErrorBoundRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetErrorBoundResponse.FromString,
+                _registered_method=True)
         self.PurgeAnswers = channel.unary_unary(
                 '/llmmesh.cache.v1.CacheService/PurgeAnswers',
                 request_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.PurgeAnswersRequest.SerializeToString,
@@ -118,6 +123,13 @@ class CacheServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetErrorBound(self, request, context):
+        """How sure the verifier must be before it serves a tenant, and the evidence that this rests on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PurgeAnswers(self, request, context):
         """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error.
         """
@@ -157,6 +169,11 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.GetCacheStats,
                     request_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetCacheStatsRequest.FromString,
                     response_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetCacheStatsResponse.SerializeToString,
+            ),
+            'GetErrorBound': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetErrorBound,
+                    request_deserializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetErrorBoundRequest.FromString,
+                    response_serializer=llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetErrorBoundResponse.SerializeToString,
             ),
             'PurgeAnswers': grpc.unary_unary_rpc_method_handler(
                     servicer.PurgeAnswers,
@@ -327,6 +344,33 @@ class CacheService:
             '/llmmesh.cache.v1.CacheService/GetCacheStats',
             llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetCacheStatsRequest.SerializeToString,
             llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetCacheStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetErrorBound(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.cache.v1.CacheService/GetErrorBound',
+            llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetErrorBoundRequest.SerializeToString,
+            llmmesh_dot_cache_dot_v1_dot_cache__pb2.GetErrorBoundResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class CacheServiceStub:
     """Say that an answer from the cache was right or wrong: a wrong one is removed at both levels."""
     GetCacheStats: _grpc.UnaryUnaryMultiCallable[_cache_pb2.GetCacheStatsRequest, _cache_pb2.GetCacheStatsResponse]
     """What the cache did for a tenant, by model."""
+    GetErrorBound: _grpc.UnaryUnaryMultiCallable[_cache_pb2.GetErrorBoundRequest, _cache_pb2.GetErrorBoundResponse]
+    """How sure the verifier must be before it serves a tenant, and the evidence that this rests on."""
     PurgeAnswers: _grpc.UnaryUnaryMultiCallable[_cache_pb2.PurgeAnswersRequest, _cache_pb2.PurgeAnswersResponse]
     """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error."""
 
@@ -65,6 +67,8 @@ class CacheServiceAsyncStub(CacheServiceStub):
     """Say that an answer from the cache was right or wrong: a wrong one is removed at both levels."""
     GetCacheStats: _aio.UnaryUnaryMultiCallable[_cache_pb2.GetCacheStatsRequest, _cache_pb2.GetCacheStatsResponse]  # type: ignore[assignment]
     """What the cache did for a tenant, by model."""
+    GetErrorBound: _aio.UnaryUnaryMultiCallable[_cache_pb2.GetErrorBoundRequest, _cache_pb2.GetErrorBoundResponse]  # type: ignore[assignment]
+    """How sure the verifier must be before it serves a tenant, and the evidence that this rests on."""
     PurgeAnswers: _aio.UnaryUnaryMultiCallable[_cache_pb2.PurgeAnswersRequest, _cache_pb2.PurgeAnswersResponse]  # type: ignore[assignment]
     """Forget answers of a tenant: those for which everything given holds, or all of them. Both levels, or an error."""
 
@@ -118,6 +122,14 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cache_pb2.GetCacheStatsResponse, _abc.Awaitable[_cache_pb2.GetCacheStatsResponse]]:
         """What the cache did for a tenant, by model."""
+
+    @_abc_1.abstractmethod
+    def GetErrorBound(
+        self,
+        request: _cache_pb2.GetErrorBoundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_pb2.GetErrorBoundResponse, _abc.Awaitable[_cache_pb2.GetErrorBoundResponse]]:
+        """How sure the verifier must be before it serves a tenant, and the evidence that this rests on."""
 
     @_abc_1.abstractmethod
     def PurgeAnswers(
