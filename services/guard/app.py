@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -15,18 +15,16 @@ from meshkit.log import get_logger
 from meshkit.server import Mount, running
 from services.guard import azure, llama_guard
 from services.guard.azure import AzureContentSafety
-from services.guard.cascade import Cascade
 from services.guard.config import GuardConfig
 from services.guard.escalation import Budgets, Escalation, Judge
 from services.guard.inference import GuardModel
 from services.guard.kept import Kept
-from services.guard.layers import attack_layers
+from services.guard.layers import RuleLayers, rule_layers
 from services.guard.llama_guard import LlamaGuard
 from services.guard.names import NameScanner
 from services.guard.packfiles import PacksInvalid
-from services.guard.policy import Policy, load_policy
+from services.guard.reloading import Reloader
 from services.guard.servicer import GuardServicer
-from services.guard.verdict import Direction
 
 if TYPE_CHECKING:
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
@@ -41,17 +39,14 @@ async def guard(config: GuardConfig) -> AsyncIterator[int]:
     Raises:
         PacksInvalid: If a rule pack cannot be used; every mistake is logged.
     """
-    kept = Kept(config.cache)
-    policy = _policy(config, kept)
-    cascades = {
-        Direction.INPUT: Cascade([NameScanner(), *attack_layers(policy, kept)]),
-        Direction.OUTPUT: Cascade([policy.scanners[Direction.OUTPUT]]),
-    }
+    kept, names = Kept(config.cache), NameScanner()
+    reloader = _loaded(config, lambda: rule_layers(config.packs, kept, names))
     async with _judges(config) as judges:
         budgets = Budgets(config.escalation_seconds, config.tier_escalation_seconds)
         escalation = Escalation(judges, budgets, random.SystemRandom())
-        servicer = GuardServicer(policy, cascades, escalation, config)
-        async with running([Mount(add_GuardServiceServicer_to_server, servicer)], config, room="guard") as port:
+        servicer = GuardServicer(reloader, escalation, config)
+        mount = Mount(add_GuardServiceServicer_to_server, servicer)
+        async with in_background(reloader.watch()), running([mount], config, room="guard") as port:
             yield port
 
 
@@ -83,12 +78,13 @@ async def _llama_guard(stack: AsyncExitStack, config: GuardConfig) -> LlamaGuard
     return LlamaGuard(model.continued, config.llama_guard_block_from, config.llama_guard_unsure_from)
 
 
-def _policy(config: GuardConfig, kept: Kept) -> Policy:
+def _loaded(config: GuardConfig, load: Callable[[], RuleLayers]) -> Reloader:
     try:
-        policy = load_policy(config.packs, kept)
+        reloader = Reloader(config.packs, load, config.packs_poll_seconds)
     except PacksInvalid as error:
         for mistake in error.mistakes:
             log.error("pack_mistake", mistake=mistake)
         raise
+    policy = reloader.layers.policy
     log.info("policy_loaded", policy_version=policy.version, rules=policy.rule_count)
-    return policy
+    return reloader

@@ -21,6 +21,8 @@ class GuardConfig(ServiceSettings):
 
     packs: DirectoryPath = Path(__file__).parent / "packs"
     """Folder of the rule packs (*.yaml); one mistake in any of them and the guard does not start."""
+    packs_poll_seconds: float = Field(default=2.0, gt=0)
+    """How often the folder is looked at for changes."""
     cache: Path | None = None
     """Folder for what start-up compiles, so that the next start is quick; empty keeps nothing."""
     azure_endpoint: str = ""

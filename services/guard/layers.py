@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from services.guard.cascade import Scanner
+from services.guard.cascade import Cascade, Scanner
 from services.guard.classifier import ClassifierScanner, Head
 from services.guard.features import Concepts
 from services.guard.kept import Kept
@@ -13,6 +14,24 @@ from services.guard.policy import Policy, load_policy
 from services.guard.verdict import Action, Direction
 
 PACKS = Path(__file__).parent / "packs"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleLayers:
+    """What judges by one set of rules, on either side."""
+
+    policy: Policy
+    cascades: Mapping[Direction, Cascade]
+
+
+def rule_layers(packs: Path, kept: Kept, names: Scanner) -> RuleLayers:
+    """Load a folder of packs. Raises PacksInvalid."""
+    policy = load_policy(packs, kept)
+    cascades = {
+        Direction.INPUT: Cascade([names, *attack_layers(policy, kept)]),
+        Direction.OUTPUT: Cascade([policy.scanners[Direction.OUTPUT]]),
+    }
+    return RuleLayers(policy, cascades)
 
 
 def attack_layers(policy: Policy, kept: Kept) -> list[Scanner]:

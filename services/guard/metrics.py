@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from services.guard.verdict import Direction, RiskLevel, Verdict
 
@@ -14,6 +14,12 @@ ESCALATIONS = Counter(
     "llm_guard_escalations_total",
     "Texts for a slower layer, and what became of them.",
     ["layer", "reason", "outcome"],
+)
+PACKS_LOADS = Counter(
+    "llmmesh_guard_packs_loads_total", "Rule packs read while running: taken into force, or refused.", ["outcome"]
+)
+PACKS_REFUSED = Gauge(
+    "llmmesh_guard_packs_refused", "1 while the newest rule packs are refused and older ones are in force, else 0."
 )
 CHECK_SECONDS = Histogram(
     "llm_guard_check_seconds",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from google.protobuf import duration_pb2
+from google.protobuf import duration_pb2, timestamp_pb2
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2, guard_pb2_grpc
@@ -15,15 +15,14 @@ from meshkit.errors import FieldInvalid
 from meshkit.server import Context
 from services.guard import metrics
 from services.guard.azure import LAYER as CLOUD
-from services.guard.cascade import Cascade
 from services.guard.config import GuardConfig
 from services.guard.contexts import masked_contexts, placeholder
 from services.guard.escalation import Escalation, Wishes
 from services.guard.llama_guard import LAYER as MODEL
 from services.guard.outcomes import Outcome, outcomes
 from services.guard.passages import Passage, Speaker
-from services.guard.policy import Policy
 from services.guard.prompts import masked_prompt, passage
+from services.guard.reloading import Reloader
 from services.guard.stream import Release
 from services.guard.verdict import Action, DataClass, Direction, Finding, Verdict
 
@@ -33,11 +32,8 @@ LONGEST_PIECE = 8192
 class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
     """The guard over the wire."""
 
-    def __init__(
-        self, policy: Policy, cascades: Mapping[Direction, Cascade], escalation: Escalation, config: GuardConfig
-    ) -> None:
-        self._policy = policy
-        self._cascades = cascades
+    def __init__(self, reloader: Reloader, escalation: Escalation, config: GuardConfig) -> None:
+        self._reloader = reloader
         self._escalation = escalation
         self._longest_text = config.longest_text_characters
         self._longest_answer = config.longest_answer_characters
@@ -48,35 +44,39 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         """Judge a prompt."""
         passages = [passage(message, index) for index, message in enumerate(request.messages)]
         self._check_length("messages", sum(len(each.text) for each in passages))
-        verdict = (await self._cascades[Direction.INPUT].judge(passages)).at_least(DataClass(request.data_class or 1))
+        layers = self._reloader.layers
+        verdict = await layers.cascades[Direction.INPUT].judge(passages)
+        verdict = verdict.at_least(DataClass(request.data_class or 1))
         wishes = wishes_of(request.policy, request.residency, request.tier)
         verdict = await self._escalation.judged(passages, verdict, wishes)
         metrics.count(verdict, Direction.INPUT)
         masked = _masked(request, verdict)
         if masked is not None:
             verdict = replace(verdict, action=Action.MASK)
-        return guard_pb2.CheckPromptResponse(verdict=self._told(passages, verdict), masked=masked)
+        return guard_pb2.CheckPromptResponse(verdict=_told(passages, verdict, layers.policy.version), masked=masked)
 
     async def CheckText(self, request: guard_pb2.CheckTextRequest, context: Context) -> guard_pb2.CheckTextResponse:
         """Try a text."""
         self._check_length("text", len(request.text))
         direction = Direction.OUTPUT if request.direction == guard_pb2.DIRECTION_OUTPUT else Direction.INPUT
         passages = [Passage(request.text, Speaker.MODEL if direction is Direction.OUTPUT else Speaker.CALLER)]
-        cascade = self._cascades[direction]
+        layers = self._reloader.layers
+        cascade = layers.cascades[direction]
         wishes = wishes_of(request.policy)
         verdict = await cascade.judge(passages)
         verdict = await self._escalation.judged(passages, verdict, replace(wishes, layers=wishes.layers - {CLOUD}))
         metrics.count(verdict, direction)
         present = {*cascade.layers, *self._escalation.layers}
         states = outcomes([*cascade.layers, MODEL, CLOUD], present, verdict)
-        return guard_pb2.CheckTextResponse(verdict=self._told(passages, verdict), layers=map(_layer_state, states))
+        told = _told(passages, verdict, layers.policy.version)
+        return guard_pb2.CheckTextResponse(verdict=told, layers=map(_layer_state, states))
 
     async def WatchAnswer(
         self, request_iterator: AsyncIterator[guard_pb2.WatchAnswerRequest], context: Context
     ) -> AsyncIterator[guard_pb2.WatchAnswerResponse]:
-        """Judge an answer as it is spoken; a caller that ends without `last` means it."""
-        received = 0
-        with closing(self._policy.answers.watch()) as watch:
+        """Judge an answer as it is spoken, all of it by one policy; a caller that ends without `last` means it."""
+        received, policy = 0, self._reloader.layers.policy
+        with closing(policy.answers.watch()) as watch:
             async for request in request_iterator:
                 received += len(request.text)
                 if received > self._longest_answer:
@@ -84,38 +84,53 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
                 for text, last in _pieces(request):
                     release = watch.feed(text, last=last)
                     if release.text or release.verdict:
-                        yield self._response(release)
+                        yield _response(release, policy.version)
                     if release.verdict:
                         return
-            yield self._response(watch.feed("", last=True))
+            yield _response(watch.feed("", last=True), policy.version)
 
     async def GetPolicy(self, request: guard_pb2.GetPolicyRequest, context: Context) -> guard_pb2.GetPolicyResponse:
         """Name the policy in force."""
-        return guard_pb2.GetPolicyResponse(policy_version=self._policy.version, rule_count=self._policy.rule_count)
+        policy, status = self._reloader.layers.policy, self._reloader.status
+        return guard_pb2.GetPolicyResponse(
+            policy_version=policy.version,
+            rule_count=policy.rule_count,
+            load_time=_time(status.loaded_at),
+            refuse_time=_time(status.refused_at) if status.refused_at else None,
+            mistakes=status.mistakes,
+        )
 
     def _check_length(self, field: str, length: int) -> None:
         if length > self._longest_text:
             raise FieldInvalid(field, f"must be at most {self._longest_text} characters long, and is {length}")
 
-    def _told(self, passages: Sequence[Passage], verdict: Verdict) -> guard_pb2.Verdict:
-        return self._encoded(verdict, masked_contexts(passages, verdict.findings))
 
-    def _response(self, release: Release) -> guard_pb2.WatchAnswerResponse:
-        if release.verdict is None:
-            return guard_pb2.WatchAnswerResponse(text=release.text)
-        metrics.count(release.verdict, Direction.OUTPUT)
-        hidden = map(placeholder, release.verdict.findings)
-        return guard_pb2.WatchAnswerResponse(text=release.text, verdict=self._encoded(release.verdict, hidden))
+def _told(passages: Sequence[Passage], verdict: Verdict, version: str) -> guard_pb2.Verdict:
+    return _encoded(verdict, masked_contexts(passages, verdict.findings), version)
 
-    def _encoded(self, verdict: Verdict, contexts: Iterable[str]) -> guard_pb2.Verdict:
-        return guard_pb2.Verdict(
-            action=guard_pb2.Action.ValueType(verdict.action),
-            risk_level=guard_pb2.RiskLevel.ValueType(verdict.risk_level),
-            data_class=chat_pb2.DataClass.ValueType(verdict.data_class),
-            detections=map(_detection, verdict.findings, contexts),
-            policy_version=self._policy.version,
-            layer_times=[_layer_time(layer, seconds) for layer, seconds in verdict.layer_seconds.items()],
-        )
+
+def _response(release: Release, version: str) -> guard_pb2.WatchAnswerResponse:
+    if release.verdict is None:
+        return guard_pb2.WatchAnswerResponse(text=release.text)
+    metrics.count(release.verdict, Direction.OUTPUT)
+    verdict = _encoded(release.verdict, map(placeholder, release.verdict.findings), version)
+    return guard_pb2.WatchAnswerResponse(text=release.text, verdict=verdict)
+
+
+def _encoded(verdict: Verdict, contexts: Iterable[str], version: str) -> guard_pb2.Verdict:
+    return guard_pb2.Verdict(
+        action=guard_pb2.Action.ValueType(verdict.action),
+        risk_level=guard_pb2.RiskLevel.ValueType(verdict.risk_level),
+        data_class=chat_pb2.DataClass.ValueType(verdict.data_class),
+        detections=map(_detection, verdict.findings, contexts),
+        policy_version=version,
+        layer_times=[_layer_time(layer, seconds) for layer, seconds in verdict.layer_seconds.items()],
+    )
+
+
+def _time(seconds: float) -> timestamp_pb2.Timestamp:
+    whole = int(seconds)
+    return timestamp_pb2.Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
 
 
 def _detection(found: Finding, masked_context: str) -> guard_pb2.Detection:
