@@ -45,7 +45,7 @@ STOPPING: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Path, Any]]:
-    """A guard over a copy of two packs: few, so that they are quickly read."""
+    """A guard over one pack, which is quickly read."""
     packs = tmp_path_factory.mktemp("packs")
     shutil.copy(PACKS / "secrets.yaml", packs)
     config = GuardConfig(listen="127.0.0.1:0", metrics_listen="", drain_seconds=0, packs=packs, packs_poll_seconds=0.02)
@@ -78,6 +78,13 @@ async def until(stub: Any, holds: Callable[[guard_pb2.GetPolicyResponse], bool])
     return policy
 
 
+async def taken(packs: Path, stub: Any, *rules: dict[str, Any]) -> guard_pb2.GetPolicyResponse:
+    """Put rules into force."""
+    before = await stub.GetPolicy(guard_pb2.GetPolicyRequest())
+    put(packs, *rules)
+    return await until(stub, lambda policy: policy.load_time != before.load_time)
+
+
 async def check(stub: Any, text: str) -> guard_pb2.Verdict:
     message = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(text=text)])
     return (await stub.CheckPrompt(guard_pb2.CheckPromptRequest(messages=[message]))).verdict
@@ -86,8 +93,8 @@ async def check(stub: Any, text: str) -> guard_pb2.Verdict:
 async def test_a_new_rule_judges_from_its_coming_on_under_another_version(packs: Path, stub: Any) -> None:
     before = await check(stub, SECRET)
     assert before.action == guard_pb2.ACTION_ALLOW
-    put(packs, RULE)
-    policy = await until(stub, lambda policy: policy.policy_version != before.policy_version)
+    policy = await taken(packs, stub, RULE)
+    assert policy.policy_version != before.policy_version
     verdict = await check(stub, SECRET)
     assert (verdict.action, [found.rule for found in verdict.detections]) == (guard_pb2.ACTION_BLOCK, ["house.zephyr"])
     assert verdict.policy_version == policy.policy_version
@@ -95,9 +102,7 @@ async def test_a_new_rule_judges_from_its_coming_on_under_another_version(packs:
 
 
 async def test_bad_packs_are_refused_with_every_reason_and_the_old_ones_stay(packs: Path, stub: Any) -> None:
-    put(packs, RULE)
-    good = await until(stub, lambda policy: not policy.HasField("refuse_time") and policy.rule_count > 0)
-    good = await until(stub, lambda policy: policy.rule_count == good.rule_count)
+    good = await taken(packs, stub, RULE)
     put(
         packs,
         RULE,
@@ -109,14 +114,12 @@ async def test_bad_packs_are_refused_with_every_reason_and_the_old_ones_stay(pac
     assert (refused.policy_version, refused.load_time) == (good.policy_version, good.load_time)
     assert (await check(stub, SECRET)).action == guard_pb2.ACTION_BLOCK
     assert REGISTRY.get_sample_value("llmmesh_guard_packs_refused") == 1
-    put(packs, RULE)
-    await until(stub, lambda policy: not policy.HasField("refuse_time"))
+    assert not (await taken(packs, stub, RULE)).HasField("refuse_time")
     assert REGISTRY.get_sample_value("llmmesh_guard_packs_refused") == 0
 
 
 async def test_an_answer_ends_under_the_rules_under_which_it_began(packs: Path, stub: Any) -> None:
-    put(packs, RULE)
-    old = await until(stub, lambda policy: not policy.HasField("refuse_time"))
+    old = await taken(packs, stub, RULE)
     begun, changed = asyncio.Event(), asyncio.Event()
 
     async def pieces() -> AsyncIterator[guard_pb2.WatchAnswerRequest]:
@@ -130,8 +133,7 @@ async def test_an_answer_ends_under_the_rules_under_which_it_began(packs: Path, 
 
     watching = asyncio.create_task(watched())
     await begun.wait()
-    put(packs, RULE, STOPPING)
-    new = await until(stub, lambda policy: policy.rule_count == old.rule_count + 1)
+    new = await taken(packs, stub, RULE, STOPPING)
     changed.set()
     responses = await watching
     assert "".join(response.text for response in responses) == "The secret is project zephyr."
