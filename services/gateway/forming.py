@@ -79,6 +79,7 @@ class Forming:
         """A second answer, its use and cost those of both."""
         assert isinstance(first, Finished)
         seconds = self._exchange.provider_seconds
+        request.constraints.ClearField("shadows")
         request.prompt.messages.extend(_reproach("".join(self._generation.said), self._generation.hidden(fault)))
         with await self._reserve(request.prompt) as spending:
             events, fault_left = await self._attempt(request, spending)
