@@ -54,6 +54,9 @@ def shared_environment(settings: LocalSettings, ports: Ports) -> dict[str, str]:
         "LLMMESH_BILLING_AUDIT_ANCHOR_FILE": str(settings.data / "audit-anchor.jsonl"),
         "LLMMESH_ROUTER_ROUTES": str(settings.routes),
         "LLMMESH_ROUTER_REDIS_URL": f"unix://{settings.redis_socket}",
+        "LLMMESH_GATEWAY_REDIS_URL": f"unix://{settings.redis_socket}",
+        # There is one gateway: alone it may grant the whole.
+        "LLMMESH_GATEWAY_LIMITS_LOCAL_SHARE": "1",
         "LLMMESH_GUARD_CACHE": str(settings.cache / "guard"),
         "LLMMESH_INFERENCE_MODELS": settings.chat_models,
         "PYTHONUNBUFFERED": "1",

@@ -40,6 +40,8 @@ class Policy:
     tags: tuple[str, ...] = ()
     guard: Mapping[str, Any] = field(default_factory=dict)
     """What the guard does beyond its rules, in the words of the message `GuardPolicy` as JSON."""
+    rate_limits: Mapping[str, Any] = field(default_factory=dict)
+    """How fast it may ask, in the words of the message `TenantRateLimits` as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,15 @@ class Key:
     """Team that its spending counts for; empty means none."""
     tags: tuple[str, ...] = ()
     """Words that its spending can be reported by."""
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    """What it may do beyond its roles, in the words of the message `KeyPolicy` as JSON."""
+    user_id: str = ""
+    """Who uses it; empty means nobody in particular."""
+
+    @property
+    def restricted(self) -> bool:
+        """Whether gateways must know more of it than its token says."""
+        return bool(self.team_id or self.user_id or self.policy)
 
 
 def tenant_unknown(tenant_id: str) -> ResourceNotFound:
