@@ -50,7 +50,9 @@ async def gateway(config: GatewayConfig) -> AsyncIterator[int]:
         resources = Resources(peers, known, accounts, outboxes.settlements.put, outboxes.answers.put, flights, limiter)
         async with (
             background(peers, known, outboxes, limiter, config),
-            running(_mounts(resources, config), config, room="gateway", ready=known.usable) as port,
+            running(
+                _mounts(resources, config), config, room="gateway", ready=known.usable, revoked=known.policies.revoked
+            ) as port,
         ):
             yield port
 

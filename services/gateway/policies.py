@@ -117,7 +117,6 @@ class PolicyTable:
         """Take in a message of the stream; `everything` for a stream's first, which replaces the table."""
         if everything:
             self._policies, self._keys, self._of_keys = {}, {}, {}
-            self._revocations.replace()
             self._complete, self._broken_at = True, None
             POLICY_AGE_SECONDS.set(0)
         self._policies.update((tenant.id, TenantPolicy.from_message(tenant.policy)) for tenant in message.tenants)
@@ -126,7 +125,7 @@ class PolicyTable:
         self._narrow(message.keys)
         for tenant in message.tenants:
             self._narrow(self._keys.get(tenant.id, {}).values())
-        self._revocations.take(message.revocations)
+        self._revocations.take(message.revocations, everything=everything)
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -12,6 +12,7 @@ from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.background import in_background
 from meshkit.client import connect
 from meshkit.log import get_logger
+from meshkit.revocation import following_revocations
 from meshkit.server import Mount, running
 from services.guard import azure, llama_guard
 from services.guard.azure import AzureContentSafety
@@ -51,7 +52,11 @@ async def guard(config: GuardConfig) -> AsyncIterator[int]:
         budgets = Budgets(config.escalation_seconds, config.tier_escalation_seconds)
         escalation = Escalation(judges, budgets, random.SystemRandom())
         servicer = GuardServicer(policy, cascades, escalation, config)
-        async with running([Mount(add_GuardServiceServicer_to_server, servicer)], config, room="guard") as port:
+        mount = Mount(add_GuardServiceServicer_to_server, servicer)
+        async with (
+            following_revocations(config.mesh_target) as revoked,
+            running([mount], config, room="guard", revoked=revoked) as port,
+        ):
             yield port
 
 

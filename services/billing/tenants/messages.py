@@ -120,7 +120,7 @@ def key_message(key: Key) -> tenant_pb2.Key:
 def change_message(change: PolicyChange) -> tenant_pb2.WatchPoliciesResponse:
     """A change of policies."""
     now = datetime.now(UTC)
-    revoked = [key.id for key in change.keys if key.revoke_time and key.revoke_time <= now]
+    revoked = [key.id for key in change.keys if key.revoked(now)]
     return tenant_pb2.WatchPoliciesResponse(
         tenants=[tenant_message(tenant) for tenant in change.tenants],
         revoked_key_ids=revoked,

@@ -74,7 +74,7 @@ class Policies:
     def revoked(self, key_id: str) -> bool:
         """Whether a key is revoked, as far as is known now."""
         key = self._keys.get(key_id)
-        return key is not None and key.revoke_time is not None and key.revoke_time <= datetime.now(UTC)
+        return key is not None and key.revoked(datetime.now(UTC))
 
     def lose(self) -> None:
         """Changes are no longer known: end every watch, so that nobody takes old policies for current ones."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -48,7 +48,7 @@ class TenantServicer(TenantServiceServicer):
         keyring: Keyring,
         policies: Policies,
         prices: PriceBook,
-        jwks: bytes,
+        jwks: Callable[[], bytes],
         jwks_seconds: int,
         keeps_contents: bool,
     ) -> None:
@@ -170,7 +170,7 @@ class TenantServicer(TenantServiceServicer):
     async def GetJwks(self, request: tenant_pb2.GetJwksRequest, context: Context) -> httpbody_pb2.HttpBody:
         """The key set, which may be cached."""
         await context.send_initial_metadata((("cache-control", f"public, max-age={self._jwks_seconds}"),))
-        return httpbody_pb2.HttpBody(content_type="application/jwk-set+json", data=self._jwks)
+        return httpbody_pb2.HttpBody(content_type="application/jwk-set+json", data=self._jwks())
 
     async def WatchPolicies(
         self, request: tenant_pb2.WatchPoliciesRequest, context: Context

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from meshkit.errors import ResourceNotFound
+from meshkit.revocation import SKEW_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,10 @@ class Key:
     """What it may do beyond its roles, in the words of the message `KeyPolicy` as JSON."""
     user_id: str = ""
     """Who uses it; empty means nobody in particular."""
+
+    def revoked(self, now: datetime) -> bool:
+        """Whether it is no longer good; the database's clock may be a little ahead of ours."""
+        return self.revoke_time is not None and self.revoke_time <= now + timedelta(seconds=SKEW_SECONDS)
 
     @property
     def restricted(self) -> bool:
