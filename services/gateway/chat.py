@@ -94,9 +94,9 @@ class _Flow:
         offer = self._known.catalogue.chat_offer(self._exchange.model, self._policy)
         self._exchange.known_model = True
         events = self._events(offer)
-        if self._policy.rate_limits is None:
+        scopes = self._policy.scopes(self._exchange.caller)
+        if not scopes:
             return events
-        scopes = self._policy.rate_limits.scopes(self._exchange.caller)
         tokens = foreseen_tokens(self._question.prompt, scopes)
         return within_limits(events, self._resources.limiter, scopes, tokens, self._exchange)
 

@@ -47,7 +47,7 @@ class Embedding:
             offer = self._known.catalogue.embedding_offer(model, policy)
             exchange.known_model = True
             async with one_within_limits(
-                policy.rate_limits, self._resources.limiter, exchange, lambda: _estimated_tokens(texts)
+                policy.scopes(caller), self._resources.limiter, exchange, lambda: _estimated_tokens(texts)
             ):
                 messages = [_message(text) for text in texts]
                 await screen(exchange, messages, self._peers.guard, self._known.guard_policy, policy)

@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from llmmesh.chat.v1 import chat_pb2
 from services.gateway.exchange import Event, Exchange, Finished
 from services.gateway.limits.limiter import Limiter
-from services.gateway.limits.scope import RateLimits, Scope
+from services.gateway.limits.scope import Scope
 from services.gateway.tokens import estimated_prompt_tokens
 
 
@@ -36,13 +36,12 @@ async def within_limits(
 
 @asynccontextmanager
 async def one_within_limits(
-    limits: RateLimits | None, limiter: Limiter, exchange: Exchange, tokens: Callable[[], int]
+    scopes: Sequence[Scope], limiter: Limiter, exchange: Exchange, tokens: Callable[[], int]
 ) -> AsyncIterator[None]:
     """Hold a request that is answered at once to its limits; raises RateLimited."""
-    if limits is None:
+    if not scopes:
         yield
         return
-    scopes = limits.scopes(exchange.caller)
     async with limiter.permit(scopes, tokens(), exchange.tokens_taken) as permit:
         exchange.limit_headers = permit.headers
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from llmmesh.chat.v1 import chat_pb2
@@ -16,7 +16,7 @@ from meshkit.errors import BillingUnavailable, CredentialInvalid, DependencyUnav
 from meshkit.identity import Identity
 from meshkit.log import get_logger
 from meshkit.revocation import Revocations
-from services.gateway.limits.scope import KeyTies, Limits, RateLimits
+from services.gateway.limits.scope import KeyTies, Limits, RateLimits, Scope
 from services.gateway.measures import POLICY_AGE_SECONDS
 
 PAUSE_SECONDS = 0.25
@@ -81,6 +81,10 @@ class TenantPolicy:
         return replace(
             self, allowed_models=models or self.allowed_models, rate_limits=limits if limits.limited else None
         )
+
+    def scopes(self, caller: Identity) -> Sequence[Scope]:
+        """Where a request of the caller is counted; nowhere when nothing limits it."""
+        return self.rate_limits.scopes(caller) if self.rate_limits else ()
 
     def preferences(self) -> router_pb2.RoutePreferences:
         """How the router is to choose for this tenant."""
