@@ -17,6 +17,7 @@ from meshkit.log import get_logger
 from meshkit.metrics import exposed
 from meshkit.serving import Context, MeshInterceptor
 from meshkit.settings import ServiceSettings
+from meshkit.tls import own_tls
 from meshkit.tracing import server_interceptors, tracing
 
 __all__ = ["Context", "Mount", "running"]
@@ -84,7 +85,11 @@ async def running(
     with tracing(room), exposed(config.metrics_listen):
         health = HealthServicer()
         server = _server(mounts, health, revoked)
-        port = server.add_insecure_port(config.listen)
+        tls = own_tls()
+        if tls:
+            port = server.add_secure_port(config.listen, tls.server_credentials())
+        else:
+            port = server.add_insecure_port(config.listen)
         await server.start()
         watching = asyncio.create_task(_follow(ready, health))
         log.info("serving", port=port)

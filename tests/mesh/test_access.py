@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from tests.support.fix_mesh import Mesh, Tenant, eventually
+from tests.support.scripted_issuer import ScriptedIssuer
 from tests.support.scripted_provider import ScriptedProvider
 
 ADMIN_DOORS = ("/v1/tenants", "/v1/providers", "/v1/cache/stats")
@@ -99,6 +100,25 @@ async def test_a_rotated_key_and_its_successor_are_good_side_by_side(mesh: Mesh,
     assert await seconds_until(shut) < 1
     assert (await Tenant(mesh, tenant.id, ended["token"]).chat("The third.")).status_code == 200
     assert (await tenant.chat("The first, in its overlap.")).status_code == 200
+
+
+async def test_a_user_of_another_issuer_asks_and_is_on_the_books_by_name(
+    mesh: Mesh, corp: ScriptedIssuer, first: ScriptedProvider
+) -> None:
+    user = Tenant(mesh, "demo", corp.token(sub="ada@example.com", groups=["users"]))
+    answer = await user.openai.chat.completions.create(
+        model="scripted", messages=[{"role": "user", "content": "Who am I to you?"}]
+    )
+    assert answer.choices[0].message.content
+    assert await statuses(mesh, user.token, ADMIN_DOORS[:2]) == [403, 403]
+    stranger = Tenant(mesh, "demo", corp.token(sub="eve@example.com", groups=["admins"], roles="admin"))
+    assert (await stranger.chat("Let me in.")).status_code == 403
+
+    async def booked() -> bool:
+        rows = (await user.admin_get("/usage")).get("records", [])
+        return "corp:ada@example.com" in {row["key_id"] for row in rows}
+
+    await eventually(booked)
 
 
 async def test_another_tenants_names_do_not_exist(mesh: Mesh) -> None:

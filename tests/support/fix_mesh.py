@@ -23,6 +23,7 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
+from tests.support.scripted_issuer import AUDIENCE, ISSUER, ScriptedIssuer, scripted_issuer
 from tests.support.scripted_provider import ScriptedProvider, scripted_provider
 
 ROUTES = Path(__file__).parents[1] / "mesh" / "routes.yaml"
@@ -204,12 +205,34 @@ def mesh_between(
 
 
 @pytest.fixture(scope="session")
+async def corp() -> AsyncIterator[ScriptedIssuer]:
+    """An issuer whose access tokens the mesh takes for the demo tenant's; group "users" makes developers."""
+    async with scripted_issuer() as issuer:
+        yield issuer
+
+
+@pytest.fixture(scope="session")
 async def mesh(
-    tmp_path_factory: pytest.TempPathFactory, providers: tuple[ScriptedProvider, ScriptedProvider]
+    tmp_path_factory: pytest.TempPathFactory,
+    providers: tuple[ScriptedProvider, ScriptedProvider],
+    corp: ScriptedIssuer,
 ) -> AsyncIterator[Mesh]:
     """One mesh for all tests of the session."""
-    async with mesh_between(tmp_path_factory.mktemp("mesh"), *providers) as running:
+    var = tmp_path_factory.mktemp("mesh")
+    (var / "issuers.yaml").write_text(json.dumps({"issuers": [_trusted(corp)]}))
+    async with mesh_between(var, *providers, LLMMESH_ISSUERS=str(var / "issuers.yaml")) as running:
         yield running
+
+
+def _trusted(issuer: ScriptedIssuer) -> dict[str, Any]:
+    return {
+        "name": "corp",
+        "issuer": ISSUER,
+        "audiences": [AUDIENCE],
+        "jwks_uri": issuer.jwks_uri,
+        "tenants": [{"tenant": "demo"}],
+        "roles": [{"role": "developer", "claim": "groups", "value": "users"}],
+    }
 
 
 @pytest.fixture
