@@ -56,7 +56,7 @@ class Grant:
 class Limiter:
     """Counts in Redis; by itself, and only a share of every limit, while Redis is away or there is none.
 
-    What Redis grants is counted here too, so that its loss starts nobody's minute anew.
+    What Redis grants is counted here too, so that neither its loss nor its return starts anybody's minute anew.
     """
 
     def __init__(self, shared: SharedCounts | None, *, local_share: float, lease_seconds: float) -> None:
@@ -112,7 +112,7 @@ class Limiter:
             standing = self._local.take(scopes, tokens, lease)
             local_ms = standing.time_ms
         elif standing.granted:
-            local_ms = self._local.take(scopes, tokens, lease, granted=True).time_ms
+            standing, local_ms = await self._confirmed(scopes, tokens, lease, standing)
         if not standing.granted:
             error = refusal(scopes, standing, tokens)
             RATE_LIMITED.labels(error.metadata["level"], error.metadata["limit"]).inc()
@@ -120,6 +120,18 @@ class Limiter:
         headers = limit_headers(scopes, standing, tokens)
         grant = self._under_way[lease] = Grant(scopes, lease, tokens, headers, local_ms, shared_ms)
         return grant
+
+    async def _confirmed(
+        self, scopes: Sequence[Scope], tokens: int, lease: str, shared: Standing
+    ) -> tuple[Standing, int]:
+        """What Redis granted, if there is room here too: Redis knows nothing of what was granted in its absence."""
+        local = self._local.take(scopes, tokens, lease)
+        if local.granted:
+            return shared, local.time_ms
+        if self._shared is not None:
+            with suppress(Unavailable):
+                await self._shared.give(scopes, lease, shared.time_ms, tokens, 0)
+        return local, local.time_ms
 
     async def _shared_standing(self, scopes: Sequence[Scope], tokens: int, lease: str) -> Standing | None:
         if self._shared is None:

@@ -80,12 +80,12 @@ class LocalCounts:
         self._clock = clock
         self._counts: OrderedDict[tuple[str, str, str], _Counts] = OrderedDict()
 
-    def take(self, scopes: Sequence[Scope], tokens: int, lease: str, *, granted: bool = False) -> Standing:
-        """Count a request in every scope, or in none; one that was `granted` already in any case."""
+    def take(self, scopes: Sequence[Scope], tokens: int, lease: str) -> Standing:
+        """Count a request in every scope, or in none."""
         now_ms = int(self._clock() * 1000)
         counts = [self._of(scope) for scope in scopes]
         uses = [each.use(now_ms, tokens, scope.limits) for each, scope in zip(counts, scopes, strict=True)]
-        granted = granted or all(_has_room(use, scope.limits) for use, scope in zip(uses, scopes, strict=True))
+        granted = all(_has_room(use, scope.limits) for use, scope in zip(uses, scopes, strict=True))
         if granted:
             for each in counts:
                 each.requests.add(now_ms, 1)

@@ -225,6 +225,27 @@ async def test_a_frozen_redis_costs_one_deadline_and_then_a_share_of_the_limit_i
             redis_process.thaw()
 
 
+async def test_what_was_granted_while_redis_was_away_counts_when_it_is_back(
+    front: Front, redis_process: RedisProcess
+) -> None:
+    made = await limited(front, tenant={"requests_per_minute": 4})
+    async with own_redis(front, redis_process) as other:
+        tenant = Tenant(other, made.identity, made.request_ids)
+        redis_process.kill()
+        answers = [await tenant.chat(f"Alone {n}.") for n in range(2)]
+        assert answers[-1].headers["x-ratelimit-remaining-requests"] == "0"
+        redis_process.start()
+
+        async def granted() -> int:
+            try:
+                return len((await tenant.chat("Again?")).bodies)
+            except grpc.aio.AioRpcError:
+                return 0
+
+        assert [await eventually(granted) for _ in range(2)] == [1, 1]
+        assert "Limit 4, Used 4" in str((await refused(tenant, "The fifth.")).details())
+
+
 async def test_counts_are_shared_again_once_redis_is_back(front: Front, redis_process: RedisProcess) -> None:
     made = await limited(front, tenant={"requests_per_minute": 1000, "concurrent_streams": 5})
     async with own_redis(front, redis_process) as other:
