@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
+from deploy.envoy.encryption import to_room, to_website
+from deploy.envoy.issuers import Issuer
 from deploy.envoy.schema import Node, extension, socket, typed
 from deploy.envoy.topology import Address, Topology
 
@@ -15,10 +18,22 @@ ADMIN = "envoy_admin"
 
 def all_clusters(topology: Topology) -> list[Node]:
     """Every room, and what Envoy itself talks to."""
-    rooms = [_room(name, replicas, dns=topology.dns) for name, replicas in topology.endpoints.items()]
+    rooms = [_room(topology, name, replicas) for name, replicas in topology.endpoints.items()]
     own = [_plain(JWKS, _reachable(topology.edge)), _plain(ADMIN, topology.admin)]
     collector = [_collector(topology.collector)] if topology.collector else []
-    return [*rooms, *own, *collector]
+    return [*rooms, *own, *collector, *map(_issuer, topology.issuers)]
+
+
+def key_cluster(issuer: Issuer) -> str:
+    """The name of the cluster that an issuer's keys come from."""
+    return f"issuer_{issuer.name}"
+
+
+def _issuer(issuer: Issuer) -> Node:
+    url = urlsplit(issuer.jwks_uri)
+    secure, host = url.scheme == "https", url.hostname or ""
+    cluster = _cluster(key_cluster(issuer), [Address(host, url.port or (443 if secure else 80))], dns=True)
+    return {**cluster, "transport_socket": to_website(host, issuer.ca_file)} if secure else cluster
 
 
 def _reachable(bound: Address) -> Address:
@@ -27,9 +42,10 @@ def _reachable(bound: Address) -> Address:
     return Address("127.0.0.1", bound.port) if everywhere else bound
 
 
-def _room(name: str, replicas: Sequence[Address], *, dns: bool) -> Node:
+def _room(topology: Topology, name: str, replicas: Sequence[Address]) -> Node:
     return {
-        **_cluster(name, replicas, dns=dns),
+        **_cluster(name, replicas, dns=topology.dns),
+        **({"transport_socket": to_room(topology.tls, name)} if topology.tls else {}),
         **_HTTP2,
         "lb_policy": "ROUND_ROBIN",
         "health_checks": [_HEALTH_CHECK],
@@ -38,7 +54,7 @@ def _room(name: str, replicas: Sequence[Address], *, dns: bool) -> Node:
         # With nobody healthy a call fails at once instead of being sent to a dead host.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         # A replica gone from DNS gets no new calls, whatever its health check said last.
-        "ignore_health_on_host_removal": dns,
+        "ignore_health_on_host_removal": topology.dns,
         "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10}},
     }
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.envoy.catalogue import Method, services_of
-from deploy.envoy.clusters import JWKS
+from deploy.envoy.clusters import JWKS, key_cluster
+from deploy.envoy.issuers import OWN_ISSUER, Issuer
 from deploy.envoy.replies import openai_replies
 from deploy.envoy.routes import route
-from deploy.envoy.schema import Node, extension, http_filter, listener, typed
+from deploy.envoy.schema import Node, extension, http_filter, listener, lua_literal, typed
 from deploy.envoy.telemetry import REQUEST_ID, access_log, rpc_metrics, tracing
 from deploy.envoy.topology import Topology
 
@@ -24,7 +25,7 @@ UNARY_SECONDS = 600
 _IDENTITY = {"tenant": "x-llmmesh-tenant", "sub": "x-llmmesh-key", "roles": "x-llmmesh-roles"}
 """Claims of a key and the metadata they become."""
 
-_NEVER_FROM_CLIENTS = [*_IDENTITY.values(), "x-request-id", "x-openai-error"]
+_NEVER_FROM_CLIENTS = [*_IDENTITY.values(), "x-llmmesh-user", "x-request-id", "x-openai-error"]
 
 
 def edge_listener(topology: Topology, methods: Sequence[Method]) -> Node:
@@ -85,7 +86,8 @@ def _filters(topology: Topology, methods: Sequence[Method], exposed: Sequence[Me
         _health(),
         http_filter("lua", "Lua", default_source_code={"inline_string": _lua()}),
         _transcoder(topology, exposed),
-        _keys(),
+        _keys(topology),
+        *([_claims(topology.issuers)] if topology.issuers else []),
         _body_limit(),
         rpc_metrics(methods),
         http_filter("router", "Router"),
@@ -132,31 +134,63 @@ def _body_limit() -> Node:
     return http_filter("body_size_limit", "BodySizeLimit", max_request_bytes=LARGEST_BODY_BYTES + _ENVELOPE_BYTES)
 
 
-def _keys() -> Node:
+def _keys(topology: Topology) -> Node:
+    names = [OWN_ISSUER, *(issuer.name for issuer in topology.issuers)]
+    any_of = {"requires_any": {"requirements": [{"provider_name": name} for name in names]}}
     return http_filter(
         "jwt_authn",
         "JwtAuthentication",
-        providers={"llmmesh": _issuer()},
-        rules=[{"match": {"prefix": "/"}, "requires": {"provider_name": "llmmesh"}}],
+        providers={OWN_ISSUER: _own(topology), **{issuer.name: _foreign(issuer) for issuer in topology.issuers}},
+        rules=[{"match": {"prefix": "/"}, "requires": any_of if topology.issuers else {"provider_name": OWN_ISSUER}}],
     )
 
 
-def _issuer() -> Node:
+def _own(topology: Topology) -> Node:
     """Virtual keys are EdDSA tokens of our own issuer; its signing keys come through this very listener."""
     return {
-        "issuer": "llmmesh",
-        "audiences": ["llmmesh"],
-        "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
-        "forward": False,
+        **_provider(OWN_ISSUER, [OWN_ISSUER]),
         "claim_to_headers": [{"claim_name": claim, "header_name": header} for claim, header in _IDENTITY.items()],
         "jwt_cache_config": {"jwt_cache_size": 4096},
-        "remote_jwks": {
-            "http_uri": {"uri": "http://edge/.well-known/jwks.json", "cluster": JWKS, "timeout": "2s"},
-            "cache_duration": "60s",
-            # The first fetch comes before this listener is open; the next one soon after.
-            "async_fetch": {"fast_listener": True, "failed_refetch_duration": "0.3s"},
-        },
+        "remote_jwks": _key_set("http://edge/.well-known/jwks.json", JWKS, topology.jwks_seconds),
     }
+
+
+def _foreign(issuer: Issuer) -> Node:
+    """Tokens of another issuer: their claims are read by the rules of its file, never taken as headers."""
+    return {
+        **_provider(issuer.issuer, issuer.audiences),
+        "payload_in_metadata": issuer.name,
+        "remote_jwks": _key_set(issuer.jwks_uri, key_cluster(issuer), issuer.jwks_seconds),
+    }
+
+
+def _provider(issuer: str, audiences: Sequence[str]) -> Node:
+    return {
+        "issuer": issuer,
+        "audiences": list(audiences),
+        "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
+        "forward": False,
+        # A token without an end is no access token.
+        "require_expiration": True,
+    }
+
+
+def _key_set(uri: str, cluster: str, seconds: int) -> Node:
+    return {
+        "http_uri": {"uri": uri, "cluster": cluster, "timeout": "2s"},
+        "cache_duration": f"{seconds}s",
+        # The first fetch comes before this listener is open; the next one soon after.
+        "async_fetch": {"fast_listener": True, "failed_refetch_duration": "0.3s"},
+    }
+
+
+def _claims(issuers: Sequence[Issuer]) -> Node:
+    """After verification: who a token of another issuer stands for."""
+    rules = {issuer.name: issuer.model_dump(include={"user_claim", "tenants", "roles"}) for issuer in issuers}
+    code = f"local ISSUERS = {lua_literal(rules)}\n" + Path(__file__).with_name("claims.lua").read_text()
+    return extension(
+        "llmmesh.claims", "extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": code}
+    )
 
 
 def _clean_headers() -> Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deploy.envoy.catalogue import Method
+from deploy.envoy.encryption import from_rooms
 from deploy.envoy.routes import route
 from deploy.envoy.schema import Node, http_filter, listener
 from deploy.envoy.telemetry import REQUEST_ID, rpc_metrics, tracing
@@ -12,7 +13,7 @@ from deploy.envoy.topology import Topology
 
 
 def mesh_listener(topology: Topology, methods: Sequence[Method]) -> Node:
-    """Where rooms connect. Identity headers pass: whoever reaches this port is trusted."""
+    """Where rooms connect. Identity headers pass: whoever reaches this port, or is certified for it, is trusted."""
     return listener(
         "mesh",
         topology.mesh,
@@ -30,4 +31,5 @@ def mesh_listener(topology: Topology, methods: Sequence[Method]) -> Node:
             "stream_idle_timeout": "0s",
             **tracing(topology),
         },
+        transport=from_rooms(topology.tls) if topology.tls else None,
     )

@@ -13,10 +13,11 @@ import yaml
 from deploy.envoy.catalogue import ROOMS, read_methods
 from deploy.envoy.clusters import all_clusters
 from deploy.envoy.edge import edge_listener
+from deploy.envoy.issuers import read_issuers
 from deploy.envoy.mesh import mesh_listener
 from deploy.envoy.schema import Node, extension, socket
 from deploy.envoy.telemetry import STATS, status_listener
-from deploy.envoy.topology import Address, Topology, collector_from, containers, one_machine
+from deploy.envoy.topology import Address, Topology, collector_from, containers, one_machine, tls_from
 
 FIRST_PORT = 50051
 MOST_CONNECTIONS = 10_000
@@ -67,11 +68,11 @@ def _overload() -> Node:
 
 
 def _topology(asked: argparse.Namespace) -> Topology:
-    collector = collector_from(asked.otlp_endpoint)
+    collector, issuers, tls = collector_from(asked.otlp_endpoint), read_issuers(asked.issuers), tls_from(os.environ)
     if asked.target == "local":
-        return one_machine(_endpoints(asked.endpoint), edge=asked.edge, collector=collector)
+        return one_machine(_endpoints(asked.endpoint), edge=asked.edge, collector=collector, issuers=issuers, tls=tls)
     pattern = "{room}" if asked.target == "compose" else f"{asked.release}-{{room}}"
-    return containers(pattern, collector=collector)
+    return containers(pattern, collector=collector, issuers=issuers, tls=tls)
 
 
 def _endpoints(given: Sequence[str]) -> dict[str, list[Address]]:
@@ -97,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
         "--otlp-endpoint",
         default=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
         help="collector for traces (default: $OTEL_EXPORTER_OTLP_ENDPOINT; empty: no tracing)",
+    )
+    parser.add_argument(
+        "--issuers",
+        type=Path,
+        default=os.environ.get("LLMMESH_ISSUERS") or None,
+        help="YAML file of issuers whose access tokens are taken (default: $LLMMESH_ISSUERS)",
     )
     parser.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")
     return parser

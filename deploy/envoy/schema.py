@@ -30,11 +30,23 @@ def socket(address: Address) -> Node:
     return {"socket_address": {"address": address.host, "port_value": address.port}}
 
 
-def listener(name: str, address: Address, connection_manager: Node, **fields: Any) -> Node:
-    """A listener with one HTTP connection manager."""
+def lua_literal(value: Any) -> str:
+    """A value as Lua source; no text of it can end the literal it stands in."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"[{lua_literal(key)}] = {lua_literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "{" + ", ".join(map(lua_literal, value)) + "}"
+    return '"' + "".join(f"\\{byte:03d}" for byte in str(value).encode()) + '"'
+
+
+def listener(
+    name: str, address: Address, connection_manager: Node, *, transport: Node | None = None, **fields: Any
+) -> Node:
+    """A listener with one HTTP connection manager; `transport` encrypts it."""
     manager = extension(
         "envoy.filters.network.http_connection_manager",
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         **connection_manager,
     )
-    return {"name": name, "address": socket(address), "filter_chains": [{"filters": [manager]}], **fields}
+    chain = {"filters": [manager], **({"transport_socket": transport} if transport else {})}
+    return {"name": name, "address": socket(address), "filter_chains": [chain], **fields}

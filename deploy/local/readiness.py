@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from llmmesh.inference.v1 import inference_pb2, inference_pb2_grpc
+from meshkit.tls import OWN_NAME, own_tls
 
 ASK_SECONDS = 2.0
 POLL_SECONDS = 0.1
@@ -111,7 +112,13 @@ def chat_models(port: int) -> Probe:
 
 @asynccontextmanager
 async def _channel(port: int) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    tls, target = own_tls(), f"127.0.0.1:{port}"
+    if tls is None:
+        opened = grpc.aio.insecure_channel(target)
+    else:
+        named = (("grpc.ssl_target_name_override", OWN_NAME),)
+        opened = grpc.aio.secure_channel(target, tls.channel_credentials(), options=named)
+    async with opened as channel:
         yield channel
 
 

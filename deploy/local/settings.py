@@ -29,6 +29,8 @@ class LocalSettings:
     prices: Path
     models: Path
     """Folder of chat models."""
+    issuers: Path | None
+    """Issuers whose access tokens the edge takes beside our own keys; None takes none."""
     chat_models: str
     """`name=path` pairs as the inference room reads them; empty runs embeddings alone."""
 
@@ -48,6 +50,7 @@ class LocalSettings:
             routes=_folder(environment.get("LLMMESH_ROUTES"), "deploy/local/routes.yaml"),
             prices=_folder(environment.get("LLMMESH_PRICES"), "deploy/local/prices.yaml"),
             models=models,
+            issuers=Path(environment["LLMMESH_ISSUERS"]) if environment.get("LLMMESH_ISSUERS") else None,
             chat_models=_chat_models(environment.get("LLMMESH_LOCAL_MODELS", DEFAULT_MODEL), models),
         )
         settings.check()

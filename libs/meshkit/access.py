@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from google.protobuf import descriptor_pool
@@ -33,15 +34,19 @@ def role_name(role: access_pb2.Role.ValueType) -> str:
     return access_pb2.Role.Name(role).removeprefix("ROLE_").lower()
 
 
-def admit(method: str, identity: Identity) -> None:
+def admit(method: str, identity: Identity, revoked: Callable[[str], bool]) -> None:
     """Let the caller pass or raise.
 
     Raises:
-        CredentialInvalid: If the RPC needs a key and the call carries none.
+        CredentialInvalid: If the RPC needs a key and the call carries none, or one that is revoked.
         RoleMissing: If the key holds none of the roles.
     """
     roles = allowed_roles(method)
-    if roles is None or roles & identity.roles:
+    if roles is None:
+        return
+    if revoked(identity.key_id):
+        raise CredentialInvalid("This API key is revoked: ask for a new one.")
+    if roles & identity.roles:
         return
     if not identity.key_id:
         raise CredentialInvalid("This call needs an API key: send it as a bearer token.")

@@ -12,6 +12,7 @@ import grpc
 from meshkit.deadline import seconds_remaining
 from meshkit.identity import current_identity
 from meshkit.server import LARGEST_MESSAGE_BYTES
+from meshkit.tls import own_tls
 from meshkit.tracing import client_interceptors
 
 Stub = TypeVar("Stub")
@@ -37,10 +38,20 @@ async def connect(target: str, stub: Callable[[Any], Stub], *, wait_seconds: flo
     Every call carries the current identity and ends with the current deadline; a unary call without either a
     `timeout` or a deadline ends after 30 seconds.
     """
-    async with grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=client_interceptors()) as channel:
+    async with _channel(target) as channel:
         if wait_seconds:
             await _reachable(channel, wait_seconds)
         yield stub(_ForwardingChannel(channel))
+
+
+def _channel(target: str) -> grpc.aio.Channel:
+    tls = own_tls()
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=client_interceptors())
+    options = (*_OPTIONS, ("grpc.ssl_target_name_override", tls.envoy_name))
+    return grpc.aio.secure_channel(
+        target, tls.channel_credentials(), options=options, interceptors=client_interceptors()
+    )
 
 
 async def _reachable(channel: grpc.aio.Channel, wait_seconds: float) -> None:

@@ -16,6 +16,7 @@ MeshError (INTERNAL)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import grpc
@@ -32,6 +33,8 @@ class MeshError(Exception):
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
+    headers: Sequence[tuple[str, str]] = ()
+    """What else the caller is told, as trailing metadata."""
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None, **metadata: str) -> None:
         super().__init__(message)
@@ -167,6 +170,17 @@ class RateLimited(MeshError):
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "RATE_LIMITED"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        **metadata: str,
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds, **metadata)
+        self.headers = headers
 
 
 class ProviderRefused(MeshError):

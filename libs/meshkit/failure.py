@@ -51,6 +51,7 @@ class Failure:
         trailers: list[tuple[str, str | bytes]] = [
             (STATUS_DETAILS, error.to_status().SerializeToString()),
             (OPENAI_ERROR, openai_error_header(error.reason, message, error.metadata)),
+            *error.headers,
         ]
         if error.retry_after_seconds is not None:
             trailers.append(("retry-after", str(math.ceil(error.retry_after_seconds))))

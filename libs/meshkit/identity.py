@@ -10,6 +10,7 @@ from dataclasses import dataclass
 TENANT = "x-llmmesh-tenant"
 KEY = "x-llmmesh-key"
 ROLES = "x-llmmesh-roles"
+USER = "x-llmmesh-user"
 REQUEST_ID = "x-request-id"
 
 
@@ -21,6 +22,8 @@ class Identity:
     key_id: str = ""
     roles: frozenset[str] = frozenset()
     request_id: str = ""
+    user_id: str = ""
+    """Who holds the token, where an issuer outside the mesh says so."""
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str | bytes]) -> Identity:
@@ -30,6 +33,7 @@ class Identity:
             key_id=_text(metadata, KEY),
             roles=frozenset(_text(metadata, ROLES).split()),
             request_id=_text(metadata, REQUEST_ID),
+            user_id=_text(metadata, USER),
         )
 
     def to_metadata(self) -> list[tuple[str, str]]:
@@ -39,6 +43,7 @@ class Identity:
             (KEY, self.key_id),
             (ROLES, " ".join(sorted(self.roles))),
             (REQUEST_ID, self.request_id),
+            (USER, self.user_id),
         )
         return [(name, value) for name, value in parts if value]
 

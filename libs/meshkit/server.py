@@ -17,6 +17,7 @@ from meshkit.log import get_logger
 from meshkit.metrics import exposed
 from meshkit.serving import Context, MeshInterceptor
 from meshkit.settings import ServiceSettings
+from meshkit.tls import own_tls
 from meshkit.tracing import server_interceptors, tracing
 
 __all__ = ["Context", "Mount", "running"]
@@ -67,17 +68,28 @@ class _Unregistered:
 
 @asynccontextmanager
 async def running(
-    mounts: Sequence[Mount], config: ServiceSettings, *, room: str, ready: Probe | None = None
+    mounts: Sequence[Mount],
+    config: ServiceSettings,
+    *,
+    room: str,
+    ready: Probe | None = None,
+    revoked: Callable[[str], bool] = lambda _: False,
 ) -> AsyncIterator[int]:
     """Serve `mounts` until the block ends, then drain; yields the bound port.
+
+    RPCs that need a key refuse those that `revoked` says are no longer good.
 
     Health of "" follows `ready`, asked every second; without it the room is always SERVING. Draining turns health
     to NOT_SERVING, refuses new calls and lets running ones go on for `config.drain_seconds`.
     """
     with tracing(room), exposed(config.metrics_listen):
         health = HealthServicer()
-        server = _server(mounts, health)
-        port = server.add_insecure_port(config.listen)
+        server = _server(mounts, health, revoked)
+        tls = own_tls()
+        if tls:
+            port = server.add_secure_port(config.listen, tls.server_credentials())
+        else:
+            port = server.add_insecure_port(config.listen)
         await server.start()
         watching = asyncio.create_task(_follow(ready, health))
         log.info("serving", port=port)
@@ -91,9 +103,9 @@ async def running(
             await server.stop(config.drain_seconds)
 
 
-def _server(mounts: Sequence[Mount], health: HealthServicer) -> grpc.aio.Server:
+def _server(mounts: Sequence[Mount], health: HealthServicer, revoked: Callable[[str], bool]) -> grpc.aio.Server:
     server = grpc.aio.server(
-        interceptors=[*server_interceptors(), MeshInterceptor()],
+        interceptors=[*server_interceptors(), MeshInterceptor(revoked)],
         options=[
             ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
             ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),

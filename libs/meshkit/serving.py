@@ -24,7 +24,8 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class MeshInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every method of our own packages; health and reflection pass untouched."""
 
-    def __init__(self) -> None:
+    def __init__(self, revoked: Callable[[str], bool]) -> None:
+        self._revoked = revoked
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -40,7 +41,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or not method.startswith("/llmmesh."):
             return handler
-        self._wrapped[method] = _wrap(handler, method)
+        self._wrapped[method] = _wrap(handler, method, self._revoked)
         return self._wrapped[method]
 
 
@@ -53,12 +54,12 @@ class _Call:
         self._started = time.perf_counter()
         self._code = "OK"
 
-    def enter(self) -> None:
-        """Set caller and deadline for this task, and check the caller's roles."""
+    def enter(self, revoked: Callable[[str], bool]) -> None:
+        """Set caller and deadline for this task, and check the caller's key and roles."""
         identity = Identity.from_metadata(dict(self._context.invocation_metadata() or ()))
         enter_identity(identity)
         enter_deadline(self._context.time_remaining())
-        admit(self._method, identity)
+        admit(self._method, identity, revoked)
 
     async def refuse(self, error: Exception) -> None:
         """End the call with the status `error` stands for; raises."""
@@ -86,21 +87,21 @@ def _meters(path: str, code: str) -> tuple[Counter, Histogram]:
     return HANDLED.labels(service, method, code), HANDLING_SECONDS.labels(service, method)
 
 
-def _wrap(handler: Handler, method: str) -> Handler:
+def _wrap(handler: Handler, method: str, revoked: Callable[[str], bool]) -> Handler:
     """The same handler with our boundary around its one behaviour."""
     asked = "stream" if handler.request_streaming else "unary"
     answered = "stream" if handler.response_streaming else "unary"
     kind = f"{asked}_{answered}"
     boundary = _guarded_stream if handler.response_streaming else _guarded
     # RpcMethodHandler is a named tuple at run time; its type stubs do not say so.
-    return cast(Handler, cast(Any, handler)._replace(**{kind: boundary(getattr(handler, kind), method)}))
+    return cast(Handler, cast(Any, handler)._replace(**{kind: boundary(getattr(handler, kind), method, revoked)}))
 
 
-def _guarded(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
+def _guarded(behaviour: Callable[..., Any], method: str, revoked: Callable[[str], bool]) -> Callable[..., Any]:
     async def serve(request: Any, context: Context) -> Any:
         call = _Call(method, context)
         try:
-            call.enter()
+            call.enter(revoked)
             return await behaviour(request, context)
         except Exception as error:  # noqa: BLE001 - the boundary: nothing unknown may leave the process
             await call.refuse(error)
@@ -113,11 +114,11 @@ def _guarded(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
     return serve
 
 
-def _guarded_stream(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
+def _guarded_stream(behaviour: Callable[..., Any], method: str, revoked: Callable[[str], bool]) -> Callable[..., Any]:
     async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
         call = _Call(method, context)
         try:
-            call.enter()
+            call.enter(revoked)
             # An async generator, not context.write: a cancel then runs the method's `finally` at once.
             async with aclosing(behaviour(request, context)) as steps:
                 async for step in steps:

@@ -77,7 +77,8 @@ async def billing(config: BillingConfig) -> AsyncIterator[int]:
     """Run billing; yields the port it listens on. Until the database is there, calls are refused as unavailable."""
     room = _Room(config)
     try:
-        async with _background(*room.work()), running(room.mounts(), config, room="billing", ready=room.ready) as port:
+        serving = running(room.mounts(), config, room="billing", ready=room.ready, revoked=room.policies.revoked)
+        async with _background(*room.work()), serving as port:
             try:
                 yield port
             finally:
@@ -201,7 +202,7 @@ class _Room:
             keyring=Keyring(self._signing_key, write=self._keys.create),
             policies=self.policies,
             prices=self._book,
-            jwks=self._signing_key.jwks(),
+            jwks=self._signing_key.jwks,
             jwks_seconds=self._config.jwks_seconds,
             keeps_contents=self._config.contents_key is not None,
         )

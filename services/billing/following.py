@@ -64,7 +64,7 @@ class Following:
             self._database.address, ping_seconds=PING_SECONDS, answer_seconds=self._answer_seconds
         ) as listener:
             await self._read_prices()
-            self._policies.reset(await self._tenants.all(), await self._keys.revoked())
+            self._policies.reset(await self._tenants.all(), await self._keys.watched())
             self._found()
             async for announcement in listener.announcements():
                 await self._read(announcement)
@@ -79,8 +79,8 @@ class Following:
                 self._policies.put_tenant(tenant)
         elif kind == "key":
             key = await self._keys.get(changed_id)
-            if key and key.revoke_time:
-                self._policies.put_revoked(key.id, key.expire_time)
+            if key:
+                self._policies.put_key(key)
 
     async def _read_prices(self) -> None:
         self._book.load(*await self._prices.all())

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from llmmesh.cache.v1 import cache_pb2
+from meshkit.dependency import Unavailable
 from meshkit.log import get_logger
 from services.cache.admission import Limits, exact_refusal, lifetime_seconds, prompt_refusal, semantic_refusal
 from services.cache.codec import Codec, EntryUnusable
-from services.cache.dependency import Unavailable
 from services.cache.keys import entry_id_of, exact_key, key_scope, question_of
 from services.cache.metrics import STORES, UNUSABLE
 from services.cache.purging import QUESTION_CHARACTERS, ExactSelection, Forgotten, person_of, selection_of

@@ -12,6 +12,7 @@ from llmmesh.cache.v1.cache_pb2_grpc import add_CacheServiceServicer_to_server
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.background import in_background
 from meshkit.client import connect
+from meshkit.revocation import following_revocations
 from meshkit.server import Mount, running
 from services.cache.admission import Limits
 from services.cache.alarms import Alarms
@@ -80,7 +81,8 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
         evidence = SharedEvidence(records, bound, every_seconds=config.evidence_seconds)
         await enter(in_background(feedback.run(), evidence.run()))
         mount = Mount(add_CacheServiceServicer_to_server, CacheServicer(answers, feedback))
-        yield await enter(running([mount], config, room="cache"))
+        revoked = await enter(following_revocations(config.mesh_target))
+        yield await enter(running([mount], config, room="cache", revoked=revoked))
 
 
 def _secret(config: CacheConfig) -> bytes:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from services.cache.dependency import Unavailable
+from meshkit.dependency import Unavailable
 
 Fetch = Callable[[Sequence[str], float], Awaitable[Sequence[bytes | None]]]
 """Reads values by key, in order, within a timeout in seconds; raises Unavailable."""

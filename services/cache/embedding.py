@@ -13,7 +13,7 @@ from grpc.aio import AioRpcError
 
 from llmmesh.inference.v1 import inference_pb2
 from meshkit.deadline import time_left
-from services.cache.dependency import Dependency, Unavailable, Unusable
+from meshkit.dependency import Dependency, Unavailable, Unusable
 
 if TYPE_CHECKING:
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub

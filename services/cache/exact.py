@@ -11,8 +11,8 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError, ResponseError
 
 from meshkit.background import in_background
+from meshkit.dependency import Dependency, Unavailable
 from services.cache.coalescing import Coalescer
-from services.cache.dependency import Dependency, Unavailable
 from services.cache.lane import ReadLane
 from services.cache.redis_pool import redis_pool
 

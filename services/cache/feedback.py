@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 
 from llmmesh.cache.v1 import cache_pb2
+from meshkit.dependency import Unavailable
 from meshkit.errors import DependencyUnavailable, ResourceNotFound
 from meshkit.log import get_logger
 from services.cache.answers import AnswerCache
-from services.cache.dependency import Unavailable
 from services.cache.evidence import evidence_of
 from services.cache.metrics import HITS
 from services.cache.purging import Forgotten

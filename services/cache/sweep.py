@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from meshkit.dependency import Unavailable
 from meshkit.log import get_logger
-from services.cache.dependency import Unavailable
 from services.cache.metrics import SWEPT
 from services.cache.semantic import SemanticCache
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
-from services.cache.dependency import Dependency
+from meshkit.dependency import Dependency
 from services.cache.redis_pool import redis_pool
 from services.cache.statistics import KEPT_DAYS
 

@@ -16,7 +16,7 @@ from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from meshkit.log import get_logger
-from services.gateway.exchange import Exchange, cache_word
+from services.gateway.exchange import CACHED, Exchange, cache_word
 from services.gateway.measures import TOKENS, meters_of
 from services.gateway.peers.fault import reason_of
 
@@ -42,7 +42,6 @@ ASKED = frozenset(
         gateway_pb2.CACHE_STATUS_UNAVAILABLE,
     }
 )
-CACHED = frozenset({gateway_pb2.CACHE_STATUS_EXACT, gateway_pb2.CACHE_STATUS_SEMANTIC})
 
 PROMPT_JOINT = "\n"
 

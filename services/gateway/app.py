@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from llmmesh.gateway.v1.gateway_pb2_grpc import add_GatewayServiceServicer_to_server
 from llmmesh.gateway.v1.openai_pb2_grpc import add_OpenAIServiceServicer_to_server
@@ -17,6 +17,8 @@ from services.gateway.embedding import Embedding
 from services.gateway.explaining import Explaining
 from services.gateway.flights import Flights
 from services.gateway.guard_policy import GuardPolicy
+from services.gateway.limits.limiter import Limiter
+from services.gateway.limits.shared import shared_counts
 from services.gateway.openai.servicer import OpenAIServicer
 from services.gateway.peers.connections import connected
 from services.gateway.policies import PolicyTable
@@ -35,7 +37,7 @@ async def gateway(config: GatewayConfig) -> AsyncIterator[int]:
         Catalogue(),
         GuardPolicy(config.guard_policy_max_stale_seconds),
     )
-    async with connected(config) as peers:
+    async with connected(config) as peers, _limiter(config) as limiter:
         outboxes = Outboxes.to(peers, config)
         flights = Flights(config.flight_seconds)
         accounts = Accounts(
@@ -45,12 +47,26 @@ async def gateway(config: GatewayConfig) -> AsyncIterator[int]:
             outboxes.contents.put,
             peers.billing.record_events,
         )
-        resources = Resources(peers, known, accounts, outboxes.settlements.put, outboxes.answers.put, flights)
+        resources = Resources(peers, known, accounts, outboxes.settlements.put, outboxes.answers.put, flights, limiter)
         async with (
-            background(peers, known, outboxes, config),
-            running(_mounts(resources, config), config, room="gateway", ready=known.usable) as port,
+            background(peers, known, outboxes, limiter, config),
+            running(
+                _mounts(resources, config), config, room="gateway", ready=known.usable, revoked=known.policies.revoked
+            ) as port,
         ):
             yield port
+
+
+@asynccontextmanager
+async def _limiter(config: GatewayConfig) -> AsyncIterator[Limiter]:
+    async with AsyncExitStack() as stack:
+        shared = None
+        if url := config.redis_url.get_secret_value():
+            counts = shared_counts(
+                url, timeout_seconds=config.limits_timeout_seconds, lease_seconds=config.stream_lease_seconds
+            )
+            shared = await stack.enter_async_context(counts)
+        yield Limiter(shared, local_share=config.limits_local_share, lease_seconds=config.stream_lease_seconds)
 
 
 def _mounts(resources: Resources, config: GatewayConfig) -> Sequence[Mount]:

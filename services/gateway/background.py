@@ -13,6 +13,7 @@ from llmmesh.billing.v1 import billing_pb2
 from llmmesh.cache.v1 import cache_pb2
 from meshkit.log import get_logger
 from services.gateway.config import GatewayConfig
+from services.gateway.limits.limiter import Limiter
 from services.gateway.outbox import Outbox, OutboxLimits
 from services.gateway.peers.billing import Settlement
 from services.gateway.peers.connections import Peers
@@ -72,8 +73,10 @@ class Outboxes:
 
 
 @asynccontextmanager
-async def background(peers: Peers, known: Knowledge, outboxes: Outboxes, config: GatewayConfig) -> AsyncIterator[None]:
-    """Keep memory current and deliver what is owed for the block; at its end the outboxes are drained."""
+async def background(
+    peers: Peers, known: Knowledge, outboxes: Outboxes, limiter: Limiter, config: GatewayConfig
+) -> AsyncIterator[None]:
+    """Keep memory and leases current and deliver what is owed for the block; at its end the outboxes are drained."""
 
     async def load_models() -> None:
         known.catalogue.replace(await peers.router.models())
@@ -85,6 +88,7 @@ async def background(peers: Peers, known: Knowledge, outboxes: Outboxes, config:
         follow_policies(known.policies, peers.billing.policies),
         refreshing("models", load_models, config.catalogue_refresh_seconds),
         refreshing("guard_policy", load_guard_policy, config.guard_policy_refresh_seconds),
+        limiter.keep_leases(),
         *(outbox.run() for outbox in outboxes.each()),
     ]
     async with asyncio.TaskGroup() as group:

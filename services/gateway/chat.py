@@ -12,12 +12,14 @@ from llmmesh.gateway.v1 import gateway_pb2
 from meshkit.identity import Identity
 from services.gateway.assignment import assign
 from services.gateway.beside import running_beside
+from services.gateway.catalogue import Offer
 from services.gateway.config import GatewayConfig
 from services.gateway.exchange import CacheStatus, Event, Exchange, Question
 from services.gateway.flights import Flight, Found, Hit
 from services.gateway.forming import Forming, checked
 from services.gateway.generation import Generation
 from services.gateway.output_format import OutputFormat, output_format
+from services.gateway.pacing import foreseen_tokens, within_limits
 from services.gateway.planning import Plan, planned
 from services.gateway.policies import TenantPolicy
 from services.gateway.remembering import answer_to_store, lookup, may_be_shared, store_request
@@ -56,7 +58,10 @@ class Chat:
             prompt_texts=tuple(prompt_texts(question.prompt)),
         )
         flow = _Flow(self._resources, self._config, question, exchange)
-        async with self._resources.accounts.recorded(exchange), aclosing(flow.events()) as events:
+        async with (
+            self._resources.accounts.recorded(exchange),
+            aclosing(await flow.admitted()) as events,
+        ):
             async for event in events:
                 if exchange.first_byte_seconds is None:
                     exchange.first_byte_seconds = exchange.seconds()
@@ -81,13 +86,22 @@ class _Flow:
         self._masked: Masked | None = None
         self._format: OutputFormat | None = None
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """The order of things."""
+    async def admitted(self) -> AsyncGenerator[Event, None]:
+        """Let the caller in; what comes back holds the answer, and to its rate limits if it has any."""
         self._policy = await self._known.policies.admit(self._exchange.caller)
         self._exchange.tenant_policy_version = self._policy.version
         self._exchange.keeps_contents = self._policy.keep_contents
         offer = self._known.catalogue.chat_offer(self._exchange.model, self._policy)
         self._exchange.known_model = True
+        events = self._events(offer)
+        scopes = self._policy.scopes(self._exchange.caller)
+        if not scopes:
+            return events
+        tokens = foreseen_tokens(self._question.prompt, scopes)
+        return within_limits(events, self._resources.limiter, scopes, tokens, self._exchange)
+
+    async def _events(self, offer: Offer) -> AsyncGenerator[Event, None]:
+        """The order of things."""
         added_tokens = assign(self._question.prompt, offer.split, self._exchange.caller)
         hit = await self._exact_answer()
         if hit is None:

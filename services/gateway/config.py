@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from meshkit.settings import ServiceSettings
@@ -28,6 +28,15 @@ class GatewayConfig(ServiceSettings):
     """Limit of an answer whose caller sets none, where the model's context has room for it."""
     currency_code: str = Field(default="RUB", pattern="^[A-Z]{3}$")
     """ISO 4217 code printed beside the price 0 of a cached answer."""
+
+    redis_url: SecretStr = SecretStr("")
+    """Redis that counts for the rate limits of all gateways; empty counts in each by itself."""
+    limits_timeout_seconds: float = Field(default=0.05, gt=0)
+    """Longest wait for Redis; after it this gateway counts by itself for a while."""
+    limits_local_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of each rate limit that this gateway grants by itself: one over their number keeps the limit."""
+    stream_lease_seconds: float = Field(default=30.0, gt=0)
+    """How soon the streams of a gateway that died count no longer; it renews the leases of those that go on."""
 
     answer_timeout_seconds: float = Field(default=300.0, gt=0)
     """Longest that an answer may take from the router."""

@@ -12,6 +12,7 @@ from llmmesh.router.v1 import router_pb2
 from meshkit.identity import Identity
 from services.gateway.catalogue import Offer
 from services.gateway.exchange import Exchange, Report
+from services.gateway.pacing import one_within_limits
 from services.gateway.policies import TenantPolicy
 from services.gateway.resources import Resources
 from services.gateway.screening import routed_class, screen
@@ -45,15 +46,12 @@ class Embedding:
             exchange.keeps_contents = policy.keep_contents
             offer = self._known.catalogue.embedding_offer(model, policy)
             exchange.known_model = True
-            messages = [_message(text) for text in texts]
-            await screen(
-                exchange,
-                messages,
-                self._peers.guard,
-                self._known.guard_policy,
-                policy,
-            )
-            return await self._embedded(exchange, policy, offer, texts)
+            async with one_within_limits(
+                policy.scopes(caller), self._resources.limiter, exchange, lambda: _estimated_tokens(texts)
+            ):
+                messages = [_message(text) for text in texts]
+                await screen(exchange, messages, self._peers.guard, self._known.guard_policy, policy)
+                return await self._embedded(exchange, policy, offer, texts)
 
     async def _embedded(
         self, exchange: Exchange, policy: TenantPolicy, offer: Offer, texts: Sequence[str]
@@ -78,12 +76,15 @@ class Embedding:
     async def _spending(
         self, exchange: Exchange, asked: billing_pb2.CreateReservationRequest, texts: Sequence[str]
     ) -> Spending:
-        def prompt_tokens() -> int:
-            return sum(estimated_tokens(text) for text in texts)
-
         billing = self._peers.billing
         reservation = await billing.reserve(asked)
-        return Spending(exchange, asked, reservation, prompt_tokens, billing, self._resources.settle_later)
+        return Spending(
+            exchange, asked, reservation, lambda: _estimated_tokens(texts), billing, self._resources.settle_later
+        )
+
+
+def _estimated_tokens(texts: Sequence[str]) -> int:
+    return sum(estimated_tokens(text) for text in texts)
 
 
 def _message(text: str) -> chat_pb2.ChatMessage:

@@ -24,6 +24,8 @@ Direction: TypeAlias = Literal["input", "output"]
 LAST_CACHED_CLASS = chat_pb2.DATA_CLASS_INTERNAL
 """Stricter data is neither read from the cache nor written to it."""
 
+CACHED = frozenset({gateway_pb2.CACHE_STATUS_EXACT, gateway_pb2.CACHE_STATUS_SEMANTIC})
+
 
 def cache_word(status: CacheStatus) -> str:
     """The status as headers, ledger and metrics spell it, such as "exact"; empty when the cache was not asked."""
@@ -60,6 +62,8 @@ class Route:
     """Currency in which the answer costs nothing; empty when its cost is not known yet."""
     whole: bool = False
     """Whether the answer comes in one piece, with its end."""
+    limit_headers: Sequence[tuple[str, str]] = ()
+    """How the caller stands against its rate limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class Report:
     """None while billing has not accepted the settlement."""
     currency_code: str
     overhead_seconds: float
+    limit_headers: Sequence[tuple[str, str]] = ()
+    """How the caller stands against its rate limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,8 @@ class Exchange:
     called_tools: bool = False
     known_model: bool = False
     """Metrics name only models of the catalogue."""
+    limit_headers: Sequence[tuple[str, str]] = ()
+    """How the caller stands against its rate limits; none where nothing is limited."""
 
     def seconds(self) -> float:
         """Time since the request arrived."""
@@ -167,6 +175,14 @@ class Exchange:
             self.reasoning_texts.append(delta.reasoning)
         self.called_tools |= bool(delta.tool_calls)
 
+    def tokens_taken(self) -> int:
+        """Tokens that count for rate limits: those of a cached answer were counted when it was made."""
+        if self.cache_status in CACHED:
+            return 0
+        usage = self.usage
+        prompt = usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens
+        return prompt + usage.output_tokens + usage.reasoning_tokens
+
     @property
     def cacheable(self) -> bool:
         """Whether the cache may hold this exchange: judged by one policy, not astray, its data not too sensitive."""
@@ -183,6 +199,7 @@ class Exchange:
             overhead_seconds=self.overhead_seconds(),
             free_in=free_in,
             whole=whole,
+            limit_headers=self.limit_headers,
         )
 
     def report(self, cost_micros: int | None, currency_code: str) -> Report:
@@ -197,6 +214,7 @@ class Exchange:
             cost_micros=cost_micros,
             currency_code=currency_code,
             overhead_seconds=self.overhead_seconds(),
+            limit_headers=self.limit_headers,
         )
 
 

@@ -18,6 +18,7 @@ def money(micros: int) -> str:
 def opening_headers(route: Route) -> Headers:
     """What is known when a stream begins; its cost is not, unless it is nothing."""
     headers = _common(route.request_id, route.provider, cache_word(route.cache_status), route.overhead_seconds)
+    headers += route.limit_headers
     if route.free_in:
         headers.append(("x-llmmesh-cost", f"0 {route.free_in}"))
     return headers
@@ -26,6 +27,7 @@ def opening_headers(route: Route) -> Headers:
 def closing_headers(report: Report) -> Headers:
     """What is known when an answer is complete."""
     headers = _common(report.request_id, report.provider, cache_word(report.cache_status), report.overhead_seconds)
+    headers += report.limit_headers
     if report.cost_micros is not None:
         headers.append(("x-llmmesh-cost", f"{money(report.cost_micros)} {report.currency_code}"))
     return headers

@@ -43,6 +43,12 @@ OUTBOX_DROPPED = Counter("llmmesh_outbox_dropped_total", "Items that never reach
 POLICY_AGE_SECONDS = Gauge(
     "llmmesh_policy_age_seconds", "Time since the stream of tenant policies broke; 0 while it runs."
 )
+RATE_LIMITED = Counter(
+    "llmmesh_rate_limited_total", "Requests refused for coming too fast, by level and limit.", ["level", "limit"]
+)
+RATE_LIMITS_LOCAL = Gauge(
+    "llmmesh_rate_limits_local", "1 while this gateway counts requests by itself, 0 while Redis counts for all."
+)
 
 
 @dataclass(frozen=True, slots=True)

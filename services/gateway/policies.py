@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
@@ -15,6 +15,8 @@ from meshkit.deadline import time_left
 from meshkit.errors import BillingUnavailable, CredentialInvalid, DependencyUnavailable
 from meshkit.identity import Identity
 from meshkit.log import get_logger
+from meshkit.revocation import Revocations
+from services.gateway.limits.scope import KeyTies, Limits, RateLimits, Scope
 from services.gateway.measures import POLICY_AGE_SECONDS
 
 PAUSE_SECONDS = 0.25
@@ -46,6 +48,8 @@ class TenantPolicy:
     cache_limits: tenant_pb2.CacheLimits | None = field(default=None, compare=False)
     """None means the cache's own. A message cannot be hashed, and no offer depends on it."""
     guard: tenant_pb2.GuardPolicy = field(default_factory=tenant_pb2.GuardPolicy, compare=False)
+    rate_limits: RateLimits | None = field(default=None, compare=False)
+    """None when nothing is limited."""
 
     @classmethod
     def from_message(cls, policy: tenant_pb2.Policy) -> TenantPolicy:
@@ -64,7 +68,23 @@ class TenantPolicy:
             version=hashlib.sha256(policy.SerializeToString(deterministic=True)).hexdigest()[:16],
             cache_limits=policy.cache_limits if policy.HasField("cache_limits") else None,
             guard=policy.guard,
+            rate_limits=RateLimits.from_message(policy.rate_limits),
         )
+
+    def of_key(self, key: tenant_pb2.Key) -> TenantPolicy:
+        """The policy as one key meets it, whose own narrows it."""
+        own = frozenset(key.policy.allowed_models)
+        # A key whose models its tenant has lost may use none, not all: the empty name is no model's.
+        models = (own & self.allowed_models or frozenset({""})) if own and self.allowed_models else own
+        ties = KeyTies(key.team_id, key.user_id, Limits.from_message(key.policy.rate_limits))
+        limits = replace(self.rate_limits or RateLimits(), ties=ties)
+        return replace(
+            self, allowed_models=models or self.allowed_models, rate_limits=limits if limits.limited else None
+        )
+
+    def scopes(self, caller: Identity) -> Sequence[Scope]:
+        """Where a request of the caller is counted; nowhere when nothing limits it."""
+        return self.rate_limits.scopes(caller) if self.rate_limits else ()
 
     def preferences(self) -> router_pb2.RoutePreferences:
         """How the router is to choose for this tenant."""
@@ -86,7 +106,9 @@ class PolicyTable:
         self._clock = clock
         self._changed = asyncio.Event()
         self._policies: dict[str, TenantPolicy] = {}
-        self._revoked: set[str] = set()
+        self._keys: dict[str, dict[str, tenant_pb2.Key]] = {}
+        self._of_keys: dict[tuple[str, str], TenantPolicy] = {}
+        self._revocations = Revocations()
         self._complete = False
         self._broken_at: float | None = None
 
@@ -98,11 +120,16 @@ class PolicyTable:
     def take(self, message: tenant_pb2.WatchPoliciesResponse, *, everything: bool) -> None:
         """Take in a message of the stream; `everything` for a stream's first, which replaces the table."""
         if everything:
-            self._policies, self._revoked = {}, set()
+            self._policies, self._keys, self._of_keys = {}, {}, {}
             self._complete, self._broken_at = True, None
             POLICY_AGE_SECONDS.set(0)
         self._policies.update((tenant.id, TenantPolicy.from_message(tenant.policy)) for tenant in message.tenants)
-        self._revoked.update(message.revoked_key_ids)
+        for key in message.keys:
+            self._keys.setdefault(key.tenant_id, {})[key.id] = key
+        self._narrow(message.keys)
+        for tenant in message.tenants:
+            self._narrow(self._keys.get(tenant.id, {}).values())
+        self._revocations.take(message.revocations, everything=everything)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -123,14 +150,26 @@ class PolicyTable:
         """
         if not self.usable:
             raise BillingUnavailable("Keys cannot be checked right now: retry in a moment.", retry_after_seconds=2)
-        if caller.key_id in self._revoked:
+        if self.revoked(caller.key_id):
             raise CredentialInvalid("This API key is revoked: ask for a new one.")
-        policy = self._policies.get(caller.tenant_id)
-        return await self._arrival(caller.tenant_id) if policy is None else policy
+        tenant_id = caller.tenant_id
+        policy = self._of_keys.get((tenant_id, caller.key_id)) or self._policies.get(tenant_id)
+        return await self._arrival(tenant_id) if policy is None else policy
+
+    def revoked(self, key_id: str) -> bool:
+        """Whether a key is no longer good."""
+        return self._revocations.revoked(key_id)
 
     def get(self, tenant_id: str) -> TenantPolicy | None:
         """The policy of any tenant, as far as it is known."""
         return self._policies.get(tenant_id)
+
+    def _narrow(self, keys: Iterable[tenant_pb2.Key]) -> None:
+        """Work out what keys may do, as far as their tenants are known."""
+        for key in keys:
+            policy = self._policies.get(key.tenant_id)
+            if policy is not None:
+                self._of_keys[key.tenant_id, key.id] = policy.of_key(key)
 
     async def _arrival(self, tenant_id: str) -> TenantPolicy:
         try:

@@ -10,6 +10,7 @@ from services.gateway.accounts import Accounts
 from services.gateway.catalogue import Catalogue
 from services.gateway.flights import Flights
 from services.gateway.guard_policy import GuardPolicy
+from services.gateway.limits.limiter import Limiter
 from services.gateway.peers.billing import Settlement
 from services.gateway.peers.cache import Afterwards
 from services.gateway.peers.connections import Peers
@@ -47,3 +48,4 @@ class Resources:
     settle_later: Callable[[Settlement], bool]
     tell_cache_later: Callable[[CacheOrder], bool]
     flights: Flights
+    limiter: Limiter

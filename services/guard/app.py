@@ -12,6 +12,7 @@ from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.background import in_background
 from meshkit.client import connect
 from meshkit.log import get_logger
+from meshkit.revocation import following_revocations
 from meshkit.server import Mount, running
 from services.guard import azure, llama_guard
 from services.guard.azure import AzureContentSafety
@@ -46,7 +47,11 @@ async def guard(config: GuardConfig) -> AsyncIterator[int]:
         escalation = Escalation(judges, budgets, random.SystemRandom())
         servicer = GuardServicer(reloader, escalation, config)
         mount = Mount(add_GuardServiceServicer_to_server, servicer)
-        async with in_background(reloader.watch()), running([mount], config, room="guard") as port:
+        async with (
+            in_background(reloader.watch()),
+            following_revocations(config.mesh_target) as revoked,
+            running([mount], config, room="guard", revoked=revoked) as port,
+        ):
             yield port
 
 

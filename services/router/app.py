@@ -15,6 +15,7 @@ from llmmesh.router.v1.router_pb2_grpc import add_RouterServiceServicer_to_serve
 from meshkit.background import in_background
 from meshkit.client import connect
 from meshkit.log import get_logger
+from meshkit.revocation import following_revocations
 from meshkit.server import Mount, running
 from services.router.bulletin import Bulletin
 from services.router.checks import HealthChecks
@@ -91,7 +92,8 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         async with (
             shadowing.open(),
             in_background(checks.run(), roster.release_ended(), reloader.watch()),
-            running([mount], config, room="router") as port,
+            following_revocations(config.mesh_target) as revoked,
+            running([mount], config, room="router", revoked=revoked) as port,
         ):
             with _on_hangup(reloader.reload_now):
                 yield port

@@ -70,12 +70,12 @@ class StartEnvoy(Protocol):
 
 @asynccontextmanager
 async def running_envoy(
-    rooms: Mapping[str, Sequence[int]], folder: Path, collector: Address | None = None
+    rooms: Mapping[str, Sequence[int]], folder: Path, collector: Address | None = None, **topology: Any
 ) -> AsyncIterator[RunningEnvoy]:
     """Render the local configuration and run Envoy with it; a room without ports is down."""
     edge, mesh, admin, status, nobody = _free_ports(5)
     envoy = RunningEnvoy(edge, mesh, admin, status, folder / "access.log")
-    topology = one_machine(
+    rendered = one_machine(
         {room: [Address("127.0.0.1", port) for port in rooms.get(room, (nobody,))] for room in ROOMS},
         edge=Address("127.0.0.1", edge),
         mesh_port=mesh,
@@ -83,9 +83,10 @@ async def running_envoy(
         status_port=status,
         access_log=str(envoy.access_log),
         collector=collector,
+        **topology,
     )
     configuration = folder / "envoy.yaml"
-    configuration.write_text(to_yaml(topology))
+    configuration.write_text(to_yaml(rendered))
     with (folder / "envoy.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(*_command(configuration), stdout=log, stderr=log)
     try:

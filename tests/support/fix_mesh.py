@@ -18,11 +18,14 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from openai import AsyncOpenAI
 
+from tests.support.leaks import leaks
+from tests.support.scripted_issuer import AUDIENCE, ISSUER, ScriptedIssuer, scripted_issuer
 from tests.support.scripted_provider import ScriptedProvider, scripted_provider
 
 ROUTES = Path(__file__).parents[1] / "mesh" / "routes.yaml"
@@ -36,8 +39,10 @@ QUICK = {
     "LLMMESH_BILLING_AUDIT_CHECKPOINT_SECONDS": "0.5",
     # No Llama Guard, but of its architecture: its verdicts have the form, not the sense. Only those who ask get them.
     "LLMMESH_GUARD_LLAMA_GUARD_MODEL": "smollm2-135m",
+    "LLMMESH_GATEWAY_LIMITS_TIMEOUT_SECONDS": "5",
     "LLMMESH_BILLING_CONTENTS_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
 }
+SECRET_SETTINGS = ("SCRIPTED_KEY", "LLMMESH_BILLING_CONTENTS_KEY", "LLMMESH_API_KEY", "LLMMESH_ADMIN_KEY")
 _numbers = count()
 
 
@@ -50,6 +55,8 @@ class Mesh:
     settings: dict[str, str]
     http: httpx.AsyncClient = field(init=False)
     clients: AsyncExitStack = field(default_factory=AsyncExitStack)
+    secrets: set[str] = field(default_factory=set)
+    """What no log and no store may hold in clear."""
 
     @property
     def url(self) -> str:
@@ -116,6 +123,7 @@ class Tenant:
         answer = await self.mesh.http.post(f"/v1/tenants/{self.id}/keys", headers=self.mesh.admin, json=body)
         made = answer.raise_for_status().json()
         self.token, self.key_id = made["token"], made["key"]["id"]
+        self.mesh.secrets.add(self.token)
         return self.token
 
     @property
@@ -168,12 +176,15 @@ async def running_mesh(var: Path, **overrides: str) -> AsyncIterator[Mesh]:
     )
     output, _ = await asyncio.wait_for(started.communicate(), 300)
     mesh = Mesh(var, environment, _env_file(var / "run" / "mesh.env"))
+    mesh.secrets |= {environment[name] for name in SECRET_SETTINGS if name in environment}
+    mesh.secrets |= {mesh.settings[name] for name in SECRET_SETTINGS if name in mesh.settings}
     try:
         assert started.returncode == 0, output.decode()
         async with mesh.clients, httpx.AsyncClient(base_url=mesh.url, timeout=60) as mesh.http:
             yield mesh
     finally:
         await asyncio.to_thread(mesh.command, "down")
+    assert leaks([var / "log", var / "data"], mesh.secrets) == {}
 
 
 def _env_file(path: Path) -> dict[str, str]:
@@ -198,18 +209,40 @@ def mesh_between(
     settings = {
         "LLMMESH_ROUTES": str(var / "routes.yaml"),
         "LLMMESH_PRICES": str(PRICES),
-        "SCRIPTED_KEY": "sk-scripted",
+        "SCRIPTED_KEY": f"sk-planted-{uuid4().hex}",
     }
     return running_mesh(var, **settings, **overrides)
 
 
 @pytest.fixture(scope="session")
+async def corp() -> AsyncIterator[ScriptedIssuer]:
+    """An issuer whose access tokens the mesh takes for the demo tenant's; group "users" makes developers."""
+    async with scripted_issuer() as issuer:
+        yield issuer
+
+
+@pytest.fixture(scope="session")
 async def mesh(
-    tmp_path_factory: pytest.TempPathFactory, providers: tuple[ScriptedProvider, ScriptedProvider]
+    tmp_path_factory: pytest.TempPathFactory,
+    providers: tuple[ScriptedProvider, ScriptedProvider],
+    corp: ScriptedIssuer,
 ) -> AsyncIterator[Mesh]:
     """One mesh for all tests of the session."""
-    async with mesh_between(tmp_path_factory.mktemp("mesh"), *providers) as running:
+    var = tmp_path_factory.mktemp("mesh")
+    (var / "issuers.yaml").write_text(json.dumps({"issuers": [_trusted(corp)]}))
+    async with mesh_between(var, *providers, LLMMESH_ISSUERS=str(var / "issuers.yaml")) as running:
         yield running
+
+
+def _trusted(issuer: ScriptedIssuer) -> dict[str, Any]:
+    return {
+        "name": "corp",
+        "issuer": ISSUER,
+        "audiences": [AUDIENCE],
+        "jwks_uri": issuer.jwks_uri,
+        "tenants": [{"tenant": "demo"}],
+        "roles": [{"role": "developer", "claim": "groups", "value": "users"}],
+    }
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ class Front:
     guard: ScriptedGuard
     first: ScriptedProvider
     second: ScriptedProvider
-    targets: dict[str, str]
+    targets: dict[str, Any]
 
     async def tenant(self, *, rubles: float = 1000, **policy: Any) -> Tenant:
         """A new tenant and a developer's key of it."""
@@ -254,6 +254,8 @@ async def front_room(billing: BillingRoom, redis_url: str, folder: Path, **setti
             "billing": billing.port,
         }
         targets = {f"{room}_target": f"127.0.0.1:{port}" for room, port in ports.items()}
+        # A deadline that a busy machine keeps; tests of outages set their own.
+        targets |= {"redis_url": redis_url, "limits_timeout_seconds": 5}
         port, openai, typed = await enter(_gateway({**targets, **settings}))
         yield Front(port, openai, typed, billing, guard, first, second, targets)
 

@@ -83,6 +83,7 @@ tenants = Table(
     Column("cache_limits", JSONB, nullable=False, server_default="{}"),
     _text("currency_code"),
     Column("keep_contents", Boolean, nullable=False, server_default="false"),
+    Column("rate_limits", JSONB, nullable=False, server_default=text("'{}'")),
 )
 
 keys = Table(
@@ -97,6 +98,8 @@ keys = Table(
     Column("revoke_time", DateTime(timezone=True)),
     _text("team_id"),
     Column("tags", ARRAY(Text), nullable=False),
+    Column("policy", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("user_id", Text, nullable=False, server_default=""),
     Index(None, "tenant_id", "create_time", "id"),
 )
 

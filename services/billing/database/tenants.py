@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import RowMapping, func, insert, select, tuple_, update
+from sqlalchemy import RowMapping, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 
 from services.billing.budgets.budget import NewBudget
@@ -84,6 +86,8 @@ class KeyStore:
             "expire_time": key.expire_time,
             "team_id": key.team_id,
             "tags": list(key.tags),
+            "policy": dict(key.policy),
+            "user_id": key.user_id,
         }
         async with self._database.transaction("create_key") as connection:
             if (await connection.execute(source)).one_or_none() is None:
@@ -104,12 +108,25 @@ class KeyStore:
         statement = statement.order_by(keys.c.create_time.desc(), keys.c.id.desc()).limit(most)
         return [_key(row) for row in await self._database.fetch("list_keys", statement)]
 
-    async def revoke(self, tenant_id: str, key_id: str) -> Key | None:
-        """Revoke a key for good; the first time counts. None when the tenant has no such key."""
+    async def change(
+        self, tenant_id: str, key_id: str, *, display_name: str | None, policy: Mapping[str, Any] | None
+    ) -> Key | None:
+        """Change what is given; None when the tenant has no such key."""
+        columns: dict[str, Any] = {} if policy is None else {"policy": dict(policy)}
+        if display_name is not None:
+            columns["display_name"] = display_name
+        one = (keys.c.tenant_id == tenant_id, keys.c.id == key_id)
+        statement = update(keys).where(*one).values(columns).returning(keys) if columns else select(keys).where(*one)
+        rows = await self._database.fetch("change_key", statement)
+        return _key(rows[0]) if rows else None
+
+    async def revoke(self, tenant_id: str, key_id: str, *, after: timedelta = timedelta()) -> Key | None:
+        """Revoke a key for good; the earliest time counts. None when the tenant has no such key."""
+        # LEAST passes over NULL.
         statement = (
             update(keys)
             .where(keys.c.tenant_id == tenant_id, keys.c.id == key_id)
-            .values(revoke_time=func.coalesce(keys.c.revoke_time, func.now()))
+            .values(revoke_time=func.least(keys.c.revoke_time, func.now() + after))
             .returning(keys)
         )
         rows = await self._database.fetch("revoke_key", statement)
@@ -124,13 +141,13 @@ class KeyStore:
         )
         await self._database.fetch("revoke_keys", statement)
 
-    async def revoked(self) -> dict[str, datetime]:
-        """Keys that are revoked and would still be valid, each with the time it would have expired."""
-        statement = select(keys.c.id, keys.c.expire_time).where(
-            keys.c.revoke_time.is_not(None), keys.c.expire_time > func.now()
+    async def watched(self) -> list[Key]:
+        """Keys that have not expired and are revoked, will be, or are restricted."""
+        restricted = or_(keys.c.team_id != "", keys.c.user_id != "", keys.c.policy != text("'{}'::jsonb"))
+        statement = select(keys).where(
+            keys.c.expire_time > func.now(), or_(keys.c.revoke_time.is_not(None), restricted)
         )
-        rows = await self._database.fetch("revoked_keys", statement)
-        return {row["id"]: row["expire_time"] for row in rows}
+        return [_key(row) for row in await self._database.fetch("watched_keys", statement)]
 
 
 def _columns(policy: Policy) -> dict[str, object]:
@@ -148,6 +165,7 @@ def _columns(policy: Policy) -> dict[str, object]:
         "violation_days": policy.violation_days,
         "keep_contents": policy.keep_contents,
         "guard": dict(policy.guard),
+        "rate_limits": dict(policy.rate_limits),
     }
 
 
@@ -166,6 +184,7 @@ def _tenant(row: RowMapping) -> Tenant:
         violation_days=row["violation_days"],
         keep_contents=row["keep_contents"],
         guard=row["guard"],
+        rate_limits=row["rate_limits"],
     )
     return Tenant(row["id"], row["display_name"], policy, row["create_time"])
 
@@ -181,4 +200,6 @@ def _key(row: RowMapping) -> Key:
         revoke_time=row["revoke_time"],
         team_id=row["team_id"],
         tags=tuple(row["tags"]),
+        policy=row["policy"],
+        user_id=row["user_id"],
     )

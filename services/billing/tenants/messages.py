@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from llmmesh.access.v1 import access_pb2
@@ -13,9 +15,10 @@ from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.errors import FieldInvalid
 from services.billing.compliance.packs import pack_names
 from services.billing.fields import check_between, check_listed, check_number_of, check_text
-from services.billing.messages import enum_value, enum_word, timestamp
+from services.billing.messages import enum_value, enum_word, time_of, timestamp
 from services.billing.tenants.cache_limits import cache_limits_message, cache_limits_of
 from services.billing.tenants.policies import PolicyChange
+from services.billing.tenants.rate_limits import key_policy_message, rate_limits_message, rate_limits_of
 from services.billing.tenants.tenant import Key, Policy, Tenant
 
 MOST_NAMES = 1000
@@ -24,6 +27,8 @@ MOST_TAGS = 20
 GUARD_LAYERS = frozenset({"azure", "llama_guard"})
 """Layers that may fail open; those that run in the guard itself may not."""
 DEFAULT_ROLES = ("developer",)
+DEFAULT_OVERLAP_SECONDS = 24 * 3600
+LONGEST_OVERLAP_SECONDS = 30 * 24 * 3600
 
 
 def policy_of(message: tenant_pb2.Policy) -> Policy:
@@ -42,6 +47,7 @@ def policy_of(message: tenant_pb2.Policy) -> Policy:
         violation_days=check_between("policy.violation_days", message.violation_days, 0, MOST_VIOLATION_DAYS),
         keep_contents=message.keep_contents,
         guard=_guard(message.guard),
+        rate_limits=rate_limits_of(message.rate_limits),
     )
 
 
@@ -57,6 +63,15 @@ def tags_of(tags: Sequence[str]) -> tuple[str, ...]:
     """Words to report by, in order, each once."""
     check_number_of("tags", len(tags), most=MOST_TAGS)
     return tuple(sorted({check_text("tags", tag, longest=63) for tag in tags}))
+
+
+def rotation_of(request: tenant_pb2.RotateKeyRequest) -> tuple[timedelta, datetime | None]:
+    """How long the old key stays good, and when the new one ends; None leaves that to the old one's lifetime."""
+    overlap = request.overlap if request.HasField("overlap") else Duration(seconds=DEFAULT_OVERLAP_SECONDS)
+    if not 0 <= overlap.ToNanoseconds() <= LONGEST_OVERLAP_SECONDS * 10**9:
+        raise FieldInvalid("overlap", f"must be from 0 to {LONGEST_OVERLAP_SECONDS} seconds")
+    expires = time_of("expire_time", request.expire_time) if request.HasField("expire_time") else None
+    return overlap.ToTimedelta(), expires
 
 
 def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
@@ -75,6 +90,7 @@ def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
         violation_days=tenant.policy.violation_days,
         keep_contents=tenant.policy.keep_contents,
         guard=_guard_message(tenant.policy.guard),
+        rate_limits=rate_limits_message(tenant.policy.rate_limits),
     )
     return tenant_pb2.Tenant(
         id=tenant.id,
@@ -96,14 +112,28 @@ def key_message(key: Key) -> tenant_pb2.Key:
         revoke_time=timestamp(key.revoke_time) if key.revoke_time else None,
         team_id=key.team_id,
         tags=key.tags,
+        policy=key_policy_message(key.policy),
+        user_id=key.user_id,
     )
 
 
 def change_message(change: PolicyChange) -> tenant_pb2.WatchPoliciesResponse:
     """A change of policies."""
+    now = datetime.now(UTC)
+    revoked = [key.id for key in change.keys if key.revoked(now)]
     return tenant_pb2.WatchPoliciesResponse(
-        tenants=[tenant_message(tenant) for tenant in change.tenants], revoked_key_ids=change.revoked_key_ids
+        tenants=[tenant_message(tenant) for tenant in change.tenants],
+        revoked_key_ids=revoked,
+        revocations=revocation_messages(change.keys),
+        keys=[key_message(key) for key in change.keys if key.id not in revoked],
     )
+
+
+def revocation_messages(keys: Iterable[Key]) -> list[tenant_pb2.Revocation]:
+    """Those of the keys that are revoked or will be."""
+    return [
+        tenant_pb2.Revocation(key_id=key.id, revoke_time=timestamp(key.revoke_time)) for key in keys if key.revoke_time
+    ]
 
 
 def _packs(field: str, names: Sequence[str]) -> tuple[str, ...]:

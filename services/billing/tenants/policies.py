@@ -3,57 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from meshkit.errors import DependencyUnavailable
-from services.billing.tenants.tenant import Policy, Tenant
+from services.billing.tenants.tenant import Key, Policy, Tenant
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyChange:
-    """Tenants that are new or changed, and keys revoked."""
+    """Tenants and keys that are new or changed; of keys those alone that are revoked, will be, or are restricted."""
 
     tenants: list[Tenant]
-    revoked_key_ids: list[str]
+    keys: list[Key]
 
 
 @dataclass(slots=True, eq=False)
 class _Watcher:
-    """What one watcher has not been told yet: merged by tenant, so never larger than the whole."""
+    """What one watcher has not been told yet: merged by tenant and key, so never larger than the whole."""
 
     tenants: dict[str, Tenant] = field(default_factory=dict)
-    revoked_key_ids: set[str] = field(default_factory=set)
+    keys: dict[str, Key] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self) -> PolicyChange:
         """Everything not told yet."""
-        change = PolicyChange(list(self.tenants.values()), sorted(self.revoked_key_ids))
-        self.tenants, self.revoked_key_ids = {}, set()
+        change = PolicyChange(list(self.tenants.values()), list(self.keys.values()))
+        self.tenants, self.keys = {}, {}
         self.changed.clear()
         return change
 
 
 class Policies:
-    """All tenants and revocations in memory, and everyone who watches them."""
+    """All tenants and revocations in memory, and everyone who watches them.
+
+    Of keys those are held that gateways cannot judge by their tokens alone.
+    """
 
     def __init__(self) -> None:
         self._tenants: dict[str, Tenant] = {}
-        self._revoked: dict[str, datetime] = {}
+        self._keys: dict[str, Key] = {}
         self._watchers: set[_Watcher] = set()
         self.live = False
         """Whether changes are known as they happen."""
 
-    def reset(self, tenants: Iterable[Tenant], revoked: Mapping[str, datetime]) -> None:
-        """Take the database's word for everything, and tell it to every watcher.
-
-        `revoked` gives the time each key would have expired.
-        """
+    def reset(self, tenants: Iterable[Tenant], keys: Iterable[Key]) -> None:
+        """Take the database's word for everything, and tell it to every watcher."""
         self._tenants = {tenant.id: tenant for tenant in tenants}
-        self._revoked = dict(revoked)
+        self._keys = {key.id: key for key in keys}
         self.live = True
-        self._tell(self._tenants, self._unexpired())
+        self._tell(self._tenants.values(), self._unexpired())
 
     def of(self, tenant_id: str) -> Policy:
         """What a tenant may do, as far as is known now; the defaults for one that is not known."""
@@ -63,12 +63,18 @@ class Policies:
     def put_tenant(self, tenant: Tenant) -> None:
         """A tenant is new or changed."""
         self._tenants[tenant.id] = tenant
-        self._tell({tenant.id: tenant}, set())
+        self._tell([tenant], [])
 
-    def put_revoked(self, key_id: str, expire_time: datetime) -> None:
-        """A key is revoked."""
-        self._revoked[key_id] = expire_time
-        self._tell({}, {key_id})
+    def put_key(self, key: Key) -> None:
+        """A key is new or changed; one that its token says everything about concerns nobody."""
+        if key.revoke_time or key.restricted or key.id in self._keys:
+            self._keys[key.id] = key
+            self._tell([], [key])
+
+    def revoked(self, key_id: str) -> bool:
+        """Whether a key is revoked, as far as is known now."""
+        key = self._keys.get(key_id)
+        return key is not None and key.revoked(datetime.now(UTC))
 
     def lose(self) -> None:
         """Changes are no longer known: end every watch, so that nobody takes old policies for current ones."""
@@ -82,7 +88,7 @@ class Policies:
         Raises:
             DependencyUnavailable: If the database is away for longer than a moment.
         """
-        watcher = _Watcher(dict(self._tenants), self._unexpired())
+        watcher = _Watcher(dict(self._tenants), {key.id: key for key in self._unexpired()})
         self._watchers.add(watcher)
         try:
             self._check_live()
@@ -98,12 +104,12 @@ class Policies:
         if not self.live:
             raise DependencyUnavailable("Policy changes are not known now: watch again.", retry_after_seconds=1)
 
-    def _tell(self, tenants: Mapping[str, Tenant], revoked_key_ids: set[str]) -> None:
+    def _tell(self, tenants: Collection[Tenant], keys: Collection[Key]) -> None:
         for watcher in self._watchers:
-            watcher.tenants.update(tenants)
-            watcher.revoked_key_ids |= revoked_key_ids
+            watcher.tenants.update((tenant.id, tenant) for tenant in tenants)
+            watcher.keys.update((key.id, key) for key in keys)
             watcher.changed.set()
 
-    def _unexpired(self) -> set[str]:
+    def _unexpired(self) -> list[Key]:
         now = datetime.now(UTC)
-        return {key_id for key_id, expire_time in self._revoked.items() if expire_time > now}
+        return [key for key in self._keys.values() if key.expire_time > now]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from google.api import httpbody_pb2
 
@@ -19,9 +20,21 @@ from services.billing.fields import check_currency, check_id, check_micros, chec
 from services.billing.messages import time_of
 from services.billing.prices import PriceBook
 from services.billing.tenants.keyring import Keyring
-from services.billing.tenants.messages import change_message, key_message, policy_of, roles_of, tags_of, tenant_message
+from services.billing.tenants.messages import (
+    change_message,
+    key_message,
+    policy_of,
+    revocation_messages,
+    roles_of,
+    rotation_of,
+    tags_of,
+    tenant_message,
+)
 from services.billing.tenants.policies import Policies
-from services.billing.tenants.tenant import NewTenant, Policy, tenant_unknown
+from services.billing.tenants.rate_limits import key_policy_of
+from services.billing.tenants.tenant import Key, NewTenant, Policy, tenant_unknown
+
+KeyRequest: TypeAlias = tenant_pb2.UpdateKeyRequest | tenant_pb2.RotateKeyRequest | tenant_pb2.RevokeKeyRequest
 
 
 class TenantServicer(TenantServiceServicer):
@@ -35,7 +48,7 @@ class TenantServicer(TenantServiceServicer):
         keyring: Keyring,
         policies: Policies,
         prices: PriceBook,
-        jwks: bytes,
+        jwks: Callable[[], bytes],
         jwks_seconds: int,
         keeps_contents: bool,
     ) -> None:
@@ -103,8 +116,36 @@ class TenantServicer(TenantServiceServicer):
             expire_time=expires,
             team_id=check_id("team_id", request.team_id) if request.team_id else "",
             tags=tags_of(request.tags),
+            policy=key_policy_of(request.policy),
+            user_id=check_text("user_id", request.user_id, required=False),
         )
         return tenant_pb2.CreateKeyResponse(key=key_message(key), token=token)
+
+    async def UpdateKey(self, request: tenant_pb2.UpdateKeyRequest, context: Context) -> tenant_pb2.UpdateKeyResponse:
+        """Change a key."""
+        named = request.HasField("display_name")
+        key = await self._keys.change(
+            visible_tenant(request.tenant_id),
+            check_text("key_id", request.key_id),
+            display_name=check_text("display_name", request.display_name, required=False) if named else None,
+            policy=key_policy_of(request.policy) if request.HasField("policy") else None,
+        )
+        return tenant_pb2.UpdateKeyResponse(key=key_message(_found(key, request)))
+
+    async def RotateKey(self, request: tenant_pb2.RotateKeyRequest, context: Context) -> tenant_pb2.RotateKeyResponse:
+        """Make a key's successor, then set the time the key itself ends."""
+        overlap, expires = rotation_of(request)
+        tenant_id = visible_tenant(request.tenant_id)
+        old = await self._keys.get(check_text("key_id", request.key_id))
+        if old is None or old.tenant_id != tenant_id:
+            raise _key_unknown(request)
+        if old.revoke_time:
+            raise FieldInvalid("key_id", "is revoked, or rotated already: rotate its successor")
+        key, token = await self._keyring.replace(old, expires)
+        ended = await self._keys.revoke(tenant_id, old.id, after=overlap)
+        return tenant_pb2.RotateKeyResponse(
+            key=key_message(key), token=token, old_key=key_message(_found(ended, request))
+        )
 
     async def ListKeys(self, request: tenant_pb2.ListKeysRequest, context: Context) -> tenant_pb2.ListKeysResponse:
         """A page of keys."""
@@ -123,18 +164,13 @@ class TenantServicer(TenantServiceServicer):
     async def RevokeKey(self, request: tenant_pb2.RevokeKeyRequest, context: Context) -> tenant_pb2.RevokeKeyResponse:
         """Revoke a key."""
         tenant_id = visible_tenant(request.tenant_id)
-        key_id = check_text("key_id", request.key_id)
-        key = await self._keys.revoke(tenant_id, key_id)
-        if key is None:
-            raise ResourceNotFound(
-                f"Tenant {tenant_id!r} has no key {key_id!r}.", resource=f"tenants/{tenant_id}/keys/{key_id}"
-            )
-        return tenant_pb2.RevokeKeyResponse(key=key_message(key))
+        key = await self._keys.revoke(tenant_id, check_text("key_id", request.key_id))
+        return tenant_pb2.RevokeKeyResponse(key=key_message(_found(key, request)))
 
     async def GetJwks(self, request: tenant_pb2.GetJwksRequest, context: Context) -> httpbody_pb2.HttpBody:
         """The key set, which may be cached."""
         await context.send_initial_metadata((("cache-control", f"public, max-age={self._jwks_seconds}"),))
-        return httpbody_pb2.HttpBody(content_type="application/jwk-set+json", data=self._jwks)
+        return httpbody_pb2.HttpBody(content_type="application/jwk-set+json", data=self._jwks())
 
     async def WatchPolicies(
         self, request: tenant_pb2.WatchPoliciesRequest, context: Context
@@ -143,6 +179,18 @@ class TenantServicer(TenantServiceServicer):
         async with aclosing(self._policies.watch()) as changes:
             async for change in changes:
                 yield change_message(change)
+
+    async def WatchRevocations(
+        self, request: tenant_pb2.WatchRevocationsRequest, context: Context
+    ) -> AsyncIterator[tenant_pb2.WatchRevocationsResponse]:
+        """Everything, then each revocation."""
+        first = True
+        async with aclosing(self._policies.watch()) as changes:
+            async for change in changes:
+                revocations = revocation_messages(change.keys)
+                if first or revocations:
+                    yield tenant_pb2.WatchRevocationsResponse(revocations=revocations)
+                first = False
 
     def _policy(self, message: tenant_pb2.Policy) -> Policy:
         policy = policy_of(message)
@@ -161,3 +209,16 @@ class TenantServicer(TenantServiceServicer):
             currency_code=currency_code,
             policy=self._policy(request.policy),
         )
+
+
+def _found(key: Key | None, request: KeyRequest) -> Key:
+    if key is None:
+        raise _key_unknown(request)
+    return key
+
+
+def _key_unknown(request: KeyRequest) -> ResourceNotFound:
+    return ResourceNotFound(
+        f"Tenant {request.tenant_id!r} has no key {request.key_id!r}.",
+        resource=f"tenants/{request.tenant_id}/keys/{request.key_id}",
+    )

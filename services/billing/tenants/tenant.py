@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from meshkit.errors import ResourceNotFound
+from meshkit.revocation import SKEW_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Policy:
     tags: tuple[str, ...] = ()
     guard: Mapping[str, Any] = field(default_factory=dict)
     """What the guard does beyond its rules, in the words of the message `GuardPolicy` as JSON."""
+    rate_limits: Mapping[str, Any] = field(default_factory=dict)
+    """How fast it may ask, in the words of the message `TenantRateLimits` as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,19 @@ class Key:
     """Team that its spending counts for; empty means none."""
     tags: tuple[str, ...] = ()
     """Words that its spending can be reported by."""
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    """What it may do beyond its roles, in the words of the message `KeyPolicy` as JSON."""
+    user_id: str = ""
+    """Who uses it; empty means nobody in particular."""
+
+    def revoked(self, now: datetime) -> bool:
+        """Whether it is no longer good; the database's clock may be a little ahead of ours."""
+        return self.revoke_time is not None and self.revoke_time <= now + timedelta(seconds=SKEW_SECONDS)
+
+    @property
+    def restricted(self) -> bool:
+        """Whether gateways must know more of it than its token says."""
+        return bool(self.team_id or self.user_id or self.policy)
 
 
 def tenant_unknown(tenant_id: str) -> ResourceNotFound:

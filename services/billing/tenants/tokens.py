@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -12,35 +12,44 @@ from pathlib import Path
 import orjson
 from joserfc import jwt
 from joserfc.errors import JoseError, SecurityWarning
-from joserfc.jwk import OKPKey
+from joserfc.jwk import KeySet, OKPKey
 
-from services.billing.key_file import signing_key_from
+from meshkit.log import get_logger
+from services.billing.key_file import signing_keys_from
 from services.billing.tenants.tenant import Key
 
 ISSUER = "llmmesh"
 AUDIENCE = "llmmesh"
 ALGORITHM = "EdDSA"
 
+log = get_logger()
+
 
 class SigningKey:
-    """The private key, and everything done with it."""
+    """The private keys of a file, and everything done with them: the first signs, all are published.
 
-    def __init__(self, key: OKPKey) -> None:
-        self._key = key
+    The file is read again when it has changed, so that a rotation needs no restart.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_at = self._changed_at()
+        self._keys = signing_keys_from(path)
 
     @classmethod
     def from_file(cls, path: Path) -> SigningKey:
-        """Read the private JWK at `path`; make one when there is no file.
+        """Read the private JWK, or JWK Set, at `path`; make a key when there is no file.
 
         Raises:
-            ValueError: If the file holds anything but a private Ed25519 JWK.
+            ValueError: If the file holds anything but private Ed25519 JWKs.
         """
-        return cls(signing_key_from(path))
+        signing_keys_from(path)
+        return cls(path)
 
     def jwks(self) -> bytes:
-        """The public key as a JSON Web Key Set (RFC 7517)."""
-        public = {**self._key.as_dict(private=False), "use": "sig", "alg": ALGORITHM}
-        return orjson.dumps({"keys": [public]})
+        """The public keys as a JSON Web Key Set (RFC 7517)."""
+        public = [{**key.as_dict(private=False), "use": "sig", "alg": ALGORITHM} for key in self._current()]
+        return orjson.dumps({"keys": public})
 
     def sign(self, key: Key) -> str:
         """The bearer token of a key."""
@@ -54,17 +63,35 @@ class SigningKey:
             "iat": _seconds(key.create_time),
             "exp": _seconds(key.expire_time),
         }
+        signer = self._current()[0]
         with _eddsa_by_that_name():
-            return jwt.encode({"alg": ALGORITHM, "kid": self._key.kid}, claims, self._key, algorithms=[ALGORITHM])
+            return jwt.encode({"alg": ALGORITHM, "kid": signer.kid}, claims, signer, algorithms=[ALGORITHM])
 
     def key_id_of(self, token: str) -> str | None:
-        """The id of the key a token stands for; None when this key did not sign it."""
+        """The id of the key a token stands for; None when none of these keys signed it."""
         try:
             with _eddsa_by_that_name():
-                claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
+                claims = jwt.decode(token, KeySet(list(self._current())), algorithms=[ALGORITHM]).claims
         except (JoseError, ValueError):
             return None
         return str(claims.get("jti", "")) or None
+
+    def _current(self) -> Sequence[OKPKey]:
+        changed_at = self._changed_at()
+        if changed_at != self._read_at:
+            try:
+                self._keys, self._read_at = signing_keys_from(self._path), changed_at
+            except ValueError as error:
+                # Half an edit is no reason to refuse every key there is.
+                log.error("signing_keys_unreadable", error=str(error))
+        return self._keys
+
+    def _changed_at(self) -> tuple[int, int]:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return self._read_at
+        return status.st_mtime_ns, status.st_ino
 
 
 def new_key_id() -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from meshkit.background import in_background
-from services.cache.dependency import Dependency
+from meshkit.dependency import Dependency
 from services.cache.vectorstores.matching import matches
 from services.cache.vectorstores.owner_process import OwnerProcess
 from services.cache.vectorstores.payload import ACCURATE, SKETCH, payload_of

@@ -14,8 +14,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from meshkit.dependency import Unavailable, Unusable
 from meshkit.log import get_logger
-from services.cache.dependency import Unavailable, Unusable
 from services.cache.vectorstores.port import Dimensions
 from services.cache.vectorstores.wire import LENGTH_BYTES, FrameInvalid, Message, frame, frame_length, message_in
 

@@ -11,7 +11,7 @@ from grpc.aio import AioRpcError
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
-from services.cache.dependency import Dependency, Unusable
+from meshkit.dependency import Dependency, Unusable
 from services.cache.vectorstores.matching import matches
 from services.cache.vectorstores.payload import (
     ACCURATE,

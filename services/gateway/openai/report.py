@@ -8,10 +8,8 @@ from typing import Any
 import msgspec
 
 from llmmesh.chat.v1 import chat_pb2
-from llmmesh.gateway.v1 import gateway_pb2
-from services.gateway.exchange import Report, cache_word
+from services.gateway.exchange import CACHED, Report, cache_word
 
-CACHED = frozenset({gateway_pb2.CACHE_STATUS_EXACT, gateway_pb2.CACHE_STATUS_SEMANTIC})
 encoder = msgspec.json.Encoder(decimal_format="number")
 """Writes money as exact decimal numbers."""
 

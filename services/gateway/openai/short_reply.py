@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from llmmesh.chat.v1 import chat_pb2
-from services.gateway.exchange import Finished
+from services.gateway.exchange import CACHED, Finished
 from services.gateway.openai.chat_reply import DONE, FINISH_WORDS, event
-from services.gateway.openai.report import CACHED, cost_number, encoder, usage_object
+from services.gateway.openai.report import cost_number, encoder, usage_object
 from services.gateway.replay import WholeAnswer
 
 

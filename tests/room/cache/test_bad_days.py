@@ -16,9 +16,9 @@ from llmmesh.cache.v1 import cache_pb2
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.background import in_background
 from meshkit.client import connect
+from meshkit.dependency import Unavailable
 from services.cache.admission import Limits
 from services.cache.answers import AnswerCache
-from services.cache.dependency import Unavailable
 from services.cache.embedding import Embedder
 from services.cache.errorbound import ErrorBound
 from services.cache.exact import exact_store

@@ -14,9 +14,9 @@ import pytest
 from redis.asyncio import Redis
 
 from llmmesh.cache.v1 import cache_pb2
+from meshkit.dependency import Unavailable
 from meshkit.errors import error_reason
 from meshkit.identity import Identity, acting_as
-from services.cache.dependency import Unavailable
 from services.cache.vectorstores.edge import EdgeStore, edge_store
 from services.cache.vectorstores.port import Dimensions, Entry, Near
 from tests.support.cache_calls import EXACT, SEMANTIC, leasing, lookup, prompt, store

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from meshkit.errors import DependencyUnavailable
 from services.billing.tenants.policies import Policies, PolicyChange
-from services.billing.tenants.tenant import Policy, Tenant
+from services.billing.tenants.tenant import Key, Policy, Tenant
 
 NOW = datetime.now(UTC)
 SOON = NOW + timedelta(days=1)
@@ -20,10 +21,18 @@ def tenant(name: str, display_name: str = "") -> Tenant:
     return Tenant(name, display_name, Policy(), NOW)
 
 
+def key(name: str, **more: Any) -> Key:
+    return Key(name, "a", "", ("developer",), **{"create_time": NOW, "expire_time": SOON, **more})
+
+
+def revoked(name: str, **more: Any) -> Key:
+    return key(name, revoke_time=NOW, **more)
+
+
 @pytest.fixture
 def policies() -> Policies:
     made = Policies()
-    made.reset([tenant("a"), tenant("b")], {"k1": SOON})
+    made.reset([tenant("a"), tenant("b")], [revoked("k1")])
     return made
 
 
@@ -33,7 +42,7 @@ def open_watch(policies: Policies) -> aclosing[AsyncGenerator[PolicyChange, None
 
 async def test_the_first_message_holds_everything(policies: Policies) -> None:
     async with open_watch(policies) as watch:
-        assert await anext(watch) == PolicyChange([tenant("a"), tenant("b")], ["k1"])
+        assert await anext(watch) == PolicyChange([tenant("a"), tenant("b")], [revoked("k1")])
 
 
 async def test_a_change_is_told_alone(policies: Policies) -> None:
@@ -41,8 +50,8 @@ async def test_a_change_is_told_alone(policies: Policies) -> None:
         await anext(watch)
         policies.put_tenant(tenant("a", "new"))
         assert await anext(watch) == PolicyChange([tenant("a", "new")], [])
-        policies.put_revoked("k2", SOON)
-        assert await anext(watch) == PolicyChange([], ["k2"])
+        policies.put_key(revoked("k2"))
+        assert await anext(watch) == PolicyChange([], [revoked("k2")])
 
 
 async def test_a_slow_watcher_gets_the_latest_of_each_at_once(policies: Policies) -> None:
@@ -50,29 +59,48 @@ async def test_a_slow_watcher_gets_the_latest_of_each_at_once(policies: Policies
         await anext(watch)
         for number in range(1000):
             policies.put_tenant(tenant("a", str(number)))
-        policies.put_revoked("k2", SOON)
-        assert await anext(watch) == PolicyChange([tenant("a", "999")], ["k2"])
+        policies.put_key(revoked("k2"))
+        assert await anext(watch) == PolicyChange([tenant("a", "999")], [revoked("k2")])
 
 
 async def test_a_later_watcher_starts_from_the_changed_whole(policies: Policies) -> None:
     policies.put_tenant(tenant("c"))
-    policies.put_revoked("k2", SOON)
+    policies.put_key(revoked("k2"))
     async with open_watch(policies) as watch:
         first = await anext(watch)
-    assert ([each.id for each in first.tenants], first.revoked_key_ids) == (["a", "b", "c"], ["k1", "k2"])
+    assert [each.id for each in first.tenants] == ["a", "b", "c"]
+    assert [each.id for each in first.keys] == ["k1", "k2"]
 
 
 async def test_revoked_keys_that_have_expired_are_forgotten(policies: Policies) -> None:
-    policies.put_revoked("old", NOW - timedelta(days=1))
+    policies.put_key(revoked("old", expire_time=NOW - timedelta(days=1)))
     async with open_watch(policies) as watch:
-        assert (await anext(watch)).revoked_key_ids == ["k1"]
+        assert (await anext(watch)).keys == [revoked("k1")]
+
+
+async def test_a_key_that_its_token_says_everything_about_is_told_to_nobody(policies: Policies) -> None:
+    async with open_watch(policies) as watch:
+        await anext(watch)
+        policies.put_key(key("plain"))
+        policies.put_key(key("of-a-team", team_id="research"))
+        policies.put_key(key("limited", policy={"rate_limits": {"requests_per_minute": "3"}}))
+        assert [each.id for each in (await anext(watch)).keys] == ["of-a-team", "limited"]
+        policies.put_key(key("limited"))
+        assert (await anext(watch)).keys == [key("limited")], "a restriction that was taken back is news"
+
+
+async def test_a_key_is_revoked_from_the_time_its_rotation_set(policies: Policies) -> None:
+    policies.put_key(key("retiring", revoke_time=SOON - timedelta(hours=1)))
+    assert not policies.revoked("retiring")
+    assert policies.revoked("k1")
+    assert not policies.revoked("unheard-of")
 
 
 async def test_a_reset_tells_watchers_everything_again(policies: Policies) -> None:
     async with open_watch(policies) as watch:
         await anext(watch)
-        policies.reset([tenant("a", "missed")], {"k9": SOON})
-        assert await anext(watch) == PolicyChange([tenant("a", "missed")], ["k9"])
+        policies.reset([tenant("a", "missed")], [revoked("k9")])
+        assert await anext(watch) == PolicyChange([tenant("a", "missed")], [revoked("k9")])
 
 
 async def test_losing_the_database_ends_watches_and_refuses_new_ones(policies: Policies) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from meshkit.background import in_background
+from meshkit.dependency import Unavailable
 from services.cache.coalescing import Coalescer
-from services.cache.dependency import Unavailable
 
 
 class Store:

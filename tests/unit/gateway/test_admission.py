@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
@@ -40,7 +41,8 @@ class Clock:
 
 def policies(*tenants: str, revoked: tuple[str, ...] = (), **policy: Any) -> tenant_pb2.WatchPoliciesResponse:
     rows = [tenant_pb2.Tenant(id=name, policy=tenant_pb2.Policy(**policy)) for name in tenants]
-    return tenant_pb2.WatchPoliciesResponse(tenants=rows, revoked_key_ids=revoked)
+    revocations = [tenant_pb2.Revocation(key_id=key_id, revoke_time=Timestamp(seconds=1)) for key_id in revoked]
+    return tenant_pb2.WatchPoliciesResponse(tenants=rows, revocations=revocations)
 
 
 @pytest.fixture

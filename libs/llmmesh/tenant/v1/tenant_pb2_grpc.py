@@ -66,6 +66,16 @@ class TenantServiceStub:
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysResponse.FromString,
                 _registered_method=True)
+        self.UpdateKey = channel.unary_unary(
+                '/llmmesh.tenant.v1.TenantService/UpdateKey',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateKeyRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateKeyResponse.FromString,
+                _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/llmmesh.tenant.v1.TenantService/RotateKey',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.RotateKeyResponse.FromString,
+                _registered_method=True)
         self.RevokeKey = channel.unary_unary(
                 '/llmmesh.tenant.v1.TenantService/RevokeKey',
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.RevokeKeyRequest.SerializeToString,
@@ -80,6 +90,11 @@ class TenantServiceStub:
                 '/llmmesh.tenant.v1.TenantService/WatchPolicies',
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchPoliciesRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchPoliciesResponse.FromString,
+                _registered_method=True)
+        self.WatchRevocations = channel.unary_stream(
+                '/llmmesh.tenant.v1.TenantService/WatchRevocations',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchRevocationsRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchRevocationsResponse.FromString,
                 _registered_method=True)
 
 
@@ -129,6 +144,20 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateKey(self, request, context):
+        """Change a key's name or policy; absent fields stay. Gateways know within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKey(self, request, context):
+        """Replace a key by a new one with the same rights; the old one is good for the overlap, then revoked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeKey(self, request, context):
         """Revoke a key, at once and for good. A repeat does nothing.
         """
@@ -145,6 +174,13 @@ class TenantServiceServicer:
 
     def WatchPolicies(self, request, context):
         """All policies and revocations, then every change as it happens. Never ends by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRevocations(self, request, context):
+        """All revocations, then every further one: for rooms that need nothing else. Never ends by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +219,16 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysRequest.FromString,
                     response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysResponse.SerializeToString,
             ),
+            'UpdateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateKey,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateKeyRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateKeyResponse.SerializeToString,
+            ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.RotateKeyRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.RotateKeyResponse.SerializeToString,
+            ),
             'RevokeKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeKey,
                     request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.RevokeKeyRequest.FromString,
@@ -197,6 +243,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.WatchPolicies,
                     request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchPoliciesRequest.FromString,
                     response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchPoliciesResponse.SerializeToString,
+            ),
+            'WatchRevocations': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRevocations,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchRevocationsRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchRevocationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -373,6 +424,60 @@ class TenantService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/UpdateKey',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateKeyRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/RotateKey',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.RotateKeyRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.RotateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RevokeKey(request,
             target,
             options=(),
@@ -443,6 +548,33 @@ class TenantService:
             '/llmmesh.tenant.v1.TenantService/WatchPolicies',
             llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchPoliciesRequest.SerializeToString,
             llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRevocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/WatchRevocations',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchRevocationsRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchRevocationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,12 +46,18 @@ class TenantServiceStub:
     """Make a key. The token is in this answer and never again."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.ListKeysRequest, _tenant_pb2.ListKeysResponse]
     """Keys of a tenant, newest first, without their tokens."""
+    UpdateKey: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.UpdateKeyRequest, _tenant_pb2.UpdateKeyResponse]
+    """Change a key's name or policy; absent fields stay. Gateways know within a second."""
+    RotateKey: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.RotateKeyRequest, _tenant_pb2.RotateKeyResponse]
+    """Replace a key by a new one with the same rights; the old one is good for the overlap, then revoked."""
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.RevokeKeyRequest, _tenant_pb2.RevokeKeyResponse]
     """Revoke a key, at once and for good. A repeat does nothing."""
     GetJwks: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.GetJwksRequest, _httpbody_pb2.HttpBody]
     """The public keys that virtual keys are signed with, as a JSON Web Key Set (RFC 7517)."""
     WatchPolicies: _grpc.UnaryStreamMultiCallable[_tenant_pb2.WatchPoliciesRequest, _tenant_pb2.WatchPoliciesResponse]
     """All policies and revocations, then every change as it happens. Never ends by itself."""
+    WatchRevocations: _grpc.UnaryStreamMultiCallable[_tenant_pb2.WatchRevocationsRequest, _tenant_pb2.WatchRevocationsResponse]
+    """All revocations, then every further one: for rooms that need nothing else. Never ends by itself."""
 
 @_typing.type_check_only
 class TenantServiceAsyncStub(TenantServiceStub):
@@ -70,12 +76,18 @@ class TenantServiceAsyncStub(TenantServiceStub):
     """Make a key. The token is in this answer and never again."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_tenant_pb2.ListKeysRequest, _tenant_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Keys of a tenant, newest first, without their tokens."""
+    UpdateKey: _aio.UnaryUnaryMultiCallable[_tenant_pb2.UpdateKeyRequest, _tenant_pb2.UpdateKeyResponse]  # type: ignore[assignment]
+    """Change a key's name or policy; absent fields stay. Gateways know within a second."""
+    RotateKey: _aio.UnaryUnaryMultiCallable[_tenant_pb2.RotateKeyRequest, _tenant_pb2.RotateKeyResponse]  # type: ignore[assignment]
+    """Replace a key by a new one with the same rights; the old one is good for the overlap, then revoked."""
     RevokeKey: _aio.UnaryUnaryMultiCallable[_tenant_pb2.RevokeKeyRequest, _tenant_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """Revoke a key, at once and for good. A repeat does nothing."""
     GetJwks: _aio.UnaryUnaryMultiCallable[_tenant_pb2.GetJwksRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """The public keys that virtual keys are signed with, as a JSON Web Key Set (RFC 7517)."""
     WatchPolicies: _aio.UnaryStreamMultiCallable[_tenant_pb2.WatchPoliciesRequest, _tenant_pb2.WatchPoliciesResponse]  # type: ignore[assignment]
     """All policies and revocations, then every change as it happens. Never ends by itself."""
+    WatchRevocations: _aio.UnaryStreamMultiCallable[_tenant_pb2.WatchRevocationsRequest, _tenant_pb2.WatchRevocationsResponse]  # type: ignore[assignment]
+    """All revocations, then every further one: for rooms that need nothing else. Never ends by itself."""
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tenants and virtual keys. A key is a JWT signed by this service; it is shown once and can be revoked at once."""
@@ -129,6 +141,22 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         """Keys of a tenant, newest first, without their tokens."""
 
     @_abc_1.abstractmethod
+    def UpdateKey(
+        self,
+        request: _tenant_pb2.UpdateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.UpdateKeyResponse, _abc.Awaitable[_tenant_pb2.UpdateKeyResponse]]:
+        """Change a key's name or policy; absent fields stay. Gateways know within a second."""
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _tenant_pb2.RotateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.RotateKeyResponse, _abc.Awaitable[_tenant_pb2.RotateKeyResponse]]:
+        """Replace a key by a new one with the same rights; the old one is good for the overlap, then revoked."""
+
+    @_abc_1.abstractmethod
     def RevokeKey(
         self,
         request: _tenant_pb2.RevokeKeyRequest,
@@ -151,5 +179,13 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tenant_pb2.WatchPoliciesResponse], _abc.AsyncIterator[_tenant_pb2.WatchPoliciesResponse]]:
         """All policies and revocations, then every change as it happens. Never ends by itself."""
+
+    @_abc_1.abstractmethod
+    def WatchRevocations(
+        self,
+        request: _tenant_pb2.WatchRevocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_tenant_pb2.WatchRevocationsResponse], _abc.AsyncIterator[_tenant_pb2.WatchRevocationsResponse]]:
+        """All revocations, then every further one: for rooms that need nothing else. Never ends by itself."""
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -9,7 +9,7 @@ from collections.abc import Callable
 class Breaker:
     """Closed until a failure; then admits one trial after each pause, and every pause is twice the last.
 
-    One failure opens it: the dependencies of a cache answer in microseconds, and a miss costs less than a wait.
+    One failure opens it: it stands before stores that answer in microseconds, and doing without costs less than a wait.
     """
 
     def __init__(

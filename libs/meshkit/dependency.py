@@ -7,8 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from meshkit.breaker import Breaker
 from meshkit.log import get_logger
-from services.cache.breaker import Breaker
 
 T = TypeVar("T")
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.cache.breaker import Breaker
+from meshkit.breaker import Breaker
 
 
 class Clock:
