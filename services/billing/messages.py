@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -84,7 +85,8 @@ def deployments_of(names: Sequence[str]) -> tuple[str, ...]:
 def usage_of(field: str, message: chat_pb2.TokenUsage) -> Usage:
     """Token counts."""
     counts = {name: check_count(f"{field}.{name}", getattr(message, name)) for name in _TOKEN_FIELDS}
-    return Usage(**counts, estimated=message.estimated)
+    images = check_count(f"{field}.image_count", message.image_count)
+    return Usage(**counts, image_count=images, estimated=message.estimated)
 
 
 def cache_hit_of(field: str, message: billing_pb2.UsageRecord) -> CacheHit:
@@ -138,6 +140,7 @@ def usage_record_message(row: LedgerRow) -> billing_pb2.UsageRecord:
         cache_write_tokens=row.usage.cache_write_tokens,
         output_tokens=row.usage.output_tokens,
         reasoning_tokens=row.usage.reasoning_tokens,
+        image_count=row.usage.image_count,
         estimated=row.usage.estimated,
     )
     return billing_pb2.UsageRecord(
@@ -173,6 +176,7 @@ def usage_total_message(total: UsageTotal, currency_code: str) -> billing_pb2.Us
     )
 
 
+@cache
 def _prefix(enum: EnumType[Value]) -> str:
     """The part every value's name begins with."""
     return enum.keys()[0].removesuffix("UNSPECIFIED")

@@ -24,6 +24,8 @@ class Usage:
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    image_count: int = 0
+    """Images in the prompt."""
     estimated: bool = False
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import RowMapping, Table, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.billing.database.books import exchange_rates, prices
 from services.billing.database.engine import Database
-from services.billing.database.schema import exchange_rates, prices
 from services.billing.price_list import PriceList
 from services.billing.prices import ExchangeRate, Price
 
