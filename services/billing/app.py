@@ -50,6 +50,7 @@ from services.billing.database.violations import ViolationStore
 from services.billing.database.wire import Wire
 from services.billing.following import Following
 from services.billing.key_file import signing_key_from
+from services.billing.lease import Lease
 from services.billing.ledger import CacheHits
 from services.billing.metrics import BUDGET_EVENTS, LAPSED
 from services.billing.migrations.upgrade import upgrade
@@ -57,7 +58,7 @@ from services.billing.price_list import read_price_list
 from services.billing.prices import PriceBook
 from services.billing.reports.report import Reports
 from services.billing.reports.servicer import ReportServicer
-from services.billing.reservations import Held, Hold, Lease, Reservations, Settled, Settlement
+from services.billing.reservations import Held, Hold, Reservations, Settled, Settlement
 from services.billing.servicer import BillingServicer
 from services.billing.tenants.keyring import Keyring
 from services.billing.tenants.policies import Policies

@@ -12,7 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
-from services.billing.fields import check_count, check_id, check_listed, check_number_of, check_text
+from services.billing.fields import check_between, check_count, check_id, check_listed, check_number_of, check_text
+from services.billing.lease import MOST_IMAGES
 from services.billing.ledger import CacheHit, LedgerRow, UsageTotal
 from services.billing.prices import Quote, Usage
 from services.billing.reservations import Ask, Reservation
@@ -73,6 +74,7 @@ def ask_of(request: billing_pb2.CreateReservationRequest) -> Ask:
         deployments=deployments_of(request.deployments),
         input_tokens=check_count("input_tokens", request.input_tokens),
         max_output_tokens=check_count("max_output_tokens", request.max_output_tokens),
+        image_count=check_between("image_count", request.image_count, 0, MOST_IMAGES),
     )
 
 
@@ -127,6 +129,10 @@ def price_message(quote: Quote) -> billing_pb2.Price:
         cached_input_micros=quote.price.cached_input_micros,
         output_micros=quote.price.output_micros,
         effective_time=timestamp(quote.price.effective_time),
+        cache_write_micros=quote.price.cache_write_micros,
+        reasoning_micros=quote.price.reasoning_micros,
+        image_micros=quote.price.image_micros,
+        request_micros=quote.price.request_micros,
         base_input_micros=quote.base_input_micros,
         base_output_micros=quote.base_output_micros,
     )

@@ -73,6 +73,10 @@ prices = Table(
     micros("cached_input_micros"),
     micros("output_micros"),
     moment("effective_time"),
+    micros("cache_write_micros", nullable=True),
+    micros("reasoning_micros", nullable=True),
+    micros("image_micros"),
+    micros("request_micros"),
     UniqueConstraint("deployment", "effective_time"),
 )
 

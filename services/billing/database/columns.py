@@ -31,9 +31,9 @@ def words(name: str, *, primary_key: bool = False) -> Column[str]:
     return Column(name, Text, primary_key=primary_key, nullable=False)
 
 
-def micros(name: str) -> Column[int]:
+def micros(name: str, *, nullable: bool = False) -> Column[int]:
     """An amount of money."""
-    return Column(name, BigInteger, CheckConstraint(f"{name} >= 0", name=name), nullable=False)
+    return Column(name, BigInteger, CheckConstraint(f"{name} >= 0", name=name), nullable=nullable)
 
 
 def moment(name: str) -> Column[object]:

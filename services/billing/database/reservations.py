@@ -13,7 +13,8 @@ from psycopg.types.json import Jsonb
 
 from services.billing.database.grants import BUDGETS, GRANTED, LOCK, MATCHES
 from services.billing.database.wire import Wire
-from services.billing.reservations import Held, Hold, Lease
+from services.billing.lease import Lease
+from services.billing.reservations import Held, Hold
 
 _HOLD = f"""
 WITH RECURSIVE asked AS MATERIALIZED (

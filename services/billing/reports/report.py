@@ -166,7 +166,9 @@ class Reports:
         now = datetime.now(UTC)
         try:
             return sum(
-                self._book.total(deployment, line.usage, currency_code, min(line.time + timedelta(days=1), now))
+                self._book.total(
+                    deployment, line.usage, currency_code, min(line.time + timedelta(days=1), now), line.request_count
+                )
                 for line in days
             )
         except ResourceNotFound:
