@@ -40,6 +40,7 @@ from services.billing.database.checkpoints import CheckpointStore
 from services.billing.database.contents import ContentStore
 from services.billing.database.engine import Database
 from services.billing.database.ledger import LedgerStore
+from services.billing.database.ledger_months import LedgerMonths
 from services.billing.database.prices import PriceStore
 from services.billing.database.reservations import ReservationStore
 from services.billing.database.rollups import Rollup, RollupStore
@@ -49,6 +50,7 @@ from services.billing.database.violations import ViolationStore
 from services.billing.database.wire import Wire
 from services.billing.following import Following
 from services.billing.key_file import signing_key_from
+from services.billing.lease import Lease
 from services.billing.ledger import CacheHits
 from services.billing.metrics import BUDGET_EVENTS, LAPSED
 from services.billing.migrations.upgrade import upgrade
@@ -56,7 +58,7 @@ from services.billing.price_list import read_price_list
 from services.billing.prices import PriceBook
 from services.billing.reports.report import Reports
 from services.billing.reports.servicer import ReportServicer
-from services.billing.reservations import Held, Hold, Lease, Reservations, Settled, Settlement
+from services.billing.reservations import Held, Hold, Reservations, Settled, Settlement
 from services.billing.servicer import BillingServicer
 from services.billing.tenants.keyring import Keyring
 from services.billing.tenants.policies import Policies
@@ -259,10 +261,19 @@ class _Room:
                 LAPSED.inc(await self._reservations.sweep())
                 await self._violations.sweep(self._config.violation_days)
                 BUDGET_EVENTS.inc(await self._upkeep.run())
+                await self._keep_months()
                 await self._alerts.sweep(self._config.alert_days)
                 await self._contents.sweep(self._config.violation_days)
             except DependencyUnavailable:
                 log.warning("sweep_postponed")
+
+    async def _keep_months(self) -> None:
+        months = LedgerMonths(self.database)
+        await months.prepare()
+        if self._config.ledger_months:
+            dropped = await months.drop(kept=self._config.ledger_months)
+            if dropped:
+                log.warning("ledger_months_dropped", partitions=dropped)
 
     async def _roll_up(self) -> NoReturn:
         while True:

@@ -14,6 +14,8 @@ from services.billing.alerts.channels import read_channels
 from services.billing.contents.envelope import MasterKey
 from services.billing.price_list import read_price_list
 
+SHORTEST_LEDGER_MONTHS = 13
+
 
 class BillingConfig(ServiceSettings):
     """Settings of the billing room."""
@@ -38,6 +40,8 @@ class BillingConfig(ServiceSettings):
     """How often lapsed reservations are let go, rolling budgets moved on and thresholds looked at."""
     rollup_seconds: float = Field(default=5.0, gt=0)
     """How often the ledger is summed up; reports add what is newer by themselves."""
+    ledger_months: int = Field(default=0, ge=0)
+    """How many whole months of ledger rows are kept beside this one, at least 13; 0 keeps all. Sums stay for ever."""
     report_baseline: str = "openai/gpt-4-turbo"
     """Deployment whose price reports compare with, unless they are asked for another."""
     report_embedder: str = "local/multilingual-e5-small"
@@ -72,6 +76,13 @@ class BillingConfig(ServiceSettings):
             raise ValueError("is no database URL") from None
         if driver != "postgresql+psycopg":
             raise ValueError("must start with postgresql+psycopg://")
+        return value
+
+    @field_validator("ledger_months")
+    @classmethod
+    def _outlasts_every_budget(cls, value: int) -> int:
+        if 0 < value < SHORTEST_LEDGER_MONTHS:
+            raise ValueError(f"must be 0 or at least {SHORTEST_LEDGER_MONTHS}: budgets roll over up to a year")
         return value
 
     @field_validator("contents_key")

@@ -44,6 +44,17 @@ class PricedHit:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """Cache hits written down, of one kind."""
+
+    cache_status: str
+    model: str
+    currency_code: str
+    request_count: int
+    saved_micros: int
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerRow:
     """One ledger row."""
 
@@ -96,7 +107,7 @@ class CacheHits:
         book: PriceBook,
         *,
         currency_of: Callable[[str], Awaitable[str]],
-        record: Callable[[Sequence[PricedHit]], Awaitable[Sequence[PricedHit]]],
+        record: Callable[[Sequence[PricedHit]], Awaitable[Sequence[Recorded]]],
     ) -> None:
         self._book = book
         self._currency_of = currency_of
@@ -110,9 +121,9 @@ class CacheHits:
             DependencyUnavailable: If the database is away; repeating is safe.
         """
         priced = [await self._priced(index, hit) for index, hit in enumerate(hits)]
-        for row in await self._record(priced):
-            LEDGER_ROWS.labels(row.hit.cache_status).inc()
-            SAVED.labels(row.hit.model, row.currency_code).inc(row.saved_micros / MICROS)
+        for kind in await self._record(priced):
+            LEDGER_ROWS.labels(kind.cache_status).inc(kind.request_count)
+            SAVED.labels(kind.model, kind.currency_code).inc(kind.saved_micros / MICROS)
 
     async def _priced(self, index: int, hit: CacheHit) -> PricedHit:
         try:

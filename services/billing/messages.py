@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,7 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
-from services.billing.fields import check_count, check_id, check_listed, check_number_of, check_text
+from services.billing.fields import check_between, check_count, check_id, check_listed, check_number_of, check_text
+from services.billing.lease import MOST_IMAGES
 from services.billing.ledger import CacheHit, LedgerRow, UsageTotal
 from services.billing.prices import Quote, Usage
 from services.billing.reservations import Ask, Reservation
@@ -72,6 +74,7 @@ def ask_of(request: billing_pb2.CreateReservationRequest) -> Ask:
         deployments=deployments_of(request.deployments),
         input_tokens=check_count("input_tokens", request.input_tokens),
         max_output_tokens=check_count("max_output_tokens", request.max_output_tokens),
+        image_count=check_between("image_count", request.image_count, 0, MOST_IMAGES),
     )
 
 
@@ -84,7 +87,8 @@ def deployments_of(names: Sequence[str]) -> tuple[str, ...]:
 def usage_of(field: str, message: chat_pb2.TokenUsage) -> Usage:
     """Token counts."""
     counts = {name: check_count(f"{field}.{name}", getattr(message, name)) for name in _TOKEN_FIELDS}
-    return Usage(**counts, estimated=message.estimated)
+    images = check_count(f"{field}.image_count", message.image_count)
+    return Usage(**counts, image_count=images, estimated=message.estimated)
 
 
 def cache_hit_of(field: str, message: billing_pb2.UsageRecord) -> CacheHit:
@@ -125,6 +129,10 @@ def price_message(quote: Quote) -> billing_pb2.Price:
         cached_input_micros=quote.price.cached_input_micros,
         output_micros=quote.price.output_micros,
         effective_time=timestamp(quote.price.effective_time),
+        cache_write_micros=quote.price.cache_write_micros,
+        reasoning_micros=quote.price.reasoning_micros,
+        image_micros=quote.price.image_micros,
+        request_micros=quote.price.request_micros,
         base_input_micros=quote.base_input_micros,
         base_output_micros=quote.base_output_micros,
     )
@@ -138,6 +146,7 @@ def usage_record_message(row: LedgerRow) -> billing_pb2.UsageRecord:
         cache_write_tokens=row.usage.cache_write_tokens,
         output_tokens=row.usage.output_tokens,
         reasoning_tokens=row.usage.reasoning_tokens,
+        image_count=row.usage.image_count,
         estimated=row.usage.estimated,
     )
     return billing_pb2.UsageRecord(
@@ -173,6 +182,7 @@ def usage_total_message(total: UsageTotal, currency_code: str) -> billing_pb2.Us
     )
 
 
+@cache
 def _prefix(enum: EnumType[Value]) -> str:
     """The part every value's name begins with."""
     return enum.keys()[0].removesuffix("UNSPECIFIED")

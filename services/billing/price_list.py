@@ -1,18 +1,26 @@
-"""The price file: YAML whose numbers are read as exact decimals."""
+"""The price file: YAML or CSV whose numbers are exact decimals."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from services.billing.money import MICROS, to_micros
+from services.billing.money import MICROS, to_micros, to_text
 from services.billing.prices import ExchangeRate, Price
 
+CSV_COLUMNS = (
+    "deployment", "currency", "input", "cached_input", "cache_write", "output", "reasoning", "image", "request", "rate",
+    "effective",
+)  # fmt: skip
 LARGEST_PRICE_MICROS = 10**6 * MICROS
 """A million units per million tokens."""
 
@@ -33,9 +41,7 @@ def read_price_list(path: Path, base_currency: str) -> PriceList:
         ValueError: If it cannot be read; the message lists every mistake.
     """
     try:
-        # BaseLoader leaves numbers as they are written: a float would lose digits.
-        document = yaml.load(path.read_text(), Loader=yaml.BaseLoader)  # noqa: S506 - it makes strings only
-        listed = _Document.model_validate(document or {})
+        listed = _Document.model_validate(_document(path) or {})
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
@@ -45,6 +51,64 @@ def read_price_list(path: Path, base_currency: str) -> PriceList:
         raise ValueError(f"{path}: {'; '.join(mistakes)}") from None
     _check_currencies(path, listed, base_currency)
     return listed.dated(datetime.now(UTC))
+
+
+def as_yaml(prices: Sequence[Price], rates: Sequence[ExchangeRate]) -> str:
+    """A price file that says what the book says, every row dated."""
+    document = {
+        "exchange_rates": [_rate_row(rate) for rate in rates],
+        "prices": [_price_row(price) for price in prices],
+    }
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def as_csv(prices: Sequence[Price], rates: Sequence[ExchangeRate]) -> str:
+    """The same as a table: a row with a rate is an exchange rate."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, CSV_COLUMNS)
+    writer.writeheader()
+    writer.writerows([_rate_row(rate) for rate in rates])
+    writer.writerows([_price_row(price) for price in prices])
+    return table.getvalue()
+
+
+def _document(path: Path) -> Any:
+    if path.suffix != ".csv":
+        # BaseLoader leaves numbers as they are written: a float would lose digits.
+        return yaml.load(path.read_text(), Loader=yaml.BaseLoader)  # noqa: S506 - it makes strings only
+    rows = [
+        {name: value for name, value in row.items() if value} for row in csv.DictReader(path.read_text().splitlines())
+    ]
+    return {
+        "exchange_rates": [row for row in rows if "rate" in row],
+        "prices": [row for row in rows if "rate" not in row],
+    }
+
+
+def _rate_row(rate: ExchangeRate) -> dict[str, str]:
+    return {
+        "currency": rate.currency_code,
+        "rate": to_text(rate.rate_micros),
+        "effective": rate.effective_time.isoformat(),
+    }
+
+
+def _price_row(price: Price) -> dict[str, str]:
+    amounts = {
+        "input": price.input_micros,
+        "cached_input": price.cached_input_micros,
+        "cache_write": price.cache_write_micros,
+        "output": price.output_micros,
+        "reasoning": price.reasoning_micros,
+        "image": price.image_micros,
+        "request": price.request_micros,
+    }
+    return {
+        "deployment": price.deployment,
+        "currency": price.currency_code,
+        **{name: to_text(micros) for name, micros in amounts.items() if micros is not None},
+        "effective": price.effective_time.isoformat(),
+    }
 
 
 def _within_price(micros: int) -> int:
@@ -77,11 +141,18 @@ class _PriceRow(BaseModel):
     input: _PerMillion
     cached_input: _PerMillion | None = None
     output: _PerMillion
+    cache_write: _PerMillion | None = None
+    reasoning: _PerMillion | None = None
+    image: _PerMillion = 0
+    request: _PerMillion = 0
     effective: _Effective | None = None
 
     def dated(self, now: datetime) -> Price:
         cached = self.input if self.cached_input is None else self.cached_input
-        return Price(self.deployment, self.currency, self.input, cached, self.output, self.effective or now)
+        return Price(
+            self.deployment, self.currency, self.input, cached, self.output, self.effective or now,
+            self.cache_write, self.reasoning, self.image, self.request,
+        )  # fmt: skip
 
 
 class _RateRow(BaseModel):
@@ -112,7 +183,10 @@ def _check_currencies(path: Path, listed: _Document, base_currency: str) -> None
     lost = sorted({price.currency for price in listed.prices} - convertible)
     if lost:
         raise ValueError(f"{path}: exchange_rates: {', '.join(lost)} has no rate to {base_currency}")
-    names = [(price.deployment, price.effective) for price in listed.prices]
-    twice = sorted({deployment for deployment, effective in names if names.count((deployment, effective)) > 1})
-    if twice:
-        raise ValueError(f"{path}: prices: {', '.join(twice)} has two rows of the same date")
+    for field, names in (
+        ("prices", [(price.deployment, price.effective) for price in listed.prices]),
+        ("exchange_rates", [(rate.currency, rate.effective) for rate in listed.exchange_rates]),
+    ):
+        twice = sorted({name for (name, _), times in Counter(names).items() if times > 1})
+        if twice:
+            raise ValueError(f"{path}: {field}: {', '.join(twice)} has two rows of the same date")

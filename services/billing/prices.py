@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import itemgetter
 from typing import Generic, TypeVar
@@ -24,12 +24,14 @@ class Usage:
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    image_count: int = 0
+    """Images in the prompt."""
     estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Micro-units per million tokens at one deployment, in force from `effective_time` on."""
+    """What one deployment takes from `effective_time` on: micro-units per million tokens, per image, per request."""
 
     deployment: str
     currency_code: str
@@ -37,17 +39,33 @@ class Price:
     cached_input_micros: int
     output_micros: int
     effective_time: datetime
+    cache_write_micros: int | None = None
+    """For tokens written to a provider's prompt cache; None means as input."""
+    reasoning_micros: int | None = None
+    """None means as output."""
+    image_micros: int = 0
+    """For each image of a prompt, beside its tokens."""
+    request_micros: int = 0
+    """For each request, whatever it uses."""
 
-    def of(self, usage: Usage) -> int:
-        """Price of `usage` in millionths of a micro-unit: nothing is rounded yet.
-
-        Tokens written to a provider's prompt cache cost what uncached input costs.
-        """
+    def of(self, usage: Usage, requests: int = 1) -> int:
+        """Price of `usage` in millionths of a micro-unit: nothing is rounded yet."""
         return (
-            (usage.input_tokens + usage.cache_write_tokens) * self.input_micros
+            usage.input_tokens * self.input_micros
             + usage.cached_input_tokens * self.cached_input_micros
-            + (usage.output_tokens + usage.reasoning_tokens) * self.output_micros
+            + usage.cache_write_tokens * _given(self.cache_write_micros, self.input_micros)
+            + usage.output_tokens * self.output_micros
+            + usage.reasoning_tokens * _given(self.reasoning_micros, self.output_micros)
+            + (usage.image_count * self.image_micros + requests * self.request_micros) * MICROS
         )
+
+    def at_its_dearest(self) -> Price:
+        """The same price with all input as dear as the dearest kind of it, and all output."""
+        dearest_input = max(
+            self.input_micros, self.cached_input_micros, _given(self.cache_write_micros, self.input_micros)
+        )
+        dearest_output = max(self.output_micros, _given(self.reasoning_micros, self.output_micros))
+        return replace(self, input_micros=dearest_input, output_micros=dearest_output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +109,17 @@ class PriceBook:
             FieldInvalid: If the amount is absurd.
             DependencyUnavailable: If the book is not loaded yet.
         """
-        cost = self.total(deployment, usage, currency_code, at)
-        if cost > MOST_MICROS:
-            raise FieldInvalid("usage", "costs more than a billion units: check the token counts")
-        return cost
+        return _sane(self.total(deployment, usage, currency_code, at))
 
-    def total(self, deployment: str, usage: Usage, currency_code: str, at: datetime) -> int:
-        """The same for the tokens of many requests together, however much it is."""
+    def total(self, deployment: str, usage: Usage, currency_code: str, at: datetime, requests: int = 1) -> int:
+        """The same for what many requests used together, however much it is."""
         price = self.price(deployment, at)
-        return ceil_div(price.of(usage) * self._rate(price.currency_code, at), MICROS * self._rate(currency_code, at))
+        return self._converted(price.of(usage, requests), price.currency_code, currency_code, at)
 
     def dearest(self, deployments: Sequence[str], usage: Usage, currency_code: str, at: datetime) -> int:
-        """The most that `usage` can cost at any of `deployments`."""
-        return max(self.cost(deployment, usage, currency_code, at) for deployment in deployments)
+        """The most that `usage` can cost at any of `deployments`, whatever kinds its tokens turn out to be."""
+        prices = [self.price(deployment, at).at_its_dearest() for deployment in deployments]
+        return _sane(max(self._converted(price.of(usage), price.currency_code, currency_code, at) for price in prices))
 
     def price(self, deployment: str, at: datetime) -> Price:
         """The price of `deployment` in force at the time `at`."""
@@ -137,6 +153,9 @@ class PriceBook:
         rate = self._rate(price.currency_code, at)
         return Quote(price, ceil_div(price.input_micros * rate, MICROS), ceil_div(price.output_micros * rate, MICROS))
 
+    def _converted(self, millionths: int, origin: str, currency_code: str, at: datetime) -> int:
+        return ceil_div(millionths * self._rate(origin, at), MICROS * self._rate(currency_code, at))
+
     def _rate(self, currency_code: str, at: datetime) -> int:
         if currency_code == self.base_currency:
             return MICROS
@@ -148,6 +167,16 @@ class PriceBook:
                 resource=f"exchange_rates/{currency_code}",
             )
         return rate.rate_micros
+
+
+def _given(micros: int | None, otherwise: int) -> int:
+    return otherwise if micros is None else micros
+
+
+def _sane(micros: int) -> int:
+    if micros > MOST_MICROS:
+        raise FieldInvalid("usage", "costs more than a billion units: check the token counts")
+    return micros
 
 
 class _History(Generic[Row]):

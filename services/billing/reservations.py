@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from meshkit.errors import (
     ResourceNotFound,
 )
 from meshkit.identity import Identity
+from services.billing.lease import Lease
 from services.billing.metrics import LEDGER_ROWS, RESERVATIONS, count_cost
 from services.billing.money import to_text
 from services.billing.prices import PriceBook, Usage
@@ -35,64 +35,18 @@ class Ask:
     deployments: tuple[str, ...]
     input_tokens: int
     max_output_tokens: int
+    image_count: int = 0
 
     @property
     def worst_case(self) -> Usage:
         """The most it can use."""
-        return Usage(input_tokens=self.input_tokens, output_tokens=self.max_output_tokens)
+        return Usage(input_tokens=self.input_tokens, output_tokens=self.max_output_tokens, image_count=self.image_count)
 
     @property
     def fingerprint(self) -> str:
         """The same for the same body, another for any other."""
-        body = (self.model, sorted(self.deployments), self.input_tokens, self.max_output_tokens)
+        body = (self.model, sorted(self.deployments), self.input_tokens, self.max_output_tokens, self.image_count)
         return hashlib.blake2b(orjson.dumps(body), digest_size=16).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """What a reservation's id says: all that settling needs.
-
-    Settling therefore reads nothing first, and bills also when the row is gone: lapsed, or lost in a crash of the
-    database, for which reservations are not flushed to disk.
-    """
-
-    tenant_id: str
-    key_id: str
-    request_id: str
-    model: str
-    currency_code: str
-    priced_at: datetime
-    """Time whose prices hold for this request."""
-    team_id: str = ""
-
-    def to_id(self) -> str:
-        """Write it as an opaque id."""
-        parts = (
-            self.tenant_id, self.key_id, self.request_id, self.model, self.currency_code, self.priced_at, self.team_id
-        )  # fmt: skip
-        return urlsafe_b64encode(orjson.dumps(parts)).decode().rstrip("=")
-
-    def of_part(self, part: str) -> Lease:
-        """The lease of a part of the request that is billed by itself; of all of it when `part` is empty."""
-        return replace(self, request_id=f"{self.request_id}:{part}") if part else self
-
-    @classmethod
-    def from_id(cls, reservation_id: str) -> Lease:
-        """Read an id that `to_id` wrote.
-
-        Raises:
-            ValueError: If it is no such id.
-        """
-        padding = "=" * (-len(reservation_id) % 4)
-        try:
-            parts = orjson.loads(urlsafe_b64decode(reservation_id + padding))
-            tenant_id, key_id, request_id, model, currency_code, priced_at, team_id = parts
-            if not all(part.isprintable() for part in parts):
-                raise ValueError(parts)
-            time = datetime.fromisoformat(priced_at).astimezone(UTC)
-        except (ValueError, TypeError, AttributeError, OverflowError):
-            raise ValueError("not the id of a reservation") from None
-        return cls(tenant_id, key_id, request_id, model, currency_code, time, team_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +157,7 @@ class Reservations:
             now = datetime.now(UTC)
             amount = self._book.dearest(ask.deployments, ask.worst_case, currency_code, now)
             hold = Hold(caller.tenant_id, caller.key_id, ask.request_id, ask.model, ask.fingerprint, amount, now)
-            return await self._standing(hold, currency_code)
+            return await self._standing(hold, currency_code, ask.image_count)
 
     async def extend(
         self, caller: Identity, lease: Lease, deployments: tuple[str, ...], worst_case: Usage
@@ -217,11 +171,12 @@ class Reservations:
         """
         _check_owner(caller, lease)
         with _counted():
+            worst_case = replace(worst_case, image_count=lease.image_count)
             amount = self._book.dearest(deployments, worst_case, lease.currency_code, lease.priced_at)
             hold = Hold(
                 lease.tenant_id, lease.key_id, lease.request_id, lease.model, "", amount, lease.priced_at, extends=True
             )
-            return await self._standing(hold, lease.currency_code)
+            return await self._standing(hold, lease.currency_code, lease.image_count)
 
     async def commit(
         self, caller: Identity, lease: Lease, *, deployment: str, provider: str, usage: Usage, finish_reason: str
@@ -231,6 +186,7 @@ class Reservations:
         The ledger row is on disk when this returns. A reservation that has lapsed or was let go is billed too.
         """
         _check_owner(caller, lease)
+        usage = replace(usage, image_count=lease.image_count)
         cost = self._book.cost(deployment, usage, lease.currency_code, lease.priced_at)
         settled = await self._settle(Settlement(lease, deployment, provider, usage, cost, finish_reason))
         await self._flush(None)
@@ -244,12 +200,13 @@ class Reservations:
         _check_owner(caller, lease)
         await self._release(lease)
 
-    async def _standing(self, hold: Hold, currency_code: str) -> Reservation:
+    async def _standing(self, hold: Hold, currency_code: str, image_count: int) -> Reservation:
         held = await self._hold(hold)
         priced_at, expire_time = _standing(held, hold, currency_code)
         RESERVATIONS.labels("extended" if hold.extends else "held").inc()
         lease = Lease(
-            hold.tenant_id, hold.key_id, hold.request_id, hold.model, currency_code, priced_at, held.team_id
+            hold.tenant_id, hold.key_id, hold.request_id, hold.model, currency_code, priced_at, held.team_id,
+            image_count,
         )  # fmt: skip
         return Reservation(lease.to_id(), held.amount_micros, currency_code, expire_time)
 

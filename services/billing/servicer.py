@@ -16,6 +16,7 @@ from services.billing.budgets.messages import budget_message
 from services.billing.database.budgets import BudgetStore
 from services.billing.database.ledger import LedgerStore
 from services.billing.fields import check_count, check_id, check_micros, check_number_of, check_text
+from services.billing.lease import Lease
 from services.billing.ledger import CacheHits
 from services.billing.messages import (
     ask_of,
@@ -30,7 +31,7 @@ from services.billing.messages import (
     usage_total_message,
 )
 from services.billing.prices import PriceBook, Usage
-from services.billing.reservations import Lease, Reservations
+from services.billing.reservations import Reservations
 from services.billing.tenants.tenant import tenant_unknown
 
 MOST_RECORDS = 1000

@@ -9,7 +9,7 @@ from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
 from services.gateway.catalogue import Offer
 from services.gateway.exchange import Question
-from services.gateway.tokens import prompt_token_bound
+from services.gateway.tokens import image_count, prompt_token_bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Plan:
             deployments=self.offer.deployments,
             input_tokens=self.input_tokens,
             max_output_tokens=self.max_output_tokens,
+            image_count=image_count(self.prompt),
         )
 
     def repeated(self, prompt: chat_pb2.ChatPrompt) -> Plan:

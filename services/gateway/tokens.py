@@ -43,9 +43,13 @@ def estimated_tokens(text: str) -> int:
 
 def estimated_prompt_tokens(prompt: chat_pb2.ChatPrompt) -> int:
     """A fair guess for a whole prompt: its texts and a few tokens a message."""
-    images = sum(part.HasField("image_url") for message in prompt.messages for part in message.content)
     texts = sum(estimated_tokens(text) for text in prompt_texts(prompt))
-    return texts + 4 * len(prompt.messages) + IMAGE_TOKENS * images
+    return texts + 4 * len(prompt.messages) + IMAGE_TOKENS * image_count(prompt)
+
+
+def image_count(prompt: chat_pb2.ChatPrompt) -> int:
+    """How many images a prompt holds."""
+    return sum(part.HasField("image_url") for message in prompt.messages for part in message.content)
 
 
 def prompt_texts(prompt: chat_pb2.ChatPrompt) -> Iterator[str]:

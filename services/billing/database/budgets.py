@@ -10,9 +10,10 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.budgets.budget import Budget, BudgetChange, BudgetEvent, NewBudget
+from services.billing.database.books import budget_events, budgets, budgets_now
 from services.billing.database.engine import Database
 from services.billing.database.grants import LOCK, MATCHES
-from services.billing.database.schema import budget_events, budgets, budgets_now, tenants
+from services.billing.database.schema import tenants
 from services.billing.database.wire import Wire
 from services.billing.pagination import Position
 from services.billing.tenants.tenant import tenant_unknown

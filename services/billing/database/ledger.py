@@ -9,26 +9,44 @@ from typing import Any
 import orjson
 from sqlalchemy import RowMapping, func, select, text, tuple_
 
+from services.billing.database.books import ledger
 from services.billing.database.engine import Database
-from services.billing.database.schema import ledger
-from services.billing.ledger import LedgerRow, PricedHit, UsageSummary, UsageTotal
+from services.billing.ledger import LedgerRow, PricedHit, Recorded, UsageSummary, UsageTotal
 from services.billing.pagination import Position
 from services.billing.prices import Usage
 
 _RECORD = text("""
-INSERT INTO ledger (tenant_id, request_id, key_id, model, deployment, provider, cache_status, input_tokens,
-    cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated, cost_micros, saved_micros,
-    currency_code, finish_reason, create_time, team_id, tags)
-SELECT hit.tenant_id, request_id, key_id, model, deployment, provider, cache_status, input_tokens, cached_input_tokens,
-    cache_write_tokens, output_tokens, reasoning_tokens, estimated, 0, saved_micros, currency_code, finish_reason,
-    least(coalesce(hit.create_time, now()), now()), coalesce(keys.team_id, ''), coalesce(keys.tags, '{}')
-FROM jsonb_to_recordset(CAST(:hits AS jsonb)) AS hit(
-    tenant_id text, request_id text, key_id text, model text, deployment text, provider text, cache_status text,
-    input_tokens int, cached_input_tokens int, cache_write_tokens int, output_tokens int, reasoning_tokens int,
-    estimated boolean, saved_micros bigint, currency_code text, finish_reason text, create_time timestamptz)
-LEFT JOIN keys ON keys.id = hit.key_id AND keys.tenant_id = hit.tenant_id
-ON CONFLICT (request_id, tenant_id) DO NOTHING
-RETURNING tenant_id, request_id
+WITH hit AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(CAST(:hits AS json)) AS hit(
+        ordinal int, tenant_id text, request_id text, key_id text, model text, deployment text, provider text,
+        cache_status text, input_tokens int, cached_input_tokens int, cache_write_tokens int, output_tokens int,
+        reasoning_tokens int, image_count int, estimated boolean, saved_micros bigint, currency_code text,
+        finish_reason text, create_time timestamptz)
+),
+billed AS (
+    INSERT INTO billed_requests (tenant_id, request_id, cost_micros)
+    -- In an order, so that two batches never wait for each other.
+    SELECT tenant_id, request_id, 0 FROM hit ORDER BY request_id, tenant_id
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id, request_id
+),
+fresh AS MATERIALIZED (
+    SELECT DISTINCT ON (request_id, tenant_id) hit.* FROM hit JOIN billed USING (tenant_id, request_id)
+    ORDER BY request_id, tenant_id, ordinal
+),
+added AS (
+    INSERT INTO ledger (tenant_id, request_id, key_id, model, deployment, provider, cache_status, input_tokens,
+        cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, image_count, estimated, cost_micros,
+        saved_micros, currency_code, finish_reason, create_time, team_id, tags)
+    SELECT fresh.tenant_id, request_id, key_id, model, deployment, provider, cache_status, input_tokens,
+        cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, image_count, estimated, 0,
+        saved_micros, currency_code, finish_reason, least(coalesce(fresh.create_time, now()), now()),
+        coalesce(keys.team_id, ''), coalesce(keys.tags, '{}')
+    FROM fresh LEFT JOIN keys ON keys.id = fresh.key_id AND keys.tenant_id = fresh.tenant_id
+    ORDER BY ordinal
+)
+SELECT cache_status, model, currency_code, count(*) AS request_count, sum(saved_micros)::bigint AS saved_micros
+FROM fresh GROUP BY cache_status, model, currency_code
 """)
 
 _TOKENS = (
@@ -58,12 +76,10 @@ class LedgerStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def record(self, hits: Sequence[PricedHit]) -> list[PricedHit]:
-        """Add cache hits and return those added: known request ids are skipped."""
-        rows = orjson.dumps([_parameters(hit) for hit in hits]).decode()
-        added = await self._database.fetch("record_usage", _RECORD, {"hits": rows})
-        ids = {(row["tenant_id"], row["request_id"]) for row in added}
-        return [hit for hit in hits if (hit.hit.tenant_id, hit.hit.request_id) in ids]
+    async def record(self, hits: Sequence[PricedHit]) -> list[Recorded]:
+        """Add cache hits, those with a known request id left out, and return sums of the others."""
+        rows = orjson.dumps([_parameters(*numbered) for numbered in enumerate(hits)]).decode()
+        return [Recorded(**row) for row in await self._database.fetch("record_usage", _RECORD, {"hits": rows})]
 
     async def page(self, tenant_id: str, *, most: int, before: Position | None) -> list[LedgerRow]:
         """At most `most` rows of a tenant, newest first, older than `before`."""
@@ -89,9 +105,10 @@ class LedgerStore:
         )
 
 
-def _parameters(priced: PricedHit) -> dict[str, Any]:
+def _parameters(ordinal: int, priced: PricedHit) -> dict[str, Any]:
     hit = priced.hit
     return {
+        "ordinal": ordinal,
         "tenant_id": hit.tenant_id,
         "request_id": hit.request_id,
         "key_id": hit.key_id,
@@ -104,6 +121,7 @@ def _parameters(priced: PricedHit) -> dict[str, Any]:
         "cache_write_tokens": hit.usage.cache_write_tokens,
         "output_tokens": hit.usage.output_tokens,
         "reasoning_tokens": hit.usage.reasoning_tokens,
+        "image_count": hit.usage.image_count,
         "estimated": hit.usage.estimated,
         "saved_micros": priced.saved_micros,
         "currency_code": priced.currency_code,
@@ -119,6 +137,7 @@ def _row(row: RowMapping) -> LedgerRow:
         cache_write_tokens=row["cache_write_tokens"],
         output_tokens=row["output_tokens"],
         reasoning_tokens=row["reasoning_tokens"],
+        image_count=row["image_count"],
         estimated=row["estimated"],
     )
     return LedgerRow(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import RowMapping, Table, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.billing.database.books import exchange_rates, prices
 from services.billing.database.engine import Database
-from services.billing.database.schema import exchange_rates, prices
 from services.billing.price_list import PriceList
 from services.billing.prices import ExchangeRate, Price
 
@@ -42,15 +44,26 @@ class PriceStore:
         """
         async with self._database.transaction("add_prices") as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _IMPORTING})
-            added = 0
-            for price in listed.prices:
-                added += await _add(connection, prices, "deployment", asdict(price), listed.read_time)
-            for rate in listed.rates:
-                added += await _add(connection, exchange_rates, "currency_code", asdict(rate), listed.read_time)
-        return added
+            return sum(
+                [
+                    await _add_all(connection, prices, "deployment", listed.prices, listed.read_time),
+                    await _add_all(connection, exchange_rates, "currency_code", listed.rates, listed.read_time),
+                ]
+            )
 
 
-async def _add(connection: AsyncConnection, table: Table, name: str, row: dict[str, Any], now: datetime) -> int:
+async def _add_all(
+    connection: AsyncConnection, table: Table, name: str, rows: Sequence[Price | ExchangeRate], now: datetime
+) -> int:
+    # What the book never priced has no history that a whole one could rewrite.
+    priced = set((await connection.execute(select(table.c[name]).distinct())).scalars())
+    listed = sorted(map(asdict, rows), key=itemgetter("effective_time"))
+    return sum([await _add(connection, table, name, row, now, strict=row[name] in priced) for row in listed])
+
+
+async def _add(
+    connection: AsyncConnection, table: Table, name: str, row: dict[str, Any], now: datetime, *, strict: bool
+) -> int:
     from_then_on = row["effective_time"]
     statement = (
         select(table)
@@ -61,7 +74,7 @@ async def _add(connection: AsyncConnection, table: Table, name: str, row: dict[s
     known = (await connection.execute(statement)).mappings().one_or_none()
     if known and all(known[column] == value for column, value in row.items() if column != "effective_time"):
         return 0
-    if known and (from_then_on < now or known["effective_time"] == from_then_on):
+    if known and strict and (from_then_on < now or known["effective_time"] == from_then_on):
         raise PriceConflict(
             f"The price list changes {row[name]!r} from {from_then_on.isoformat()} on, where the book has a price "
             "already: history is never rewritten. Date the row in the future, or leave its date out."
@@ -78,6 +91,10 @@ def _price(row: RowMapping) -> Price:
         cached_input_micros=row["cached_input_micros"],
         output_micros=row["output_micros"],
         effective_time=row["effective_time"],
+        cache_write_micros=row["cache_write_micros"],
+        reasoning_micros=row["reasoning_micros"],
+        image_micros=row["image_micros"],
+        request_micros=row["request_micros"],
     )
 
 

@@ -13,15 +13,16 @@ from psycopg.types.json import Jsonb
 
 from services.billing.database.grants import BUDGETS, GRANTED, LOCK, MATCHES
 from services.billing.database.wire import Wire
-from services.billing.reservations import Held, Hold, Lease
+from services.billing.lease import Lease
+from services.billing.reservations import Held, Hold
 
 _HOLD = f"""
 WITH RECURSIVE asked AS MATERIALIZED (
     SELECT hold.*, coalesce(keys.team_id, '') AS team_id, standing.fingerprint AS standing_fingerprint,
         standing.amount_micros AS standing_micros, standing.priced_at AS standing_priced_at,
         standing.expire_time AS standing_expire_time, standing.team_id AS standing_team_id,
-        billed.id IS NOT NULL AS billed,
-        billed.id IS NULL
+        billed.request_id IS NOT NULL AS billed,
+        billed.request_id IS NULL
             AND (standing.fingerprint IS NULL OR hold.extends AND hold.amount_micros > standing.amount_micros)
             AND 1 = row_number() OVER (PARTITION BY hold.tenant_id, hold.request_id ORDER BY ordinal) AS fresh
     FROM jsonb_to_recordset(%(holds)s) AS hold(
@@ -31,10 +32,8 @@ WITH RECURSIVE asked AS MATERIALIZED (
     LEFT JOIN LATERAL (
         SELECT * FROM reservations r WHERE r.tenant_id = hold.tenant_id AND r.request_id = hold.request_id LIMIT 1
     ) AS standing ON true
-    LEFT JOIN LATERAL (
-        -- An expression, so that only the index by request id can serve.
-        SELECT l.id FROM ledger l WHERE l.request_id = hold.request_id AND l.tenant_id || '' = hold.tenant_id LIMIT 1
-    ) AS billed ON true
+    LEFT JOIN billed_requests AS billed
+        ON billed.request_id = hold.request_id AND billed.tenant_id = hold.tenant_id
 ),
 wanted AS MATERIALIZED (
     SELECT ordinal, tenant_id, amount_micros - coalesce(standing_micros, 0) AS amount_micros, false AS partly

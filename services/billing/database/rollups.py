@@ -7,21 +7,37 @@ from typing import Any
 
 from sqlalchemy import RowMapping, text
 
+from services.billing.database.books import DIMENSIONS, SUMS
 from services.billing.database.engine import Database
-from services.billing.database.schema import DIMENSIONS, SUMS
 from services.billing.database.wire import Wire
 from services.billing.reports.report import Line
 
 _KEYS = ", ".join(DIMENSIONS)
 _SUMMED = ", ".join("1 AS request_count" if name == "request_count" else name for name in SUMS)
+_SUMS = ", ".join(SUMS)
 _TOTALS = ", ".join(f"sum({name})::bigint AS {name}" for name in SUMS)
-_SPLIT = ", ".join(
-    ["CASE WHEN split THEN tags ELSE '{}' END", *(f"CASE WHEN split THEN {name} ELSE '' END" for name in DIMENSIONS)]
-)
-"""A whole hour is one sum over everything: charts need no more, and there are few of them."""
+_OF_HOUR = ", ".join(
+    f"sum({name})::bigint" if name in ("request_count", "cost_micros") else "0" for name in SUMS
+)  # fmt: skip
 _HORIZON = "CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)"
 """Every transaction before this one has ended: no row of theirs can appear any more."""
 
+
+def _summed(table: str, unit: str, time: str) -> str:
+    return f"""
+    SELECT tenant_id, date_trunc('{unit}', {time}, 'UTC') AS start, tags, {_KEYS}, {_TOTALS}
+    FROM {table} GROUP BY 1, 2, 3, {_KEYS}
+    """  # noqa: S608 - made of constants
+
+
+def _merged(table: str, *kept: str) -> str:
+    """Sums of whole hours or days: charts need no more, and there are few of them."""
+    dimensions = ", ".join(name if name in kept else "''" for name in DIMENSIONS)
+    groups = ", ".join(("tenant_id", "start", *kept))
+    return f"tenant_id, start, CAST('{{}}' AS text[]), {dimensions}, {_TOTALS} FROM {table} GROUP BY {groups}"
+
+
+_MEMORY = "SELECT set_config('work_mem', '64MB', true)"
 _ROLL_UP = f"""
 WITH writer AS MATERIALIZED (
     SELECT before_id, {_HORIZON} AS horizon FROM rollup_progress
@@ -31,13 +47,15 @@ fresh AS (
     SELECT tenant_id, create_time, tags, {_KEYS}, {_SUMMED}
     FROM writer JOIN ledger ON transaction_id >= before_id AND transaction_id < horizon
 ),
+hours AS MATERIALIZED ({_summed("fresh", "hour", "create_time")}),
+days AS MATERIALIZED ({_summed("hours", "day", "start")}),
 summed AS (
-    INSERT INTO usage_rollups AS known (tenant_id, span, start, tags, {_KEYS}, {", ".join(SUMS)})
-    SELECT tenant_id, span, date_trunc(unit, create_time, 'UTC') AS start, {_SPLIT}, {_TOTALS}
-    FROM fresh CROSS JOIN (
-        VALUES ('hour', 'hour', true), ('day', 'day', true), ('month', 'month', true), ('whole hour', 'hour', false)
-    ) AS spans(span, unit, split)
-    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+    INSERT INTO usage_rollups AS known (span, tenant_id, start, tags, {_KEYS}, {_SUMS})
+    SELECT 'hour', * FROM hours
+    UNION ALL SELECT 'day', * FROM days
+    UNION ALL SELECT 'month', * FROM ({_summed("days", "month", "start")}) AS months
+    UNION ALL SELECT 'whole hour', {_merged("hours")}
+    UNION ALL SELECT 'whole day', {_merged("days", "cache_status")}
     ON CONFLICT (tenant_id, span, start, {_KEYS}, tags)
         DO UPDATE SET {", ".join(f"{name} = known.{name} + excluded.{name}" for name in SUMS)}
     RETURNING 1
@@ -71,15 +89,23 @@ RETURNING 1
 
 _LINES = f"""
 WITH parts AS MATERIALIZED (
-    SELECT span, start, tags, {_KEYS}, {", ".join(SUMS)} FROM usage_rollups
+    SELECT span, start, tags, {_KEYS}, {_SUMS} FROM usage_rollups
     WHERE tenant_id = :tenant_id AND (
-        span = 'day' AND start >= :first_day AND start < :last_day
+        span = 'month' AND start >= :first_month AND start < :last_month
+        OR span = 'day' AND start >= :first_day AND start < least(CAST(:first_month AS timestamptz), :last_day)
+        OR span = 'day' AND start >= greatest(CAST(:last_month AS timestamptz), :first_day) AND start < :last_day
         OR span = 'hour' AND start >= :start AND start < least(CAST(:first_day AS timestamptz), :end)
         OR span = 'hour' AND start >= greatest(CAST(:last_day AS timestamptz), :start) AND start < :end)
     UNION ALL
     SELECT 'hour', date_trunc('hour', create_time, 'UTC'), tags, {_KEYS}, {_SUMMED} FROM ledger
     WHERE tenant_id = :tenant_id AND create_time >= :start AND create_time < :end
         AND transaction_id >= (SELECT before_id FROM rollup_progress)
+),
+days AS (
+    SELECT start, cache_status, {_SUMS} FROM usage_rollups
+    WHERE tenant_id = :tenant_id AND span = 'whole day' AND start >= :first_day AND start < :last_day
+    UNION ALL
+    SELECT start, cache_status, {_SUMS} FROM parts WHERE span = 'hour'
 ),
 hours AS (
     SELECT start, request_count, cost_micros FROM usage_rollups
@@ -92,15 +118,17 @@ hours AS (
 )
 SELECT level, name, cache_status IN ('exact', 'semantic') AS cached, cache_status = 'exact' AS exact, {_TOTALS}
 FROM parts CROSS JOIN LATERAL (
-    VALUES ('provider', provider), ('model', model), ('deployment', deployment), ('team', team_id), ('key', key_id),
-        ('day', CAST(date_trunc('day', start, 'UTC') AT TIME ZONE 'UTC' AS text))
+    VALUES ('provider', provider), ('model', model), ('deployment', deployment), ('team', team_id), ('key', key_id)
     UNION ALL
     SELECT 'tag', unnest(tags)
 ) AS line(level, name)
 GROUP BY level, name, cached, exact
 UNION ALL
-SELECT 'hour', CAST(start AT TIME ZONE 'UTC' AS text), false, false, sum(request_count)::bigint, 0, 0, 0, 0, 0,
-    sum(cost_micros)::bigint, 0, 0
+SELECT 'day', CAST(date_trunc('day', start, 'UTC') AT TIME ZONE 'UTC' AS text) AS name,
+    cache_status IN ('exact', 'semantic') AS cached, cache_status = 'exact' AS exact, {_TOTALS}
+FROM days GROUP BY name, cached, exact
+UNION ALL
+SELECT 'hour', CAST(start AT TIME ZONE 'UTC' AS text), false, false, {_OF_HOUR}
 FROM hours GROUP BY start
 ORDER BY level, name
 """  # noqa: S608 - made of constants
@@ -115,8 +143,10 @@ class RollupStore:
     async def lines(self, tenant_id: str, start: datetime, end: datetime) -> list[Line]:
         """Sums over whole hours from `start` up to `end`; the hours of the day before come with them."""
         first_day, last_day = _whole_days(start, end)
+        first_month, last_month = _whole_months(first_day, last_day)
         parameters = {
-            "tenant_id": tenant_id, "start": start, "end": end, "first_day": first_day, "last_day": last_day
+            "tenant_id": tenant_id, "start": start, "end": end, "first_day": first_day, "last_day": last_day,
+            "first_month": first_month, "last_month": last_month,
         }  # fmt: skip
         return [_line(row) for row in await self._database.fetch("report", text(_LINES), parameters)]
 
@@ -132,7 +162,7 @@ class Rollup:
 
         The row that says how far they have come is locked meanwhile: another replica passes over it.
         """
-        rows = await self._wire.fetch("roll_up", _ROLL_UP)
+        rows = await self._wire.fetch("roll_up", _MEMORY, _ROLL_UP)
         changed = int(rows[0]["rows"])
         if changed:
             await self._wire.fetch("cost_anomalies", _ANOMALIES)
@@ -145,6 +175,14 @@ def _whole_days(start: datetime, end: datetime) -> tuple[datetime, datetime]:
     first = midnight if midnight == start else midnight + timedelta(days=1)
     last = end.replace(hour=0)
     return (first, last) if first <= last else (end, end)
+
+
+def _whole_months(first_day: datetime, last_day: datetime) -> tuple[datetime, datetime]:
+    """The same with the first days of months, of the days from `first_day` up to `last_day`."""
+    next_month = (first_day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    first = first_day if first_day.day == 1 else next_month
+    last = last_day.replace(day=1)
+    return (first, last) if first <= last else (last_day, last_day)
 
 
 def _line(row: RowMapping) -> Line:

@@ -29,18 +29,16 @@ WITH RECURSIVE asked AS MATERIALIZED (
     FROM jsonb_to_recordset(%(settlements)s) AS settlement(
         ordinal int, tenant_id text, team_id text, request_id text, key_id text, model text, deployment text,
         provider text, input_tokens int, cached_input_tokens int, cache_write_tokens int, output_tokens int,
-        reasoning_tokens int, estimated boolean, cost_micros bigint, currency_code text, finish_reason text)
+        reasoning_tokens int, image_count int, estimated boolean, cost_micros bigint, currency_code text,
+        finish_reason text)
     LEFT JOIN tenants ON tenants.id = settlement.tenant_id
     LEFT JOIN keys ON keys.id = settlement.key_id AND keys.tenant_id = settlement.tenant_id
     LEFT JOIN LATERAL (
         SELECT r.ctid AS place, r.amount_micros FROM reservations r
         WHERE r.tenant_id = settlement.tenant_id AND r.request_id = settlement.request_id LIMIT 1
     ) AS held ON true
-    LEFT JOIN LATERAL (
-        -- An expression, so that only the index by request id can serve.
-        SELECT l.cost_micros FROM ledger l
-        WHERE l.request_id = settlement.request_id AND l.tenant_id || '' = settlement.tenant_id LIMIT 1
-    ) AS billed ON true
+    LEFT JOIN billed_requests AS billed
+        ON billed.request_id = settlement.request_id AND billed.tenant_id = settlement.tenant_id
 ),
 matched AS MATERIALIZED (
     SELECT ordinal, budget.*, limit_micros - spent_micros - reserved_micros
@@ -57,16 +55,22 @@ charged AS MATERIALIZED (
         greatest(now(), (SELECT max(period_start) FROM matched WHERE matched.tenant_id = asked.tenant_id)) AS booked_at
     FROM asked LEFT JOIN granted USING (tenant_id, ordinal) WHERE first
 ),
+billed AS (
+    INSERT INTO billed_requests (tenant_id, request_id, cost_micros)
+    SELECT tenant_id, request_id, charged_micros FROM charged
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id, request_id, cost_micros
+),
 booked AS (
     INSERT INTO ledger (tenant_id, team_id, request_id, key_id, tags, model, deployment, provider, cache_status,
-        input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated,
-        cost_micros, overrun_micros, saved_micros, currency_code, finish_reason, create_time)
+        input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, image_count, estimated,
+        cost_micros, overrun_micros, saved_micros, stopped_micros, currency_code, finish_reason, create_time)
     SELECT tenant_id, team_id, request_id, key_id, coalesce(tags, '{{}}'), model, deployment, provider, 'miss',
-        input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated,
-        charged_micros, cost_micros - charged_micros, 0, currency_code, finish_reason, booked_at
-    FROM charged ORDER BY ordinal
-    ON CONFLICT (request_id, tenant_id) DO NOTHING
-    RETURNING tenant_id, request_id, cost_micros
+        input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, image_count, estimated,
+        charged_micros, charged.cost_micros - charged_micros, 0,
+        CASE WHEN finish_reason = 'content_filter' THEN held_micros - covered_micros ELSE 0 END,
+        currency_code, finish_reason, booked_at
+    FROM charged JOIN billed USING (tenant_id, request_id) ORDER BY ordinal
 ),
 released AS (
     DELETE FROM reservations WHERE ctid = ANY(ARRAY(SELECT held_at FROM asked WHERE first AND held_at IS NOT NULL))
@@ -76,16 +80,16 @@ counted AS (
     SET spent_micros = change.spent_micros + spent, reserved_micros = reserved_micros - freed,
         period_start = change.period_start
     FROM (
-        SELECT tenant_id, id, spent_micros, period_start, coalesce(sum(booked.cost_micros), 0)::bigint AS spent,
+        SELECT tenant_id, id, spent_micros, period_start, coalesce(sum(billed.cost_micros), 0)::bigint AS spent,
             sum(held_micros)::bigint AS freed
-        FROM matched JOIN charged USING (tenant_id, ordinal) LEFT JOIN booked USING (tenant_id, request_id)
+        FROM matched JOIN charged USING (tenant_id, ordinal) LEFT JOIN billed USING (tenant_id, request_id)
         GROUP BY tenant_id, id, spent_micros, period_start
     ) AS change
     WHERE (budgets.tenant_id, budgets.id) = (change.tenant_id, change.id)
 )
-SELECT tenant_known, first AND booked.cost_micros IS NOT NULL AS first,
-    coalesce(booked.cost_micros, billed_micros, 0) AS cost_micros
-FROM asked LEFT JOIN booked USING (tenant_id, request_id)
+SELECT tenant_known, first AND billed.cost_micros IS NOT NULL AS first,
+    coalesce(billed.cost_micros, billed_micros, 0) AS cost_micros
+FROM asked LEFT JOIN billed USING (tenant_id, request_id)
 ORDER BY ordinal
 """  # noqa: S608 - made of constants
 
@@ -142,6 +146,7 @@ def _row(ordinal: int, settlement: Settlement) -> dict[str, Any]:
         "cache_write_tokens": usage.cache_write_tokens,
         "output_tokens": usage.output_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
+        "image_count": usage.image_count,
         "estimated": usage.estimated,
         "cost_micros": settlement.cost_micros,
         "currency_code": settlement.lease.currency_code,

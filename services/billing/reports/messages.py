@@ -58,6 +58,7 @@ def report_message(report: Report) -> reports_pb2.Report:
             routing_micros=savings.routing_micros,
             cache_micros=savings.cache_micros,
             embedding_micros=savings.embedding_micros,
+            early_stop_micros=savings.early_stop_micros,
         ),
     )
 

@@ -30,6 +30,8 @@ class Line:
     cost_micros: int = 0
     saved_micros: int = 0
     overrun_micros: int = 0
+    image_count: int = 0
+    stopped_micros: int = 0
 
     @property
     def time(self) -> datetime:
@@ -41,7 +43,7 @@ class Line:
         """The tokens."""
         return Usage(
             self.input_tokens, self.cached_input_tokens, self.cache_write_tokens, self.output_tokens,
-            self.reasoning_tokens,
+            self.reasoning_tokens, self.image_count,
         )  # fmt: skip
 
 
@@ -79,6 +81,8 @@ class Savings:
     routing_micros: int = 0
     cache_micros: int = 0
     embedding_micros: int = 0
+    early_stop_micros: int = 0
+    """What was held for the rest of answers that the guard stopped: the most it can have saved, in no other sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +148,17 @@ class Reports:
     def _savings(self, days: Sequence[Line], currency_code: str, baseline: str) -> Savings:
         bought = [line for line in days if not line.cached]
         found = [line for line in days if line.cached]
+        stopped = sum(line.stopped_micros for line in days)
         # An exact hit is found before anything is embedded.
         embedded = self._priced([_prompts(line) for line in days if not line.exact], self._embedder, currency_code)
         at_baseline = self._priced(bought, baseline, currency_code)
         found_at_baseline = self._priced(found, baseline, currency_code)
         if at_baseline is None or found_at_baseline is None:
-            return Savings(embedding_micros=embedded or 0)
+            return Savings(embedding_micros=embedded or 0, early_stop_micros=stopped)
         routing = at_baseline - sum(line.cost_micros for line in bought)
         cache = found_at_baseline - (embedded or 0)
         return Savings(
-            baseline, at_baseline + found_at_baseline, routing + cache, routing, cache, embedded or 0
+            baseline, at_baseline + found_at_baseline, routing + cache, routing, cache, embedded or 0, stopped
         )  # fmt: skip
 
     def _priced(self, days: Iterable[Line], deployment: str, currency_code: str) -> int | None:
@@ -161,7 +166,9 @@ class Reports:
         now = datetime.now(UTC)
         try:
             return sum(
-                self._book.total(deployment, line.usage, currency_code, min(line.time + timedelta(days=1), now))
+                self._book.total(
+                    deployment, line.usage, currency_code, min(line.time + timedelta(days=1), now), line.request_count
+                )
                 for line in days
             )
         except ResourceNotFound:

@@ -32,9 +32,10 @@ from services.billing.database.reservations import ReservationStore
 from services.billing.database.settlements import SettlementStore
 from services.billing.database.tenants import KeyStore, TenantStore
 from services.billing.database.wire import Wire
+from services.billing.lease import Lease
 from services.billing.migrations.upgrade import upgrade
 from services.billing.prices import Usage
-from services.billing.reservations import Held, Hold, Lease, Settlement
+from services.billing.reservations import Held, Hold, Settlement
 from services.billing.tenants.tenant import Key, NewTenant
 from tests.support.fix_postgres import Postgres
 

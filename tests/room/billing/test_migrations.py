@@ -16,7 +16,8 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from services.billing.audit.chain import Head, Record, chained
-from services.billing.database.schema import metadata
+from services.billing.database import books, schema
+from services.billing.database.columns import metadata
 from services.billing.migrations.upgrade import upgrade
 
 KEPT = {
@@ -36,7 +37,13 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 def differences(connection: Connection) -> list[object]:
-    return list(compare_metadata(MigrationContext.configure(connection), metadata))
+    assert {books.ledger.metadata, schema.tenants.metadata} == {metadata}
+    return list(compare_metadata(MigrationContext.configure(connection, opts={"include_object": whole}), metadata))
+
+
+def whole(_: object, name: str | None, kind: str, *rest: object) -> bool:
+    """Whether it is no partition: those come and go."""
+    return not (kind == "table" and str(name).startswith("ledger_"))
 
 
 async def test_migrations_make_the_tables_the_code_expects(engine: AsyncEngine) -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta, timezone
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.billing.reservations import Ask, Lease
+from services.billing.lease import Lease
+from services.billing.reservations import Ask
 
 WORDS = st.text(st.characters(categories=["L", "N", "P"]), min_size=0, max_size=200)
 
 
-@given(st.tuples(WORDS, WORDS, WORDS, WORDS, WORDS), st.datetimes(timezones=st.just(UTC)), WORDS)
-def test_an_id_says_what_it_was_made_of(parts: tuple[str, str, str, str, str], time: datetime, team: str) -> None:
-    lease = Lease(*parts, time, team)
+@given(
+    st.tuples(WORDS, WORDS, WORDS, WORDS, WORDS), st.datetimes(timezones=st.just(UTC)), WORDS, st.integers(0, 10_000)
+)
+def test_an_id_says_what_it_was_made_of(
+    parts: tuple[str, str, str, str, str], time: datetime, team: str, images: int
+) -> None:
+    lease = Lease(*parts, time, team, images)
     assert Lease.from_id(lease.to_id()) == lease
 
 
@@ -23,6 +30,12 @@ def test_a_time_in_another_zone_is_the_same_time() -> None:
     moscow = datetime(2026, 11, 1, 3, tzinfo=timezone(timedelta(hours=3)))
     lease = Lease("t", "k", "r", "m", "RUB", moscow)
     assert Lease.from_id(lease.to_id()).priced_at == datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def test_an_id_from_before_images_were_counted_is_still_one() -> None:
+    parts = ("t", "k", "r", "m", "RUB", "2026-11-01T00:00:00+00:00", "red")
+    old = urlsafe_b64encode(orjson.dumps(parts)).decode()
+    assert Lease.from_id(old) == Lease("t", "k", "r", "m", "RUB", datetime(2026, 11, 1, tzinfo=UTC), "red")
 
 
 @given(st.text() | st.binary().map(lambda noise: noise.hex()))

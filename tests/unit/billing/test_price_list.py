@@ -37,6 +37,17 @@ def test_an_undated_row_carries_the_time_it_was_read(tmp_path: Path) -> None:
     assert listed.prices[0].cached_input_micros == 500_000
 
 
+def test_a_table_says_the_same_as_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_text(
+        "deployment,currency,input,output,image,rate,effective\n,USD,,,,80,2026-01-01\na,USD,3,15,0.01,,2026-01-01\n"
+    )
+    listed = read_price_list(path, "RUB")
+    [price] = listed.prices
+    assert (price.input_micros, price.cache_write_micros, price.image_micros) == (3_000_000, None, 10_000)
+    assert [rate.rate_micros for rate in listed.rates] == [80_000_000]
+
+
 def test_an_empty_file_is_an_empty_list(tmp_path: Path) -> None:
     assert read(tmp_path, "").prices == ()
 
@@ -52,6 +63,7 @@ def test_an_empty_file_is_an_empty_list(tmp_path: Path) -> None:
         ("prices: [{deployment: a, currency: RUB, input: 1, output: 1, extra: 1}]", "prices.0.extra"),
         ("prices: [{deployment: a, currency: USD, input: 1, output: 1}]", "USD has no rate to RUB"),
         ("exchange_rates: [{currency: USD, rate: 0}]", "above 0"),
+        ("exchange_rates: [{currency: USD, rate: 1}, {currency: USD, rate: 2}]", "USD has two rows of the same date"),
         ("prices: {", "is no YAML"),
         ("prices: 5", "prices"),
         (

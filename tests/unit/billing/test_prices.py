@@ -36,6 +36,13 @@ def test_buckets_are_disjoint_and_priced_each_its_own_way() -> None:
     assert book(price()).cost("a", usage, "RUB", NOW) == 100 + 10 + 100 + 300 + 300
 
 
+def test_every_kind_can_have_a_price_of_its_own() -> None:
+    kinds = price(cache_write_micros=125, reasoning_micros=400, image_micros=7, request_micros=50)
+    usage = Usage(cache_write_tokens=MICROS, output_tokens=MICROS, reasoning_tokens=MICROS, image_count=3)
+    assert book(kinds).cost("a", usage, "RUB", NOW) == 125 + 300 + 400 + 3 * 7 + 50
+    assert book(kinds).total("a", Usage(), "RUB", NOW, requests=4) == 4 * 50
+
+
 def test_a_request_is_rounded_up_once() -> None:
     assert book(price()).cost("a", Usage(input_tokens=1, output_tokens=1), "RUB", NOW) == 1
 
@@ -78,9 +85,9 @@ def test_the_dearest_deployment_is_found() -> None:
 
 
 def test_which_is_dearest_depends_on_the_tokens() -> None:
-    two = book(price("in", input_micros=9, output_micros=1), price("out", input_micros=1, output_micros=9))
-    assert two.dearest(["in", "out"], Usage(input_tokens=MICROS), "RUB", NOW) == 9
-    assert two.dearest(["in", "out"], Usage(output_tokens=MICROS), "RUB", NOW) == 9
+    two = book(price("in", input_micros=19, output_micros=11), price("out", input_micros=11, output_micros=19))
+    assert two.dearest(["in", "out"], Usage(input_tokens=MICROS), "RUB", NOW) == 19
+    assert two.dearest(["in", "out"], Usage(output_tokens=MICROS), "RUB", NOW) == 19
 
 
 def test_an_absurd_amount_is_refused() -> None:
@@ -109,21 +116,21 @@ tokens = st.integers(0, 10**6)
 @given(
     used=st.tuples(tokens, tokens, tokens, tokens, tokens),
     spare=st.tuples(tokens, tokens),
-    micros=st.tuples(*[st.integers(0, 10**9)] * 2),
-    cached_share=st.integers(0, 100),
+    images=st.integers(0, 10),
+    micros=st.tuples(*[st.integers(0, 10**9)] * 5, *[st.integers(0, 10**9)] * 2),
     rate=st.integers(1, 10**12),
 )
 def test_what_is_used_never_costs_more_than_its_worst_case(
-    used: tuple[int, int, int, int, int], spare: tuple[int, int], micros: tuple[int, int], cached_share: int, rate: int
+    used: tuple[int, int, int, int, int], spare: tuple[int, int], images: int, micros: tuple[int, ...], rate: int
 ) -> None:
-    one = price(
-        currency="USD", input_micros=micros[0], cached_input_micros=micros[0] * cached_share // 100,
-        output_micros=micros[1],
-    )  # fmt: skip
+    kinds = ("input", "cached_input", "cache_write", "output", "reasoning", "image", "request")
+    one = price(currency="USD", **{f"{kind}_micros": each for kind, each in zip(kinds, micros, strict=True)})
     converting = book(one, rates=(ExchangeRate("USD", rate, START),))
-    worst = Usage(input_tokens=sum(used[:3]) + spare[0], output_tokens=sum(used[3:]) + spare[1])
+    worst = Usage(
+        input_tokens=sum(used[:3]) + spare[0], output_tokens=sum(used[3:]) + spare[1], image_count=images
+    )  # fmt: skip
     try:
-        held = converting.cost("a", worst, "RUB", NOW)
+        held = converting.dearest(["a"], worst, "RUB", NOW)
     except FieldInvalid:
         return
-    assert converting.cost("a", Usage(*used), "RUB", NOW) <= held
+    assert converting.cost("a", Usage(*used, images), "RUB", NOW) <= held

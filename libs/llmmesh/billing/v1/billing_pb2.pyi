@@ -64,6 +64,7 @@ class CreateReservationRequest(_message.Message):
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The gateway's request id; makes repeats safe."""
     model: _builtins.str
@@ -72,6 +73,8 @@ class CreateReservationRequest(_message.Message):
     """Tokens of the prompt."""
     max_output_tokens: _builtins.int
     """Most tokens of the answer."""
+    image_count: _builtins.int
+    """Images in the prompt, where a deployment is paid for each; at most 10,000."""
     @_builtins.property
     def deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Deployments the router may choose from; the dearest is held."""
@@ -84,10 +87,11 @@ class CreateReservationRequest(_message.Message):
         deployments: _abc.Iterable[_builtins.str] | None = ...,
         input_tokens: _builtins.int = ...,
         max_output_tokens: _builtins.int = ...,
+        image_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployments", b"deployments", "input_tokens", b"input_tokens", "max_output_tokens", b"max_output_tokens", "model", b"model", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployments", b"deployments", "image_count", b"image_count", "input_tokens", b"input_tokens", "max_output_tokens", b"max_output_tokens", "model", b"model", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -508,6 +512,10 @@ class Price(_message.Message):
     EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     BASE_INPUT_MICROS_FIELD_NUMBER: _builtins.int
     BASE_OUTPUT_MICROS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_MICROS_FIELD_NUMBER: _builtins.int
+    REASONING_MICROS_FIELD_NUMBER: _builtins.int
+    IMAGE_MICROS_FIELD_NUMBER: _builtins.int
+    REQUEST_MICROS_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Deployment name."""
     currency_code: _builtins.str
@@ -517,11 +525,19 @@ class Price(_message.Message):
     cached_input_micros: _builtins.int
     """Per million input tokens read from the provider's prompt cache."""
     output_micros: _builtins.int
-    """Per million output tokens, reasoning included."""
+    """Per million output tokens."""
     base_input_micros: _builtins.int
     """input_micros in the service's base currency, for comparing deployments."""
     base_output_micros: _builtins.int
     """output_micros in the service's base currency, for comparing deployments."""
+    cache_write_micros: _builtins.int
+    """Per million input tokens written to the provider's prompt cache; absent means as input_micros."""
+    reasoning_micros: _builtins.int
+    """Per million reasoning tokens; absent means as output_micros."""
+    image_micros: _builtins.int
+    """Per image of a prompt."""
+    request_micros: _builtins.int
+    """Per request."""
     @_builtins.property
     def effective_time(self) -> _timestamp_pb2.Timestamp:
         """When it came into force."""
@@ -537,12 +553,23 @@ class Price(_message.Message):
         effective_time: _timestamp_pb2.Timestamp | None = ...,
         base_input_micros: _builtins.int = ...,
         base_output_micros: _builtins.int = ...,
+        cache_write_micros: _builtins.int | None = ...,
+        reasoning_micros: _builtins.int | None = ...,
+        image_micros: _builtins.int = ...,
+        request_micros: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_write_micros", b"_cache_write_micros", "_reasoning_micros", b"_reasoning_micros", "cache_write_micros", b"cache_write_micros", "effective_time", b"effective_time", "reasoning_micros", b"reasoning_micros"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_input_micros", b"base_input_micros", "base_output_micros", b"base_output_micros", "cached_input_micros", b"cached_input_micros", "currency_code", b"currency_code", "deployment", b"deployment", "effective_time", b"effective_time", "input_micros", b"input_micros", "output_micros", b"output_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_write_micros", b"_cache_write_micros", "_reasoning_micros", b"_reasoning_micros", "base_input_micros", b"base_input_micros", "base_output_micros", b"base_output_micros", "cache_write_micros", b"cache_write_micros", "cached_input_micros", b"cached_input_micros", "currency_code", b"currency_code", "deployment", b"deployment", "effective_time", b"effective_time", "image_micros", b"image_micros", "input_micros", b"input_micros", "output_micros", b"output_micros", "reasoning_micros", b"reasoning_micros", "request_micros", b"request_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__cache_write_micros: _TypeAlias = _typing.Literal["cache_write_micros"]  # noqa: Y015
+    _WhichOneofArgType__cache_write_micros: _TypeAlias = _typing.Literal["_cache_write_micros", b"_cache_write_micros"]  # noqa: Y015
+    _WhichOneofReturnType__reasoning_micros: _TypeAlias = _typing.Literal["reasoning_micros"]  # noqa: Y015
+    _WhichOneofArgType__reasoning_micros: _TypeAlias = _typing.Literal["_reasoning_micros", b"_reasoning_micros"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_write_micros) -> _WhichOneofReturnType__cache_write_micros | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_micros) -> _WhichOneofReturnType__reasoning_micros | None: ...
 
 Global___Price: _TypeAlias = Price  # noqa: Y015
 

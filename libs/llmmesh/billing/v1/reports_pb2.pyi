@@ -342,6 +342,7 @@ class Savings(_message.Message):
     ROUTING_MICROS_FIELD_NUMBER: _builtins.int
     CACHE_MICROS_FIELD_NUMBER: _builtins.int
     EMBEDDING_MICROS_FIELD_NUMBER: _builtins.int
+    EARLY_STOP_MICROS_FIELD_NUMBER: _builtins.int
     baseline_deployment: _builtins.str
     """The deployment compared with; empty when it has no price."""
     baseline_micros: _builtins.int
@@ -354,6 +355,8 @@ class Savings(_message.Message):
     """Tokens of cached answers at its price, less what the cache's embeddings cost."""
     embedding_micros: _builtins.int
     """What embedding every prompt that the semantic cache may have been asked for costs, at most."""
+    early_stop_micros: _builtins.int
+    """What was held for the rest of answers that the guard stopped: the most this can have saved, in no other sum."""
     def __init__(
         self,
         *,
@@ -363,10 +366,11 @@ class Savings(_message.Message):
         routing_micros: _builtins.int = ...,
         cache_micros: _builtins.int = ...,
         embedding_micros: _builtins.int = ...,
+        early_stop_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_deployment", b"baseline_deployment", "baseline_micros", b"baseline_micros", "cache_micros", b"cache_micros", "embedding_micros", b"embedding_micros", "routing_micros", b"routing_micros", "total_micros", b"total_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_deployment", b"baseline_deployment", "baseline_micros", b"baseline_micros", "cache_micros", b"cache_micros", "early_stop_micros", b"early_stop_micros", "embedding_micros", b"embedding_micros", "routing_micros", b"routing_micros", "total_micros", b"total_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
