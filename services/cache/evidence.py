@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from services.cache.dependency import Unavailable
+from meshkit.dependency import Unavailable
 from services.cache.errorbound import ErrorBound, level_of
 
 if TYPE_CHECKING:

@@ -104,7 +104,7 @@ def test_a_ledger_that_does_not_outlast_its_budgets_is_refused(configure: Config
 
 async def test_rows_from_before_the_months_keep_what_they_say(database_url: str) -> None:
     engine = create_async_engine(database_url)
-    await upgrade(engine, "0011_guard_policy")
+    await upgrade(engine, "0015_rate_limits")
     address = database_url.replace("postgresql+psycopg", "postgresql")
     with psycopg.connect(address, autocommit=True) as sql:
         sql.execute(

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0016_ledger_months"
-down_revision = "0011_guard_policy"
+down_revision = "0015_rate_limits"
 
 _BILLED = """
 -- A unique key of a partitioned table holds its partition key: that a request is billed once is kept here.
