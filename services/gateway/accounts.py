@@ -74,7 +74,7 @@ class Accounts:
         outcome, reason = "answered", ""
         try:
             yield
-            if exchange.finish_reason == chat_pb2.FINISH_REASON_CONTENT_FILTER:
+            if exchange.stopped_for or exchange.finish_reason == chat_pb2.FINISH_REASON_CONTENT_FILTER:
                 outcome = "stopped"
         except (asyncio.CancelledError, GeneratorExit):
             outcome = "cancelled"

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from llmmesh.guard.v1 import guard_pb2
 from meshkit.errors import GuardUnavailable
+from services.gateway.stops import AnswerBlocked, AnswerRunaway
 
 QUEUE_LENGTH = 64
 """Pieces waiting for the guard; a slow guard thus slows the provider."""
@@ -18,14 +19,6 @@ Watch: TypeAlias = Callable[
 ]
 """The guard: text in, text that may be shown out, a verdict last."""
 Sink: TypeAlias = Callable[[str], Awaitable[None]]
-
-
-class AnswerBlocked(Exception):
-    """The guard stopped the answer."""
-
-    def __init__(self, verdict: guard_pb2.Verdict) -> None:
-        super().__init__("the guard stopped the answer")
-        self.verdict = verdict
 
 
 class Channel:
@@ -77,6 +70,7 @@ class Channel:
 
         Raises:
             AnswerBlocked: If the guard stopped the answer.
+            AnswerRunaway: If the guard ended it, all that was said until then released.
             GuardUnavailable: If no verdict was reached.
         """
         async with aclosing(self._watch(self._sent())) as responses:
@@ -85,7 +79,7 @@ class Channel:
                     self._forget(response.text)
                     await self._sink(response.text)
                 if response.HasField("verdict"):
-                    return _passed(response.verdict)
+                    return _passed(response)
         raise _no_verdict()
 
     def _forget(self, released: str) -> None:
@@ -111,11 +105,14 @@ class Channel:
             self._patience = None
 
 
-def _passed(verdict: guard_pb2.Verdict) -> guard_pb2.Verdict:
+def _passed(response: guard_pb2.WatchAnswerResponse) -> guard_pb2.Verdict:
+    verdict = response.verdict
     if verdict.action == guard_pb2.ACTION_BLOCK:
         raise AnswerBlocked(verdict)
     if verdict.action not in (guard_pb2.ACTION_ALLOW, guard_pb2.ACTION_MASK):
         raise _no_verdict()
+    if response.runaway:
+        raise AnswerRunaway(verdict)
     return verdict
 
 

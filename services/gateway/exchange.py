@@ -14,6 +14,7 @@ from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.guard.v1 import guard_pb2
 from meshkit.identity import Identity
 from services.gateway.cache_control import AS_ALLOWED, CacheControl
+from services.gateway.stops import AnswerStopped
 
 CacheStatus: TypeAlias = gateway_pb2.CacheStatus.ValueType
 CacheMode: TypeAlias = gateway_pb2.CacheMode.ValueType
@@ -131,6 +132,8 @@ class Exchange:
     provider: str = ""
     deployment: str = ""
     finish_reason: FinishReason = chat_pb2.FINISH_REASON_UNSPECIFIED
+    stopped_for: str = ""
+    """Why the mesh ended the answer; empty when it did not."""
     usage: chat_pb2.TokenUsage = field(default_factory=chat_pb2.TokenUsage)
     provider_seconds: float = 0.0
     first_byte_seconds: float | None = None
@@ -167,6 +170,12 @@ class Exchange:
             self.findings.setdefault((found.rule, direction), _finding(found, direction))
             if found.rule not in self.guard_rules:
                 self.guard_rules.append(found.rule)
+
+    def stopped(self, stop: AnswerStopped) -> None:
+        """Note that the mesh ended the answer."""
+        self.stopped_for = stop.why
+        if stop.verdict is not None:
+            self.judged(stop.verdict, "output")
 
     def sent(self, delta: chat_pb2.Delta) -> None:
         """Take in a piece of the answer on its way to the caller."""

@@ -8,7 +8,6 @@ from contextlib import aclosing
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
-from services.gateway.channel import AnswerBlocked
 from services.gateway.config import GatewayConfig
 from services.gateway.exchange import Event, Exchange, Finished
 from services.gateway.peers.connections import Peers
@@ -16,6 +15,7 @@ from services.gateway.planning import Plan
 from services.gateway.policies import TenantPolicy
 from services.gateway.screening import Masked, routed_class
 from services.gateway.spending import Spending
+from services.gateway.stops import AnswerStopped
 from services.gateway.tee import Piece, Steps, Tee, unwatched
 from services.gateway.unmasking import Unmasking
 
@@ -74,9 +74,9 @@ class Generation:
                         finished = piece
                     else:
                         yield piece
-        except AnswerBlocked as block:
-            exchange.judged(block.verdict, "output")
-            finished = router_pb2.Finished(finish_reason=chat_pb2.FINISH_REASON_CONTENT_FILTER)
+        except AnswerStopped as stop:
+            exchange.stopped(stop)
+            finished = router_pb2.Finished(finish_reason=stop.finish_reason)
         exchange.provider_seconds = _provider_seconds(finished, asked)
         yield await self._settled(finished, spending)
 

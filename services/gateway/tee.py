@@ -12,7 +12,8 @@ from llmmesh.guard.v1 import guard_pb2
 from llmmesh.router.v1 import router_pb2
 from meshkit.errors import GuardUnavailable, ProviderStreamBroken
 from services.gateway.beside import running_beside
-from services.gateway.channel import AnswerBlocked, Channel, Sink, Watch
+from services.gateway.channel import Channel, Sink, Watch
+from services.gateway.stops import AnswerBlocked
 
 QUEUE_LENGTH = 64
 """Released pieces waiting for the caller; a slow caller thus slows the provider."""
@@ -48,7 +49,7 @@ class Tee:
         A block, a failure and closing this generator all close `steps` at once.
 
         Raises:
-            AnswerBlocked: If the guard stopped the answer; everything yielded before had passed.
+            AnswerStopped: If the guard ended the answer; everything yielded before had passed.
             GuardUnavailable: If the guard failed and the tenant's policy lets nothing pass unwatched.
             ProviderStreamBroken: If `steps` ended without a last word.
         """

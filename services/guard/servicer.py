@@ -37,6 +37,7 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         self._escalation = escalation
         self._longest_text = config.longest_text_characters
         self._longest_answer = config.longest_answer_characters
+        self._most_repeated = config.most_repeated_characters
 
     async def CheckPrompt(
         self, request: guard_pb2.CheckPromptRequest, context: Context
@@ -76,7 +77,7 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
     ) -> AsyncIterator[guard_pb2.WatchAnswerResponse]:
         """Judge an answer as it is spoken, all of it by one policy; a caller that ends without `last` means it."""
         received, policy = 0, self._reloader.layers.policy
-        with closing(policy.answers.watch()) as watch:
+        with closing(policy.answers.watch(self._most_repeated)) as watch:
             async for request in request_iterator:
                 received += len(request.text)
                 if received > self._longest_answer:
@@ -86,6 +87,7 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
                     if release.text or release.verdict:
                         yield _response(release, policy.version)
                     if release.verdict:
+                        await _heard_out(request_iterator)
                         return
             yield _response(watch.feed("", last=True), policy.version)
 
@@ -114,7 +116,7 @@ def _response(release: Release, version: str) -> guard_pb2.WatchAnswerResponse:
         return guard_pb2.WatchAnswerResponse(text=release.text)
     metrics.count(release.verdict, Direction.OUTPUT)
     verdict = _encoded(release.verdict, map(placeholder, release.verdict.findings), version)
-    return guard_pb2.WatchAnswerResponse(text=release.text, verdict=verdict)
+    return guard_pb2.WatchAnswerResponse(text=release.text, verdict=verdict, runaway=release.runaway)
 
 
 def _encoded(verdict: Verdict, contexts: Iterable[str], version: str) -> guard_pb2.Verdict:
@@ -187,6 +189,12 @@ def _masked(request: guard_pb2.CheckPromptRequest, verdict: Verdict) -> guard_pb
         placeholders=[guard_pb2.Placeholder(text=text, original=original) for text, original in originals.items()],
         data_class=chat_pb2.DataClass.ValueType(max(data_class, request.data_class)),
     )
+
+
+async def _heard_out(requests: AsyncIterator[guard_pb2.WatchAnswerRequest]) -> None:
+    """Wait until the caller ends or hangs up: while it speaks, it would see a broken call in place of the verdict."""
+    async for _ in requests:
+        pass
 
 
 def _pieces(request: guard_pb2.WatchAnswerRequest) -> Iterator[tuple[str, bool]]:

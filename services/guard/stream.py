@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshkit.log import get_logger
 from services.guard.folding import fold, origins
 from services.guard.matching import Compile, Event, ExpressionInvalid, StreamMatcher
 from services.guard.openings import Openings
 from services.guard.patterns import LAYER, MOST_FINDINGS, LoadedRule
+from services.guard.repetition import Repetition
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel, Verdict, merge, undecided
 
 log = get_logger()
@@ -26,6 +27,7 @@ log = get_logger()
 MOST_HELD = 1024
 """Characters, invisible ones included. An unfinished match that hides in more of them stops the answer."""
 CONCEALED = "secret.concealed"
+REPETITION = "answer.repetition"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Release:
 
     text: str
     verdict: Verdict | None = None
+    runaway: bool = False
+    """Whether the answer ends here although nothing in it is forbidden."""
 
 
 class AnswerRules:
@@ -50,9 +54,9 @@ class AnswerRules:
         self.openings = _openings(stopping)
         """Finds what more text could turn into a match."""
 
-    def watch(self) -> AnswerWatch:
-        """Start on a new answer; close the watch when done with it."""
-        return AnswerWatch(self)
+    def watch(self, most_repeated: int = 0) -> AnswerWatch:
+        """Start on a new answer that may repeat itself for so many characters; close the watch when done with it."""
+        return AnswerWatch(self, most_repeated)
 
 
 def _longest(rules: Sequence[LoadedRule]) -> int:
@@ -71,8 +75,9 @@ def _openings(stopping: Sequence[LoadedRule]) -> Openings:
 class AnswerWatch:
     """One answer on its way to the client."""
 
-    def __init__(self, rules: AnswerRules) -> None:
+    def __init__(self, rules: AnswerRules, most_repeated: int) -> None:
         self._rules = rules
+        self._repetition = Repetition(most_repeated)
         self._stream = rules.matcher.open()
         self._findings: dict[tuple[str, int], Finding] = {}
         self._seconds = 0.0
@@ -96,14 +101,16 @@ class AnswerWatch:
         """
         self._seconds -= time.perf_counter()
         try:
-            return self._feed(text, last)
+            if last or not self._repetition.runs_away(text):
+                return self._feed(text, last=last)
+            return self._cut(text)
         except Exception as error:
             log.exception("answer_watch_failed", error=type(error).__name__)
             return Release("", undecided(self._layer_seconds()))
         finally:
             self._seconds += time.perf_counter()
 
-    def _feed(self, text: str, last: bool) -> Release:
+    def _feed(self, text: str, *, last: bool) -> Release:
         stops, open_from = self._look(text, last)
         if stops:
             return Release(self._release(min(*stops, open_from)), self._verdict())
@@ -115,6 +122,15 @@ class AnswerWatch:
             return Release(released, self._verdict())
         self._forget()
         return Release(released)
+
+    def _cut(self, text: str) -> Release:
+        """End the answer here, with all of it that may be shown."""
+        end = self._received + len(text)
+        self._findings[REPETITION, end] = Finding(
+            REPETITION, "runaway", RiskLevel.MEDIUM, Action.ALLOW, DataClass.PUBLIC, 0, end
+        )
+        release = self._feed(text, last=True)
+        return replace(release, runaway=release.verdict is not None and release.verdict.action is Action.ALLOW)
 
     def _look(self, text: str, last: bool) -> tuple[list[int], int]:
         """Where matches begin that stop the answer, and where an unfinished one may."""

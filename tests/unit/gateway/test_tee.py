@@ -13,7 +13,7 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2
 from llmmesh.router.v1 import router_pb2
 from meshkit.errors import GuardUnavailable, ProviderStreamBroken
-from services.gateway.channel import AnswerBlocked
+from services.gateway.stops import AnswerBlocked
 from services.gateway.tee import Tee, unwatched
 
 ALLOW = guard_pb2.Verdict(action=guard_pb2.ACTION_ALLOW, policy_version="v1")

@@ -30,7 +30,7 @@ from llmmesh.chat.v1 import chat_pb2 as llmmesh_dot_chat_dot_v1_dot_chat__pb2
 from llmmesh.tenant.v1 import tenant_pb2 as llmmesh_dot_tenant_dot_v1_dot_tenant__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cllmmesh/guard/v1/guard.proto\x12\x10llmmesh.guard.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\x1a\x1ellmmesh/tenant/v1/tenant.proto\"\xfc\x01\n\x12\x43heckPromptRequest\x12.\n\x08messages\x18\x01 \x03(\x0b\x32\x1c.llmmesh.chat.v1.ChatMessage\x12.\n\ndata_class\x18\x02 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12.\n\x06policy\x18\x03 \x01(\x0b\x32\x1e.llmmesh.tenant.v1.GuardPolicy\x12\x31\n\tresidency\x18\x04 \x01(\x0e\x32\x1e.llmmesh.chat.v1.DataResidency\x12#\n\x04tier\x18\x05 \x01(\x0e\x32\x15.llmmesh.chat.v1.Tier\"q\n\x13\x43heckPromptResponse\x12*\n\x07verdict\x18\x01 \x01(\x0b\x32\x19.llmmesh.guard.v1.Verdict\x12.\n\x06masked\x18\x02 \x01(\x0b\x32\x1e.llmmesh.guard.v1.MaskedPrompt\"\xa3\x01\n\x0cMaskedPrompt\x12.\n\x08messages\x18\x01 \x03(\x0b\x32\x1c.llmmesh.chat.v1.ChatMessage\x12\x33\n\x0cplaceholders\x18\x02 \x03(\x0b\x32\x1d.llmmesh.guard.v1.Placeholder\x12.\n\ndata_class\x18\x03 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\"-\n\x0bPlaceholder\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08original\x18\x02 \x01(\t\"0\n\x12WatchAnswerRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04last\x18\x02 \x01(\x08\"O\n\x13WatchAnswerResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12*\n\x07verdict\x18\x02 \x01(\x0b\x32\x19.llmmesh.guard.v1.Verdict\"\x80\x01\n\x10\x43heckTextRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\tdirection\x18\x02 \x01(\x0e\x32\x1b.llmmesh.guard.v1.Direction\x12.\n\x06policy\x18\x03 \x01(\x0b\x32\x1e.llmmesh.tenant.v1.GuardPolicy\"m\n\x11\x43heckTextResponse\x12*\n\x07verdict\x18\x01 \x01(\x0b\x32\x19.llmmesh.guard.v1.Verdict\x12,\n\x06layers\x18\x02 \x03(\x0b\x32\x1c.llmmesh.guard.v1.LayerState\"L\n\nLayerState\x12\r\n\x05layer\x18\x01 \x01(\t\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.llmmesh.guard.v1.LayerOutcome\"\x12\n\x10GetPolicyRequest\"\xb1\x01\n\x11GetPolicyResponse\x12\x16\n\x0epolicy_version\x18\x01 \x01(\t\x12\x12\n\nrule_count\x18\x02 \x01(\x05\x12-\n\tload_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brefuse_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08mistakes\x18\x05 \x03(\t\"\x8f\x02\n\x07Verdict\x12(\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x18.llmmesh.guard.v1.Action\x12/\n\nrisk_level\x18\x02 \x01(\x0e\x32\x1b.llmmesh.guard.v1.RiskLevel\x12.\n\ndata_class\x18\x03 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12/\n\ndetections\x18\x04 \x03(\x0b\x32\x1b.llmmesh.guard.v1.Detection\x12\x16\n\x0epolicy_version\x18\x05 \x01(\t\x12\x30\n\x0blayer_times\x18\x06 \x03(\x0b\x32\x1b.llmmesh.guard.v1.LayerTime\"\xc3\x01\n\tDetection\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\r\n\x05layer\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12-\n\x08severity\x18\x04 \x01(\x0e\x32\x1b.llmmesh.guard.v1.RiskLevel\x12\r\n\x05start\x18\x05 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x06 \x01(\x05\x12\r\n\x05score\x18\x07 \x01(\x02\x12\x15\n\rmessage_index\x18\x08 \x01(\x05\x12\x16\n\x0emasked_context\x18\t \x01(\t\"G\n\tLayerTime\x12\r\n\x05layer\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*g\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_ALLOW\x10\x01\x12\x0f\n\x0b\x41\x43TION_MASK\x10\x02\x12\x10\n\x0c\x41\x43TION_BLOCK\x10\x03\x12\x10\n\x0c\x41\x43TION_ERROR\x10\x04*\x98\x01\n\x0cLayerOutcome\x12\x1d\n\x19LAYER_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14LAYER_OUTCOME_JUDGED\x10\x01\x12\x1b\n\x17LAYER_OUTCOME_NOT_ASKED\x10\x02\x12\x18\n\x14LAYER_OUTCOME_FAILED\x10\x03\x12\x18\n\x14LAYER_OUTCOME_ABSENT\x10\x04*\x80\x01\n\tRiskLevel\x12\x1a\n\x16RISK_LEVEL_UNSPECIFIED\x10\x00\x12\x12\n\x0eRISK_LEVEL_LOW\x10\x01\x12\x15\n\x11RISK_LEVEL_MEDIUM\x10\x02\x12\x13\n\x0fRISK_LEVEL_HIGH\x10\x03\x12\x17\n\x13RISK_LEVEL_CRITICAL\x10\x04*Q\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44IRECTION_INPUT\x10\x01\x12\x14\n\x10\x44IRECTION_OUTPUT\x10\x02\x32\x9c\x03\n\x0cGuardService\x12Z\n\x0b\x43heckPrompt\x12$.llmmesh.guard.v1.CheckPromptRequest\x1a%.llmmesh.guard.v1.CheckPromptResponse\x12^\n\x0bWatchAnswer\x12$.llmmesh.guard.v1.WatchAnswerRequest\x1a%.llmmesh.guard.v1.WatchAnswerResponse(\x01\x30\x01\x12z\n\tCheckText\x12\".llmmesh.guard.v1.CheckTextRequest\x1a#.llmmesh.guard.v1.CheckTextResponse\"$\x8a\xe7\x18\x06\x12\x04\x01\x02\x04\x05\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/guard:check:\x01*\x12T\n\tGetPolicy\x12\".llmmesh.guard.v1.GetPolicyRequest\x1a#.llmmesh.guard.v1.GetPolicyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cllmmesh/guard/v1/guard.proto\x12\x10llmmesh.guard.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\x1a\x1ellmmesh/tenant/v1/tenant.proto\"\xfc\x01\n\x12\x43heckPromptRequest\x12.\n\x08messages\x18\x01 \x03(\x0b\x32\x1c.llmmesh.chat.v1.ChatMessage\x12.\n\ndata_class\x18\x02 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12.\n\x06policy\x18\x03 \x01(\x0b\x32\x1e.llmmesh.tenant.v1.GuardPolicy\x12\x31\n\tresidency\x18\x04 \x01(\x0e\x32\x1e.llmmesh.chat.v1.DataResidency\x12#\n\x04tier\x18\x05 \x01(\x0e\x32\x15.llmmesh.chat.v1.Tier\"q\n\x13\x43heckPromptResponse\x12*\n\x07verdict\x18\x01 \x01(\x0b\x32\x19.llmmesh.guard.v1.Verdict\x12.\n\x06masked\x18\x02 \x01(\x0b\x32\x1e.llmmesh.guard.v1.MaskedPrompt\"\xa3\x01\n\x0cMaskedPrompt\x12.\n\x08messages\x18\x01 \x03(\x0b\x32\x1c.llmmesh.chat.v1.ChatMessage\x12\x33\n\x0cplaceholders\x18\x02 \x03(\x0b\x32\x1d.llmmesh.guard.v1.Placeholder\x12.\n\ndata_class\x18\x03 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\"-\n\x0bPlaceholder\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08original\x18\x02 \x01(\t\"0\n\x12WatchAnswerRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04last\x18\x02 \x01(\x08\"`\n\x13WatchAnswerResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12*\n\x07verdict\x18\x02 \x01(\x0b\x32\x19.llmmesh.guard.v1.Verdict\x12\x0f\n\x07runaway\x18\x03 \x01(\x08\"\x80\x01\n\x10\x43heckTextRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\tdirection\x18\x02 \x01(\x0e\x32\x1b.llmmesh.guard.v1.Direction\x12.\n\x06policy\x18\x03 \x01(\x0b\x32\x1e.llmmesh.tenant.v1.GuardPolicy\"m\n\x11\x43heckTextResponse\x12*\n\x07verdict\x18\x01 \x01(\x0b\x32\x19.llmmesh.guard.v1.Verdict\x12,\n\x06layers\x18\x02 \x03(\x0b\x32\x1c.llmmesh.guard.v1.LayerState\"L\n\nLayerState\x12\r\n\x05layer\x18\x01 \x01(\t\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.llmmesh.guard.v1.LayerOutcome\"\x12\n\x10GetPolicyRequest\"\xb1\x01\n\x11GetPolicyResponse\x12\x16\n\x0epolicy_version\x18\x01 \x01(\t\x12\x12\n\nrule_count\x18\x02 \x01(\x05\x12-\n\tload_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brefuse_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08mistakes\x18\x05 \x03(\t\"\x8f\x02\n\x07Verdict\x12(\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x18.llmmesh.guard.v1.Action\x12/\n\nrisk_level\x18\x02 \x01(\x0e\x32\x1b.llmmesh.guard.v1.RiskLevel\x12.\n\ndata_class\x18\x03 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12/\n\ndetections\x18\x04 \x03(\x0b\x32\x1b.llmmesh.guard.v1.Detection\x12\x16\n\x0epolicy_version\x18\x05 \x01(\t\x12\x30\n\x0blayer_times\x18\x06 \x03(\x0b\x32\x1b.llmmesh.guard.v1.LayerTime\"\xc3\x01\n\tDetection\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\r\n\x05layer\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12-\n\x08severity\x18\x04 \x01(\x0e\x32\x1b.llmmesh.guard.v1.RiskLevel\x12\r\n\x05start\x18\x05 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x06 \x01(\x05\x12\r\n\x05score\x18\x07 \x01(\x02\x12\x15\n\rmessage_index\x18\x08 \x01(\x05\x12\x16\n\x0emasked_context\x18\t \x01(\t\"G\n\tLayerTime\x12\r\n\x05layer\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*g\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_ALLOW\x10\x01\x12\x0f\n\x0b\x41\x43TION_MASK\x10\x02\x12\x10\n\x0c\x41\x43TION_BLOCK\x10\x03\x12\x10\n\x0c\x41\x43TION_ERROR\x10\x04*\x98\x01\n\x0cLayerOutcome\x12\x1d\n\x19LAYER_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14LAYER_OUTCOME_JUDGED\x10\x01\x12\x1b\n\x17LAYER_OUTCOME_NOT_ASKED\x10\x02\x12\x18\n\x14LAYER_OUTCOME_FAILED\x10\x03\x12\x18\n\x14LAYER_OUTCOME_ABSENT\x10\x04*\x80\x01\n\tRiskLevel\x12\x1a\n\x16RISK_LEVEL_UNSPECIFIED\x10\x00\x12\x12\n\x0eRISK_LEVEL_LOW\x10\x01\x12\x15\n\x11RISK_LEVEL_MEDIUM\x10\x02\x12\x13\n\x0fRISK_LEVEL_HIGH\x10\x03\x12\x17\n\x13RISK_LEVEL_CRITICAL\x10\x04*Q\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44IRECTION_INPUT\x10\x01\x12\x14\n\x10\x44IRECTION_OUTPUT\x10\x02\x32\x9c\x03\n\x0cGuardService\x12Z\n\x0b\x43heckPrompt\x12$.llmmesh.guard.v1.CheckPromptRequest\x1a%.llmmesh.guard.v1.CheckPromptResponse\x12^\n\x0bWatchAnswer\x12$.llmmesh.guard.v1.WatchAnswerRequest\x1a%.llmmesh.guard.v1.WatchAnswerResponse(\x01\x30\x01\x12z\n\tCheckText\x12\".llmmesh.guard.v1.CheckTextRequest\x1a#.llmmesh.guard.v1.CheckTextResponse\"$\x8a\xe7\x18\x06\x12\x04\x01\x02\x04\x05\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/guard:check:\x01*\x12T\n\tGetPolicy\x12\".llmmesh.guard.v1.GetPolicyRequest\x1a#.llmmesh.guard.v1.GetPolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,14 +39,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GUARDSERVICE'].methods_by_name['CheckText']._loaded_options = None
   _globals['_GUARDSERVICE'].methods_by_name['CheckText']._serialized_options = b'\212\347\030\006\022\004\001\002\004\005\202\323\344\223\002\024\"\017/v1/guard:check:\001*'
-  _globals['_ACTION']._serialized_start=2016
-  _globals['_ACTION']._serialized_end=2119
-  _globals['_LAYEROUTCOME']._serialized_start=2122
-  _globals['_LAYEROUTCOME']._serialized_end=2274
-  _globals['_RISKLEVEL']._serialized_start=2277
-  _globals['_RISKLEVEL']._serialized_end=2405
-  _globals['_DIRECTION']._serialized_start=2407
-  _globals['_DIRECTION']._serialized_end=2488
+  _globals['_ACTION']._serialized_start=2033
+  _globals['_ACTION']._serialized_end=2136
+  _globals['_LAYEROUTCOME']._serialized_start=2139
+  _globals['_LAYEROUTCOME']._serialized_end=2291
+  _globals['_RISKLEVEL']._serialized_start=2294
+  _globals['_RISKLEVEL']._serialized_end=2422
+  _globals['_DIRECTION']._serialized_start=2424
+  _globals['_DIRECTION']._serialized_end=2505
   _globals['_CHECKPROMPTREQUEST']._serialized_start=238
   _globals['_CHECKPROMPTREQUEST']._serialized_end=490
   _globals['_CHECKPROMPTRESPONSE']._serialized_start=492
@@ -58,23 +58,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHANSWERREQUEST']._serialized_start=820
   _globals['_WATCHANSWERREQUEST']._serialized_end=868
   _globals['_WATCHANSWERRESPONSE']._serialized_start=870
-  _globals['_WATCHANSWERRESPONSE']._serialized_end=949
-  _globals['_CHECKTEXTREQUEST']._serialized_start=952
-  _globals['_CHECKTEXTREQUEST']._serialized_end=1080
-  _globals['_CHECKTEXTRESPONSE']._serialized_start=1082
-  _globals['_CHECKTEXTRESPONSE']._serialized_end=1191
-  _globals['_LAYERSTATE']._serialized_start=1193
-  _globals['_LAYERSTATE']._serialized_end=1269
-  _globals['_GETPOLICYREQUEST']._serialized_start=1271
-  _globals['_GETPOLICYREQUEST']._serialized_end=1289
-  _globals['_GETPOLICYRESPONSE']._serialized_start=1292
-  _globals['_GETPOLICYRESPONSE']._serialized_end=1469
-  _globals['_VERDICT']._serialized_start=1472
-  _globals['_VERDICT']._serialized_end=1743
-  _globals['_DETECTION']._serialized_start=1746
-  _globals['_DETECTION']._serialized_end=1941
-  _globals['_LAYERTIME']._serialized_start=1943
-  _globals['_LAYERTIME']._serialized_end=2014
-  _globals['_GUARDSERVICE']._serialized_start=2491
-  _globals['_GUARDSERVICE']._serialized_end=2903
+  _globals['_WATCHANSWERRESPONSE']._serialized_end=966
+  _globals['_CHECKTEXTREQUEST']._serialized_start=969
+  _globals['_CHECKTEXTREQUEST']._serialized_end=1097
+  _globals['_CHECKTEXTRESPONSE']._serialized_start=1099
+  _globals['_CHECKTEXTRESPONSE']._serialized_end=1208
+  _globals['_LAYERSTATE']._serialized_start=1210
+  _globals['_LAYERSTATE']._serialized_end=1286
+  _globals['_GETPOLICYREQUEST']._serialized_start=1288
+  _globals['_GETPOLICYREQUEST']._serialized_end=1306
+  _globals['_GETPOLICYRESPONSE']._serialized_start=1309
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1486
+  _globals['_VERDICT']._serialized_start=1489
+  _globals['_VERDICT']._serialized_end=1760
+  _globals['_DETECTION']._serialized_start=1763
+  _globals['_DETECTION']._serialized_end=1958
+  _globals['_LAYERTIME']._serialized_start=1960
+  _globals['_LAYERTIME']._serialized_end=2031
+  _globals['_GUARDSERVICE']._serialized_start=2508
+  _globals['_GUARDSERVICE']._serialized_end=2920
 # @@protoc_insertion_point(module_scope)

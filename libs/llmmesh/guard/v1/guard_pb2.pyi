@@ -309,8 +309,11 @@ class WatchAnswerResponse(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
+    RUNAWAY_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text that no rule can match any more."""
+    runaway: _builtins.bool
+    """True with an allow when the answer ends here because it says the same thing again and again."""
     @_builtins.property
     def verdict(self) -> Global___Verdict:
         """Set on a block, and on the last message."""
@@ -320,10 +323,11 @@ class WatchAnswerResponse(_message.Message):
         *,
         text: _builtins.str = ...,
         verdict: Global___Verdict | None = ...,
+        runaway: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["runaway", b"runaway", "text", b"text", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
