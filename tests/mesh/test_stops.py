@@ -44,7 +44,7 @@ async def test_an_answer_that_only_repeats_itself_ends_as_one_that_is_too_long(
     tenant: Tenant, first: ScriptedProvider
 ) -> None:
     first.set(reply="I am sorry, I am sorry. " * 3000)
-    chunks = await streamed(tenant, "Say it.", max_tokens=20_000)
+    chunks = await streamed(tenant, "What do you want to say?", max_tokens=20_000)
     assert reason(chunks) == "length"
     assert text_of(chunks).startswith("I am sorry, I am sorry. ")
     assert 4000 < len(text_of(chunks)) < 20_000
