@@ -86,8 +86,14 @@ async def test_a_refused_prompt_is_in_the_audit_log_with_its_rules(tenant: Tenan
 
 async def test_a_refused_prompt_costs_nothing(tenant: Tenant) -> None:
     await tenant.chat(ATTACKS["direct instruction override"])
-    budget = (await tenant.admin_get("/budget"))["budget"]
-    assert int(budget.get("spent_micros", "0")) + int(budget.get("reserved_micros", "0")) == 0
+
+    async def let_go() -> bool:
+        """What was held while the guard was judging."""
+        budget = (await tenant.admin_get("/budget"))["budget"]
+        assert int(budget.get("spent_micros", "0")) == 0
+        return int(budget.get("reserved_micros", "0")) == 0
+
+    await eventually(let_go)
 
 
 async def test_a_masking_tenants_provider_sees_placeholders_and_its_caller_the_originals(
