@@ -14,11 +14,11 @@ from pathlib import Path
 from deploy.envoy.catalogue import ROOMS
 from deploy.local.settings import LocalSettings
 
-_FIRST_SERVICE = 50051
+# All below the range that outgoing connections take their ports from: one chosen here is still free seconds later.
+_FIRST_SERVICE = 15051
 _FIRST_METRICS = 9101
 _ENVOY = {"mesh": 15001, "admin": 15000, "status": 9107}
 _SPARE = 20_000
-"""Below the range that outgoing connections take their ports from: a port chosen here is still free seconds later."""
 _SPARE_COUNT = 100
 
 
