@@ -191,7 +191,7 @@ async def setting() -> AsyncIterator[Setting]:
             routes = ROUTES.read_text().replace("FIRST_URL", provider_url).replace("SECOND_URL", provider_url)
             (var / "routes.yaml").write_text(routes)
             settings = {"LLMMESH_ROUTES": str(var / "routes.yaml"), "LLMMESH_PRICES": str(PRICES)}
-            async with running_mesh(var, **settings, SCRIPTED_KEY="sk-scripted-key", LLMMESH_LOCAL_MODELS="none") as mesh:
+            async with running_mesh(var, **settings, SCRIPTED_KEY="sk-scripted", LLMMESH_LOCAL_MODELS="none") as mesh:
                 yield Setting(mesh, provider_url)
 
 
