@@ -63,6 +63,10 @@ clean-data: down ## Stop everything and forget all data
 test: $(VENV) ## Run the tests, all but the slow ones
 	python -m pytest -q -m "not slow" -n 2 --dist loadgroup $(ARGS)
 
+.PHONY: test-slow
+test-slow: $(VENV) ## Run the slow tests: thousands of random texts through the guard
+	python -m pytest -q -m slow tests/room $(ARGS)
+
 .PHONY: test-litellm
 test-litellm: $(VENV) ## Contract suite over the LiteLLM adapter, in an environment beside: its pins contradict the lock
 	uv venv --quiet --allow-existing build/litellm
