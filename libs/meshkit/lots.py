@@ -48,6 +48,14 @@ def person_of(options: chat_pb2.GenerationOptions) -> str:
     """The end user a request names: OpenAI's `user`, else its newer `safety_identifier`."""
     if options.user:
         return options.user
-    text = options.extra_json.get("safety_identifier", "")
-    named = orjson.loads(text) if text else ""
+    named = extra(options, "safety_identifier")
     return named if isinstance(named, str) else ""
+
+
+def extra(options: chat_pb2.GenerationOptions, name: str) -> object:
+    """What a request says under a name that is none of ours; None when it says nothing that can be read."""
+    text = options.extra_json.get(name, "")
+    try:
+        return orjson.loads(text) if text else None
+    except orjson.JSONDecodeError:
+        return None

@@ -17,7 +17,7 @@ from services.cache.admission import Limits, exact_refusal, lifetime_seconds, pr
 from services.cache.codec import Codec, EntryUnusable
 from services.cache.keys import entry_id_of, exact_key, key_scope, question_of
 from services.cache.metrics import STORES, UNUSABLE
-from services.cache.purging import QUESTION_CHARACTERS, ExactSelection, Forgotten, person_of, selection_of
+from services.cache.purging import QUESTION_CHARACTERS, ExactSelection, Forgotten, selection_of, subject_of
 from services.cache.sealing import Seals
 from services.cache.semantic import Answer, SemanticCache
 from services.cache.vectorstores.port import Selection
@@ -154,7 +154,7 @@ class AnswerCache:
         return cache_pb2.StoredAnswer(
             answer=answer,
             question=question.text[:QUESTION_CHARACTERS] if question else "",
-            subject=self._seals.pseudonym(tenant_id, person_of(request.prompt)),
+            subject=self._seals.pseudonym(tenant_id, subject_of(request.prompt)),
         )
 
     def _may_be_leased(self, request: cache_pb2.LookupAnswerRequest) -> bool:

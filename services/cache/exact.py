@@ -12,9 +12,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from meshkit.background import in_background
 from meshkit.dependency import Dependency, Unavailable
+from meshkit.redis_pool import redis_pool
 from services.cache.coalescing import Coalescer
 from services.cache.lane import ReadLane
-from services.cache.redis_pool import redis_pool
 
 PURGE_SECONDS = 10.0
 """Longest that one step of a purge may take; a purge is not on the path of a chat."""

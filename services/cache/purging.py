@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import orjson
-
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.lots import extra, person_of
 from services.cache.codec import Codec, EntryUnusable
 from services.cache.keys import key_scope
 from services.cache.vectorstores.port import Selection
@@ -57,15 +56,12 @@ class ExactSelection:
         return in_time and whose and stored.question.startswith(chosen.question_prefix)
 
 
-def person_of(prompt: chat_pb2.ChatPrompt) -> str:
-    """Who asked, as the application names its users; empty when it does not say."""
-    options = prompt.options
-    if options.user:
-        return options.user
-    named = _json(options.extra_json.get("safety_identifier", ""))
-    if isinstance(named, str) and named:
-        return named
-    metadata = _json(options.extra_json.get("metadata", ""))
+def subject_of(prompt: chat_pb2.ChatPrompt) -> str:
+    """Whom an answer is about, as the application names its users; empty when it does not say."""
+    person = person_of(prompt.options)
+    if person:
+        return person
+    metadata = extra(prompt.options, "metadata")
     subject = metadata.get("subject", "") if isinstance(metadata, dict) else ""
     return subject if isinstance(subject, str) else ""
 
@@ -80,10 +76,3 @@ def selection_of(tenant_id: str, request: cache_pb2.PurgeAnswersRequest, subject
         reference=request.entry_id,
         stored_until=now - request.min_age.ToNanoseconds() / 1e9 if request.HasField("min_age") else None,
     )
-
-
-def _json(text: str) -> object:
-    try:
-        return orjson.loads(text) if text else None
-    except orjson.JSONDecodeError:
-        return None

@@ -11,7 +11,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 from meshkit.dependency import Dependency
-from services.cache.redis_pool import redis_pool
+from meshkit.redis_pool import redis_pool
 from services.cache.statistics import KEPT_DAYS
 
 COUNTS_PREFIX = "llmmesh:cachestats:1:"

@@ -12,6 +12,7 @@ from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.background import in_background
 from meshkit.client import connect
 from meshkit.log import get_logger
+from meshkit.reloading import LoadMeters, Reloader
 from meshkit.revocation import following_revocations
 from meshkit.server import Mount, running
 from services.guard import azure, llama_guard
@@ -22,9 +23,9 @@ from services.guard.inference import GuardModel
 from services.guard.kept import Kept
 from services.guard.layers import RuleLayers, rule_layers
 from services.guard.llama_guard import LlamaGuard
+from services.guard.metrics import PACKS_LOADS, PACKS_REFUSED
 from services.guard.names import NameScanner
-from services.guard.packfiles import PacksInvalid
-from services.guard.reloading import Reloader
+from services.guard.packfiles import PacksInvalid, pack_files
 from services.guard.servicer import GuardServicer
 
 if TYPE_CHECKING:
@@ -83,13 +84,14 @@ async def _llama_guard(stack: AsyncExitStack, config: GuardConfig) -> LlamaGuard
     return LlamaGuard(model.continued, config.llama_guard_block_from, config.llama_guard_unsure_from)
 
 
-def _loaded(config: GuardConfig, load: Callable[[], RuleLayers]) -> Reloader:
+def _loaded(config: GuardConfig, load: Callable[[], RuleLayers]) -> Reloader[RuleLayers]:
+    meters = LoadMeters(PACKS_LOADS, PACKS_REFUSED)
     try:
-        reloader = Reloader(config.packs, load, config.packs_poll_seconds)
+        reloader = Reloader("packs", lambda: pack_files(config.packs), load, meters, config.packs_poll_seconds)
     except PacksInvalid as error:
         for mistake in error.mistakes:
             log.error("pack_mistake", mistake=mistake)
         raise
-    policy = reloader.layers.policy
+    policy = reloader.current.policy
     log.info("policy_loaded", policy_version=policy.version, rules=policy.rule_count)
     return reloader

@@ -10,15 +10,15 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from meshkit.reloading import FilesInvalid
 from services.guard.rules import Rule
 
 
-class PacksInvalid(Exception):
+class PacksInvalid(FilesInvalid):
     """Packs that cannot be loaded; `mistakes` names each place and what is wrong there."""
 
     def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("rule packs cannot be loaded:\n" + "\n".join(mistakes))
-        self.mistakes = mistakes
+        super().__init__("rule packs cannot be loaded:\n" + "\n".join(mistakes), mistakes)
 
 
 class Pack(BaseModel):
@@ -42,6 +42,11 @@ class PackFile:
     pack: Pack
 
 
+def pack_files(directory: Path) -> list[Path]:
+    """The packs of a directory, in the order of their names."""
+    return sorted(directory.glob("*.yaml"))
+
+
 def read_packs(directory: Path) -> list[PackFile]:
     """Read every *.yaml of a directory, in the order of their names.
 
@@ -50,7 +55,7 @@ def read_packs(directory: Path) -> list[PackFile]:
     """
     mistakes: list[str] = []
     files: list[PackFile] = []
-    for path in sorted(directory.glob("*.yaml")):
+    for path in pack_files(directory):
         try:
             files.append(PackFile(path.name, Pack.model_validate(yaml.load(path.read_text("utf-8"), yaml.CSafeLoader))))
         except yaml.YAMLError as error:

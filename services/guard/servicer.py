@@ -12,17 +12,18 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2, guard_pb2_grpc
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.errors import FieldInvalid
+from meshkit.reloading import Reloader
 from meshkit.server import Context
 from services.guard import metrics
 from services.guard.azure import LAYER as CLOUD
 from services.guard.config import GuardConfig
 from services.guard.contexts import masked_contexts, placeholder
 from services.guard.escalation import Escalation, Wishes
+from services.guard.layers import RuleLayers
 from services.guard.llama_guard import LAYER as MODEL
 from services.guard.outcomes import Outcome, outcomes
 from services.guard.passages import Passage, Speaker
 from services.guard.prompts import masked_prompt, passage
-from services.guard.reloading import Reloader
 from services.guard.stream import Release
 from services.guard.verdict import Action, DataClass, Direction, Finding, Verdict
 
@@ -32,7 +33,7 @@ LONGEST_PIECE = 8192
 class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
     """The guard over the wire."""
 
-    def __init__(self, reloader: Reloader, escalation: Escalation, config: GuardConfig) -> None:
+    def __init__(self, reloader: Reloader[RuleLayers], escalation: Escalation, config: GuardConfig) -> None:
         self._reloader = reloader
         self._escalation = escalation
         self._longest_text = config.longest_text_characters
@@ -45,7 +46,7 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         """Judge a prompt."""
         passages = [passage(message, index) for index, message in enumerate(request.messages)]
         self._check_length("messages", sum(len(each.text) for each in passages))
-        layers = self._reloader.layers
+        layers = self._reloader.current
         verdict = await layers.cascades[Direction.INPUT].judge(passages)
         verdict = verdict.at_least(DataClass(request.data_class or 1))
         wishes = wishes_of(request.policy, request.residency, request.tier)
@@ -61,7 +62,7 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         self._check_length("text", len(request.text))
         direction = Direction.OUTPUT if request.direction == guard_pb2.DIRECTION_OUTPUT else Direction.INPUT
         passages = [Passage(request.text, Speaker.MODEL if direction is Direction.OUTPUT else Speaker.CALLER)]
-        layers = self._reloader.layers
+        layers = self._reloader.current
         cascade = layers.cascades[direction]
         wishes = wishes_of(request.policy)
         verdict = await cascade.judge(passages)
@@ -76,7 +77,7 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         self, request_iterator: AsyncIterator[guard_pb2.WatchAnswerRequest], context: Context
     ) -> AsyncIterator[guard_pb2.WatchAnswerResponse]:
         """Judge an answer as it is spoken, all of it by one policy; a caller that ends without `last` means it."""
-        received, policy = 0, self._reloader.layers.policy
+        received, policy = 0, self._reloader.current.policy
         with closing(policy.answers.watch(self._most_repeated)) as watch:
             async for request in request_iterator:
                 received += len(request.text)
@@ -93,7 +94,7 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
 
     async def GetPolicy(self, request: guard_pb2.GetPolicyRequest, context: Context) -> guard_pb2.GetPolicyResponse:
         """Name the policy in force."""
-        policy, status = self._reloader.layers.policy, self._reloader.status
+        policy, status = self._reloader.current.policy, self._reloader.status
         return guard_pb2.GetPolicyResponse(
             policy_version=policy.version,
             rule_count=policy.rule_count,

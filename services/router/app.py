@@ -15,6 +15,7 @@ from llmmesh.router.v1.router_pb2_grpc import add_RouterServiceServicer_to_serve
 from meshkit.background import in_background
 from meshkit.client import connect
 from meshkit.log import get_logger
+from meshkit.reloading import LoadMeters, Reloader
 from meshkit.revocation import following_revocations
 from meshkit.server import Mount, running
 from services.router.bulletin import Bulletin
@@ -30,10 +31,10 @@ from services.router.fleet import Fleet, Roster
 from services.router.inspection import Inspection
 from services.router.latencies import FirstTokenTimes
 from services.router.lessons import lessons
+from services.router.measures import ROUTES_LOADS, ROUTES_REFUSED
 from services.router.observing import Observation, ObservedRouter
 from services.router.prices import fresh_prices
 from services.router.providers.adapters import Providers, opened_providers
-from services.router.reloading import Reloader
 from services.router.routes import Routes, load_routes
 from services.router.routing import Router
 from services.router.rules import RuleBook
@@ -53,8 +54,8 @@ log = get_logger()
 @asynccontextmanager
 async def router(config: RouterConfig) -> AsyncIterator[int]:
     """Run the router; yields the port it listens on."""
-    routes = load_routes(config.routes, os.environ)
-    standings = Standings(config.breaker_policy, routes.deployments)
+    reloader = _routes(config)
+    standings = Standings(config.breaker_policy, reloader.current.deployments)
     async with (
         shared_breakers(config.redis_url, Bulletin(standings)),
         connect(config.mesh_target, InferenceServiceStub) as inference,
@@ -77,10 +78,11 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
             decider = Decider(routes.answering, routes.strategies, rules, ways, prices)
             return _fleet(routes, decider, providers)
 
-        roster = Roster(fleet(routes), lambda ended: providers.release(ended.deployments))
-        reloader = Reloader(
-            config.routes, os.environ, config.routes_poll_seconds, lambda routes: roster.replace(fleet(routes))
-        )
+        roster = Roster(fleet(reloader.current), lambda ended: providers.release(ended.deployments))
+
+        def renew(routes: Routes) -> None:
+            roster.replace(fleet(routes))
+
         routing = Router(roster, prices, failover, first_tokens)
         explainer = Explainer(roster, failover.seconds_until_free, first_tokens.expected)
         inspection = Inspection(roster, standings)
@@ -91,12 +93,17 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         mount = Mount(add_RouterServiceServicer_to_server, servicer)
         async with (
             shadowing.open(),
-            in_background(checks.run(), roster.release_ended(), reloader.watch()),
+            in_background(checks.run(), roster.release_ended(), reloader.watch(renew)),
             following_revocations(config.mesh_target) as revoked,
             running([mount], config, room="router", revoked=revoked) as port,
         ):
             with _on_hangup(reloader.reload_now):
                 yield port
+
+
+def _routes(config: RouterConfig) -> Reloader[Routes]:
+    path, meters = config.routes, LoadMeters(ROUTES_LOADS, ROUTES_REFUSED)
+    return Reloader("routes", lambda: [path], lambda: load_routes(path, os.environ), meters, config.routes_poll_seconds)
 
 
 def _fleet(routes: Routes, decider: Decider, providers: Providers) -> Fleet:

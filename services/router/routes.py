@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from meshkit.reloading import FilesInvalid
 from services.router.deployment import Deployment
 from services.router.endpoints import AnyDeployment, HttpDeployment
 from services.router.experiments.plan import Experiment, PromptTemplate, PromptTemplates, contradictions
@@ -25,13 +26,12 @@ Section = TypeVar("Section", bound=BaseModel)
 _deployment: TypeAdapter[Deployment] = TypeAdapter(AnyDeployment)
 
 
-class RoutesInvalid(ValueError):
+class RoutesInvalid(FilesInvalid):
     """The routes file cannot be used; its text lists every mistake with its place in the file."""
 
     def __init__(self, path: Path, mistakes: list[str]) -> None:
         lines = "".join(f"\n  {mistake}" for mistake in mistakes)
-        super().__init__(f"{path}: {len(mistakes)} mistake(s):{lines}")
-        self.mistakes = mistakes
+        super().__init__(f"{path}: {len(mistakes)} mistake(s):{lines}", mistakes)
 
 
 @dataclass(frozen=True, slots=True)

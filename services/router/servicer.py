@@ -12,6 +12,7 @@ from llmmesh.router.v1 import router_pb2
 from llmmesh.router.v1.router_pb2_grpc import RouterServiceServicer
 from meshkit.errors import ResourceNotFound
 from meshkit.identity import current_identity
+from meshkit.reloading import LoadStatus, Reloader
 from meshkit.server import Context
 from services.router.breaker import BreakerState
 from services.router.deployment import Deployment
@@ -25,7 +26,6 @@ from services.router.learned.report import learned_report
 from services.router.lessons import Lessons
 from services.router.observing import ObservedRouter
 from services.router.providers.provider import Health
-from services.router.reloading import Reloader, RoutesStatus
 from services.router.requests import (
     chat_demand,
     checked_judgement,
@@ -33,6 +33,7 @@ from services.router.requests import (
     embedding_demand,
     explained_demand,
 )
+from services.router.routes import Routes
 from services.router.routing import Chosen, Finished, RouteEvent, Router
 from services.router.vitals import Figures
 
@@ -63,7 +64,7 @@ class RouterServicer(RouterServiceServicer):
         observed: ObservedRouter,
         explainer: Explainer,
         inspection: Inspection,
-        reloader: Reloader,
+        reloader: Reloader[Routes],
         learned: Lessons,
     ) -> None:
         self._router = router
@@ -243,7 +244,7 @@ def _duration(seconds: float | None) -> Duration | None:
     return duration
 
 
-def _routes(status: RoutesStatus) -> router_pb2.RoutesState:
+def _routes(status: LoadStatus) -> router_pb2.RoutesState:
     return router_pb2.RoutesState(
         load_time=_timestamp(status.loaded_at),
         refuse_time=_timestamp(status.refused_at) if status.refused_at else None,

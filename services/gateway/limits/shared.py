@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from meshkit.dependency import Dependency
+from meshkit.redis_pool import redis_pool
 from services.gateway.limits.scope import Scope
 from services.gateway.limits.standing import Standing, Use
 
@@ -65,18 +64,8 @@ class SharedCounts:
 @asynccontextmanager
 async def shared_counts(url: str, *, timeout_seconds: float, lease_seconds: float) -> AsyncIterator[SharedCounts]:
     """Counts at `url` for the block; it connects when it is first used."""
-    # One that waits for a free connection: a burst of requests is no outage.
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=CONNECTIONS,
-        timeout=timeout_seconds,
-        socket_timeout=None,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        driver_info=None,
-        protocol=2,
-    )
-    async with Redis.from_pool(pool) as client:
+    pool = redis_pool(url, size=CONNECTIONS, timeout_seconds=timeout_seconds)
+    async with pool as connections, Redis.from_pool(connections) as client:
         yield SharedCounts(client, timeout_seconds=timeout_seconds, lease_seconds=lease_seconds)
 
 

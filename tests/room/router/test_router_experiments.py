@@ -13,6 +13,7 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
 from meshkit.errors import error_reason
 from meshkit.identity import Identity, acting_as
+from tests.support.experiments import means, once_counted, reported
 from tests.support.fix_mesh import eventually
 from tests.support.router_room import RouterRoom, Told
 
@@ -53,29 +54,17 @@ async def judge(room: RouterRoom, request_id: str, score: float) -> None:
 
 
 async def report(room: RouterRoom) -> router_pb2.Experiment:
+    """The one experiment there is, which looks the same in the list and alone."""
     with acting_as(Identity(key_id="k", roles=frozenset({"operator"}))):
         listed = await room.stub.ListExperiments(router_pb2.ListExperimentsRequest(), timeout=10)
-        (found,) = listed.experiments
-        request = router_pb2.GetExperimentRequest(name=found.name)
-        alone = (await room.stub.GetExperiment(request, timeout=10)).experiment
+    (found,) = listed.experiments
+    alone = await reported(room, found.name)
     assert [each.version for each in alone.variants] == [each.version for each in found.variants]
-    experiment: router_pb2.Experiment = found
-    return experiment
+    return alone
 
 
 async def known(room: RouterRoom, *requests: int) -> router_pb2.Experiment:
-    """The report once each variant counts so many requests."""
-
-    async def look() -> router_pb2.Experiment | None:
-        found = await report(room)
-        return found if [each.requests for each in found.variants] == list(requests) else None
-
-    seen: router_pb2.Experiment = await eventually(look)
-    return seen
-
-
-def means(variant: router_pb2.ExperimentVariant) -> dict[str, float]:
-    return {router_pb2.Measure.Name(each.measure): round(each.mean, 6) for each in variant.figures}
+    return await once_counted(lambda: report(room), *requests)
 
 
 async def test_each_variant_is_answered_by_its_own_and_counted(make_room, sections):

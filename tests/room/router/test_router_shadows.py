@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
 from meshkit.identity import Identity, acting_as
-from tests.support.fix_mesh import eventually
+from tests.support.experiments import means, once_counted, reported
 from tests.support.router_room import RouterRoom, Told, cloud
 from tests.support.scripted_provider import scripted_provider
 
@@ -37,24 +37,8 @@ async def ask(
     return told
 
 
-async def report(room: RouterRoom) -> router_pb2.Experiment:
-    with acting_as(Identity(key_id="k", roles=frozenset({"operator"}))):
-        request = router_pb2.GetExperimentRequest(name="shadow-dear")
-        found: router_pb2.Experiment = (await room.stub.GetExperiment(request, timeout=10)).experiment
-    return found
-
-
 async def counted(room: RouterRoom, *requests: int) -> router_pb2.Experiment:
-    async def look() -> router_pb2.Experiment | None:
-        found = await report(room)
-        return found if [each.requests for each in found.variants] == list(requests) else None
-
-    seen: router_pb2.Experiment = await eventually(look)
-    return seen
-
-
-def means(variant: router_pb2.ExperimentVariant) -> dict[str, float]:
-    return {router_pb2.Measure.Name(each.measure): each.mean for each in variant.figures}
+    return await once_counted(lambda: reported(room, "shadow-dear"), *requests)
 
 
 def spent(name: str) -> float:

@@ -12,7 +12,10 @@ from redis.backoff import NoBackoff
 
 @asynccontextmanager
 async def redis_pool(url: str, *, size: int, timeout_seconds: float) -> AsyncIterator[BlockingConnectionPool]:
-    """Hold connections for the block; Redis need not be there yet. Deadlines of operations are their caller's."""
+    """Hold connections for the block; Redis need not be there yet. Deadlines of operations are their caller's.
+
+    A burst of requests waits for a free connection: it is no outage.
+    """
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=size,
