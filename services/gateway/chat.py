@@ -236,7 +236,7 @@ class _Flow:
     def _generated(self, plan: Plan, spending: Spending) -> AsyncGenerator[Event, None]:
         """The model's answer in the form that was asked for."""
         generation = Generation(self._peers, self._config, self._exchange, self._policy, self._masked)
-        request = generation.request(plan)
+        request = generation.request(plan, whole=self._question.whole)
         if self._format is None:
             return generation.attempt(request, spending)
         if not self._question.whole:

@@ -69,7 +69,8 @@ class Embedding:
             exchange.provider_seconds = time.perf_counter() - asked
             exchange.first_byte_seconds = exchange.seconds()
             spending.begin(response.route)
-            cost_micros = await spending.commit(response.usage, chat_pb2.FINISH_REASON_STOP)
+            spending.settle(response.usage, chat_pb2.FINISH_REASON_STOP)
+            cost_micros = await spending.cost_micros()
         report = exchange.report(cost_micros, spending.currency_code)
         return EmbeddedTexts(response.embeddings, response.usage, report)
 

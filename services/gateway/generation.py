@@ -37,8 +37,8 @@ class Generation:
         self._policy = policy
         self._masked = masked
 
-    def request(self, plan: Plan) -> router_pb2.StreamGenerateChatRequest:
-        """What the router is asked."""
+    def request(self, plan: Plan, *, whole: bool) -> router_pb2.StreamGenerateChatRequest:
+        """What the router is asked; `whole` if nobody reads the answer before its end."""
         constraints = router_pb2.RouteConstraints(
             deployments=plan.offer.deployments,
             data_class=self._masked.data_class if self._masked else routed_class(self._exchange),
@@ -46,7 +46,7 @@ class Generation:
             shadows=plan.offer.shadows,
         )
         request = router_pb2.StreamGenerateChatRequest(
-            prompt=plan.prompt, constraints=constraints, preferences=self._policy.preferences()
+            prompt=plan.prompt, constraints=constraints, preferences=self._policy.preferences(), whole=whole
         )
         if self._masked:
             del request.prompt.messages[:]
@@ -119,9 +119,9 @@ class Generation:
     async def _settled(self, finished: router_pb2.Finished, spending: Spending) -> Finished:
         exchange = self._exchange
         exchange.finish_reason = finished.finish_reason
-        usage = finished.usage if finished.HasField("usage") else spending.estimate()
-        cost_micros = await spending.commit(usage, finished.finish_reason)
-        return Finished(finished.finish_reason, usage, exchange.report(cost_micros, spending.currency_code))
+        _settle(finished, spending)
+        cost_micros = await spending.cost_micros()
+        return Finished(finished.finish_reason, exchange.usage, exchange.report(cost_micros, spending.currency_code))
 
 
 async def _counted(steps: Steps, spending: Spending) -> AsyncGenerator[router_pb2.StreamGenerateChatResponse, None]:
@@ -133,7 +133,14 @@ async def _counted(steps: Steps, spending: Spending) -> AsyncGenerator[router_pb
             elif step.HasField("delta"):
                 spending.count(step.delta)
                 await spending.keep_covered()
+            else:
+                # The guard may still be at the last piece; what the provider is owed no longer hangs on it.
+                _settle(step.finished, spending)
             yield step
+
+
+def _settle(finished: router_pb2.Finished, spending: Spending) -> None:
+    spending.settle(finished.usage if finished.HasField("usage") else spending.estimate(), finished.finish_reason)
 
 
 def _provider_seconds(finished: router_pb2.Finished, asked: float) -> float:

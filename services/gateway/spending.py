@@ -23,7 +23,7 @@ OVERRUN_TOKENS = 32
 class Spending:
     """A reservation until its settlement.
 
-    Leaving the block without `commit` settles in the background: an answer that nobody began is let go, one that was
+    Leaving the block without `settle` settles in the background: an answer that nobody began is let go, one that was
     begun is billed by the tokens counted here, marked as estimated.
     """
 
@@ -44,7 +44,7 @@ class Spending:
         self._billing = billing
         self._later = later
         self._begun = False
-        self._settled = False
+        self._settling: asyncio.Task[int | None] | None = None
         self._output: list[str] = []
         self._reasoning: list[str] = []
         self._characters = 0
@@ -56,7 +56,7 @@ class Spending:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._settled:
+        if self._settling is not None:
             return
         usage = self.estimate() if self._begun else None
         self._later(self._settlement(usage, self._exchange.finish_reason))
@@ -118,13 +118,21 @@ class Spending:
             estimated=True,
         )
 
-    async def commit(self, usage: chat_pb2.TokenUsage, finish_reason: FinishReason) -> int | None:
-        """Settle with what was used; returns the cost in micro-units.
+    def settle(self, usage: chat_pb2.TokenUsage, finish_reason: FinishReason) -> None:
+        """Begin to settle with what was used; the first word counts. It goes on whatever becomes of the answer."""
+        if self._settling is None:
+            self._settling = asyncio.create_task(self._settle(self._settlement(usage, finish_reason)))
+            self._settling.add_done_callback(_looked_at)
+
+    async def cost_micros(self) -> int | None:
+        """What was settled, in micro-units.
 
         None when billing is away: the settlement then goes on in the background. A cancel while waiting does the same.
         """
-        settlement = self._settlement(usage, finish_reason)
-        self._settled = True
+        assert self._settling is not None
+        return await asyncio.shield(self._settling)
+
+    async def _settle(self, settlement: Settlement) -> int | None:
         try:
             response = await self._billing.settle(settlement)
         except BillingUnavailable:
@@ -171,6 +179,12 @@ class Advance:
         made = await asyncio.shield(self._task)
         self._taken = True
         return made
+
+
+def _looked_at(task: asyncio.Task[int | None]) -> None:
+    """A caller who has left reads no failure; the settlement is repeated all the same."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _let_go(task: asyncio.Task[Spending | None]) -> None:

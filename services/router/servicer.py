@@ -17,13 +17,13 @@ from meshkit.server import Context
 from services.router.breaker import BreakerState
 from services.router.deployment import Deployment
 from services.router.experiments.report import experiment_report, split
-from services.router.experiments.treatment import Use
 from services.router.experiments.verdicts import Findings
 from services.router.explaining import Explainer
 from services.router.explanations import route_explanation
 from services.router.inspection import Inspection, Report
 from services.router.learned.report import learned_report
 from services.router.lessons import Lessons
+from services.router.messages import chosen_route, messages
 from services.router.observing import ObservedRouter
 from services.router.providers.provider import Health
 from services.router.requests import (
@@ -34,7 +34,7 @@ from services.router.requests import (
     explained_demand,
 )
 from services.router.routes import Routes
-from services.router.routing import Chosen, Finished, RouteEvent, Router
+from services.router.routing import Router
 from services.router.vitals import Figures
 
 SEE_ALL = frozenset({"admin", "operator"})
@@ -51,8 +51,6 @@ BREAKER = {
     BreakerState.HALF_OPEN: router_pb2.BREAKER_STATE_HALF_OPEN,
     BreakerState.RETURNING: router_pb2.BREAKER_STATE_RETURNING,
 }
-
-USES = {use: router_pb2.VariantUse.Value(f"VARIANT_USE_{use.name}") for use in Use}
 
 
 class RouterServicer(RouterServiceServicer):
@@ -80,9 +78,10 @@ class RouterServicer(RouterServiceServicer):
         """Route a prompt and stream the answer; a caller who hangs up stops the provider."""
         asker = current_identity()
         demand = chat_demand(request, asker.tenant_id)
-        async with aclosing(self._observed.stream_chat(demand, asker)) as events:
-            async for event in events:
-                yield _step(event)
+        answer = self._observed.stream_chat(demand, asker)
+        async with aclosing(messages(answer, whole=request.whole)) as sent:
+            async for message in sent:
+                yield message
 
     async def EmbedText(self, request: router_pb2.EmbedTextRequest, context: Context) -> router_pb2.EmbedTextResponse:
         """Embed texts with the best allowed deployment."""
@@ -90,7 +89,7 @@ class RouterServicer(RouterServiceServicer):
         return router_pb2.EmbedTextResponse(
             embeddings=[router_pb2.Embedding(values=vector) for vector in routed.vectors],
             usage=routed.usage,
-            route=_route(routed.chosen),
+            route=chosen_route(routed.chosen),
         )
 
     async def ExplainRoute(
@@ -169,37 +168,6 @@ class RouterServicer(RouterServiceServicer):
             )
             for versions in running
         }
-
-
-def _step(event: RouteEvent) -> router_pb2.StreamGenerateChatResponse:
-    if isinstance(event, Chosen):
-        return router_pb2.StreamGenerateChatResponse(route=_route(event))
-    if isinstance(event, Finished):
-        return router_pb2.StreamGenerateChatResponse(finished=_finished(event))
-    return router_pb2.StreamGenerateChatResponse(delta=event)
-
-
-def _route(chosen: Chosen) -> router_pb2.RouteChosen:
-    return router_pb2.RouteChosen(
-        deployment=chosen.deployment.name,
-        provider=chosen.deployment.provider,
-        provider_model=chosen.deployment.model,
-        failed_attempts=[
-            router_pb2.FailedAttempt(
-                deployment=each.deployment.name,
-                provider=each.deployment.provider,
-                reason=each.failure.kind.reason,
-                usage=chosen.outpaced_usage if each.outpaced else None,
-            )
-            for each in chosen.failed
-        ],
-        variant_use=USES[chosen.use] if chosen.use else router_pb2.VARIANT_USE_UNSPECIFIED,
-    )
-
-
-def _finished(finished: Finished) -> router_pb2.Finished:
-    waited = _duration(finished.provider_seconds)
-    return router_pb2.Finished(finish_reason=finished.finish_reason, usage=finished.usage, provider_time=waited)
 
 
 def _deployment(deployment: Deployment) -> router_pb2.Deployment:

@@ -25,6 +25,7 @@ from meshkit.errors import DependencyUnavailable, MeshError
 from meshkit.identity import Identity, acting_as
 from meshkit.server import Mount, running
 from meshkit.settings import ServiceSettings
+from services.gateway.peers.router import unpacked
 from services.router.app import router
 from services.router.config import RouterConfig
 from tests.support.scripted_provider import ScriptedProvider, scripted_provider
@@ -168,7 +169,7 @@ class Told:
     async def gather(self, call: Any) -> None:
         """Keep every step of `call`."""
         async for step in call:
-            self.steps.append(step)
+            self.steps.extend(unpacked(step))
 
     @property
     def route(self) -> router_pb2.RouteChosen:

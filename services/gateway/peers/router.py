@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -14,6 +14,8 @@ from meshkit.log import get_logger
 
 if TYPE_CHECKING:
     from llmmesh.router.v1.router_pb2_grpc import RouterServiceAsyncStub
+
+Step = router_pb2.StreamGenerateChatResponse
 
 LIST_SECONDS = 5.0
 """Longest wait for the list of models."""
@@ -45,7 +47,8 @@ class RouterPeer:
         call = self._stub.StreamGenerateChat(request, timeout=time_left(self._answer_seconds))
         try:
             async for response in call:
-                yield response
+                for step in unpacked(response):
+                    yield step
         finally:
             call.cancel()
 
@@ -56,3 +59,14 @@ class RouterPeer:
     async def embed(self, request: router_pb2.EmbedTextRequest) -> router_pb2.EmbedTextResponse:
         """Embed texts."""
         return await self._stub.EmbedText(request, timeout=time_left(self._answer_seconds))
+
+
+def unpacked(response: Step) -> Iterator[Step]:
+    """A message of an answer as the steps that travel in it: a route, a piece or an end each."""
+    if response.route.HasField("first"):
+        yield response
+        yield Step(delta=response.route.first)
+        return
+    if response.finished.HasField("last"):
+        yield Step(delta=response.finished.last)
+    yield response

@@ -80,8 +80,7 @@ async def test_the_end_of_an_answer_ends_the_wait_for_more_of_it(make_room):
 async def test_a_token_is_not_held_back_for_a_slow_successor(room):
     room.cheap.set(stall_after_chunks=1)
     call = room.stub.StreamGenerateChat(room.request(), timeout=20)
-    assert (await call.read()).HasField("route")
-    assert (await call.read()).delta.text == "The"
+    assert (await call.read()).route.first.text == "The"
     call.cancel()
 
 
@@ -94,7 +93,6 @@ async def test_connections_are_kept_for_the_next_request(room):
 async def test_hanging_up_closes_the_providers_connection_at_once(room):
     room.cheap.set(stall_after_chunks=2)
     call = room.stub.StreamGenerateChat(room.request(), timeout=20)
-    await call.read()
     await call.read()
     call.cancel()
     await room.cheap.until(lambda now: now.aborted_streams == 1 and now.open_connections == 0)

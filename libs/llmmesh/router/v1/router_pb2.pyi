@@ -235,6 +235,9 @@ class StreamGenerateChatRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
     PREFERENCES_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    whole: _builtins.bool
+    """Nobody reads the answer before its end: its pieces may travel together, within a tenth of a second."""
     @_builtins.property
     def prompt(self) -> _chat_pb2.ChatPrompt:
         """The question."""
@@ -253,10 +256,11 @@ class StreamGenerateChatRequest(_message.Message):
         prompt: _chat_pb2.ChatPrompt | None = ...,
         constraints: Global___RouteConstraints | None = ...,
         preferences: Global___RoutePreferences | None = ...,
+        whole: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "preferences", b"preferences", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "preferences", b"preferences", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "preferences", b"preferences", "prompt", b"prompt", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -381,6 +385,7 @@ class RouteChosen(_message.Message):
     PROVIDER_MODEL_FIELD_NUMBER: _builtins.int
     FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
     VARIANT_USE_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Deployment name."""
     provider: _builtins.str
@@ -393,6 +398,10 @@ class RouteChosen(_message.Message):
     def failed_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedAttempt]:
         """Deployments tried before, oldest first."""
 
+    @_builtins.property
+    def first(self) -> _chat_pb2.Delta:
+        """The first piece of the answer; unset when it ended without one."""
+
     def __init__(
         self,
         *,
@@ -401,10 +410,11 @@ class RouteChosen(_message.Message):
         provider_model: _builtins.str = ...,
         failed_attempts: _abc.Iterable[Global___FailedAttempt] | None = ...,
         variant_use: Global___VariantUse.ValueType = ...,
+        first: _chat_pb2.Delta | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "failed_attempts", b"failed_attempts", "provider", b"provider", "provider_model", b"provider_model", "variant_use", b"variant_use"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "failed_attempts", b"failed_attempts", "first", b"first", "provider", b"provider", "provider_model", b"provider_model", "variant_use", b"variant_use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -457,6 +467,7 @@ class Finished(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     PROVIDER_TIME_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
     finish_reason: _chat_pb2.FinishReason.ValueType
     """Why it ended."""
     @_builtins.property
@@ -467,16 +478,21 @@ class Finished(_message.Message):
     def provider_time(self) -> _duration_pb2.Duration:
         """Time spent waiting for the provider."""
 
+    @_builtins.property
+    def last(self) -> _chat_pb2.Delta:
+        """What was said since the last piece, if anything."""
+
     def __init__(
         self,
         *,
         finish_reason: _chat_pb2.FinishReason.ValueType = ...,
         usage: _chat_pb2.TokenUsage | None = ...,
         provider_time: _duration_pb2.Duration | None = ...,
+        last: _chat_pb2.Delta | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["provider_time", b"provider_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last", b"last", "provider_time", b"provider_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "provider_time", b"provider_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "last", b"last", "provider_time", b"provider_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
