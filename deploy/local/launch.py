@@ -17,10 +17,6 @@ from deploy.local.settings import REPOSITORY, LocalSettings
 from deploy.local.stores import DATABASE, initialise_postgres, prepare_folders
 from deploy.local.supervision import ProcessState, Supervisor, start_supervisor
 
-PARTS = (
-    "redis", "postgres", "database", "billing", "cache", "guard", "router", "gateway", "inference", "envoy", "edge",
-    "model",
-)  # fmt: skip
 START_SECONDS = 300
 CONVERT_SECONDS = 900
 MODEL_SECONDS = 900
@@ -28,6 +24,11 @@ WATCH_SECONDS = 0.3
 TAIL_LINES = 20
 _OK, _REFUSED = 200, 401
 _GIVEN_UP = ("BACKOFF", "FATAL", "EXITED")
+
+
+def parts(settings: LocalSettings) -> list[str]:
+    """What is shown while the mesh starts."""
+    return ["redis", "postgres", "database", *settings.rooms, "envoy", "edge", "model"]
 
 
 class StartFailed(Exception):
@@ -71,7 +72,7 @@ class Launch:
         try:
             self.ports = assign_ports(self._settings, slot)
             write_envoy_configuration(self._settings, self.ports, environment)
-            programs = all_programs(self._settings)
+            programs = all_programs(self._settings, self.ports)
             variables = shared_environment(self._settings, self.ports)
             self._supervisor = start_supervisor(
                 self._settings, programs, variables, with_us=with_us, keep_open=[slot.file]
@@ -130,8 +131,9 @@ class Launch:
             group.create_task(self._redis_then_cache())
             group.create_task(self._postgres_then_billing())
             group.create_task(self._model_files_then_inference())
-            for room in ("gateway", "router", "guard"):
-                group.create_task(self._room(room))
+            for name, room in self._settings.rooms.items():
+                if room in ("gateway", "router", "guard"):
+                    group.create_task(self._room(name))
             group.create_task(self._process("envoy", self._envoy_ready))
         # The last word: a request with a real key passes Envoy, the gateway and what stands behind it.
         self._progress.started("edge")

@@ -32,6 +32,7 @@ class Ports:
 
     edge: int
     services: dict[str, int]
+    """By the name of the process, which is the room's for the first of each."""
     metrics: dict[str, int]
     mesh: int
     admin: int
@@ -75,10 +76,18 @@ def assign_ports(settings: LocalSettings, slot: Slot) -> Ports:
         def claim(usual: int) -> int:
             return _claim([usual, *slot.spare] if slot.number == 0 else slot.spare, held)
 
+        def claims(first: int) -> dict[str, int]:
+            usual = {room: first + place for place, room in enumerate(ROOMS)}
+            further = (name for name in settings.rooms if name not in usual)
+            return {
+                **{room: claim(port) for room, port in usual.items()},
+                **{name: _claim(slot.spare, held) for name in further},
+            }
+
         return Ports(
             edge=_edge(settings, held) if settings.edge_port else _claim(slot.spare, held),
-            services={room: claim(_FIRST_SERVICE + place) for place, room in enumerate(ROOMS)},
-            metrics={room: claim(_FIRST_METRICS + place) for place, room in enumerate(ROOMS)},
+            services=claims(_FIRST_SERVICE),
+            metrics=claims(_FIRST_METRICS),
             **{name: claim(port) for name, port in _ENVOY.items()},
         )
 

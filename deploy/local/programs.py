@@ -31,13 +31,12 @@ class Program:
     command: list[str]
 
 
-def all_programs(settings: LocalSettings) -> list[Program]:
-    """Stores, Envoy and the six rooms."""
-    rooms = [Program(room, "rooms", [sys.executable, "-m", f"services.{room}"]) for room in ROOMS]
+def all_programs(settings: LocalSettings, ports: Ports) -> list[Program]:
+    """Stores, Envoy and the processes of the six rooms."""
     return [
         Program("redis", "stores", redis_command(settings)),
         Program("postgres", "stores", postgres_command(settings)),
-        *rooms,
+        *(Program(name, "rooms", _room_command(name, room, ports)) for name, room in settings.rooms.items()),
         Program("envoy", "edge", _envoy_command(settings)),
     ]
 
@@ -45,7 +44,7 @@ def all_programs(settings: LocalSettings) -> list[Program]:
 def shared_environment(settings: LocalSettings, ports: Ports) -> dict[str, str]:
     """What every process gets; each room reads the variables with its own prefix."""
     return {
-        **_listeners(ports),
+        **{name: value for room in ROOMS for name, value in _listeners(room, room, ports).items()},
         "LLMMESH_CACHE_REDIS_URL": f"unix://{settings.redis_socket}",
         "LLMMESH_CACHE_QDRANT_PATH": str(settings.data / "qdrant"),
         "LLMMESH_BILLING_DATABASE_URL": database_url(settings),
@@ -56,8 +55,8 @@ def shared_environment(settings: LocalSettings, ports: Ports) -> dict[str, str]:
         "LLMMESH_ROUTER_ROUTES": str(settings.routes),
         "LLMMESH_ROUTER_REDIS_URL": f"unix://{settings.redis_socket}",
         "LLMMESH_GATEWAY_REDIS_URL": f"unix://{settings.redis_socket}",
-        # There is one gateway: alone it may grant the whole.
-        "LLMMESH_GATEWAY_LIMITS_LOCAL_SHARE": "1",
+        # Without Redis each gateway grants its part.
+        "LLMMESH_GATEWAY_LIMITS_LOCAL_SHARE": str(1 / settings.gateways),
         "LLMMESH_GUARD_CACHE": str(settings.cache / "guard"),
         "LLMMESH_INFERENCE_MODELS": settings.chat_models,
         "PYTHONUNBUFFERED": "1",
@@ -67,7 +66,7 @@ def shared_environment(settings: LocalSettings, ports: Ports) -> dict[str, str]:
 def write_envoy_configuration(settings: LocalSettings, ports: Ports, environment: Mapping[str, str]) -> None:
     """Render Envoy's file."""
     topology = one_machine(
-        {room: [Address("127.0.0.1", port)] for room, port in ports.services.items()},
+        _addresses(settings, ports),
         edge=Address(settings.edge_host, ports.edge),
         mesh_port=ports.mesh,
         admin_port=ports.admin,
@@ -80,14 +79,27 @@ def write_envoy_configuration(settings: LocalSettings, ports: Ports, environment
     _envoy_configuration(settings).write_text(to_yaml(topology))
 
 
-def _listeners(ports: Ports) -> dict[str, str]:
-    variables: dict[str, str] = {}
-    for room in ROOMS:
-        prefix = f"LLMMESH_{room.upper()}_"
-        variables[f"{prefix}LISTEN"] = f"127.0.0.1:{ports.services[room]}"
-        variables[f"{prefix}METRICS_LISTEN"] = f"127.0.0.1:{ports.metrics[room]}"
-        variables[f"{prefix}MESH_TARGET"] = f"127.0.0.1:{ports.mesh}"
-    return variables
+def _addresses(settings: LocalSettings, ports: Ports) -> dict[str, list[Address]]:
+    found: dict[str, list[Address]] = {}
+    for name, room in settings.rooms.items():
+        found.setdefault(room, []).append(Address("127.0.0.1", ports.services[name]))
+    return found
+
+
+def _room_command(name: str, room: str, ports: Ports) -> list[str]:
+    command = [sys.executable, "-m", f"services.{room}"]
+    if name == room:
+        return command
+    return ["/usr/bin/env", *(f"{key}={value}" for key, value in _listeners(name, room, ports).items()), *command]
+
+
+def _listeners(name: str, room: str, ports: Ports) -> dict[str, str]:
+    prefix = f"LLMMESH_{room.upper()}_"
+    return {
+        f"{prefix}LISTEN": f"127.0.0.1:{ports.services[name]}",
+        f"{prefix}METRICS_LISTEN": f"127.0.0.1:{ports.metrics[name]}",
+        f"{prefix}MESH_TARGET": f"127.0.0.1:{ports.mesh}",
+    }
 
 
 def _envoy_command(settings: LocalSettings) -> list[str]:

@@ -6,7 +6,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from deploy.envoy.catalogue import ROOMS
 from deploy.local.keys import TENANT
 from deploy.local.launch import Launch
 from deploy.local.settings import DEFAULT_MODEL, LocalSettings
@@ -28,14 +27,18 @@ def write_mesh_env(settings: LocalSettings, launch: Launch) -> Path:
         "LLMMESH_ENVOY_METRICS_URL": f"http://127.0.0.1:{ports.status}/stats/prometheus",
         "LLMMESH_REDIS_URL": f"unix://{settings.redis_socket}",
         "LLMMESH_DATABASE_URL": database_url(settings),
-        **{f"LLMMESH_{room.upper()}_ADDRESS": f"127.0.0.1:{ports.services[room]}" for room in ROOMS},
-        **{f"LLMMESH_{room.upper()}_METRICS_URL": f"http://127.0.0.1:{ports.metrics[room]}/metrics" for room in ROOMS},
+        **{f"{_prefix(name)}_ADDRESS": f"127.0.0.1:{port}" for name, port in ports.services.items()},
+        **{f"{_prefix(name)}_METRICS_URL": f"http://127.0.0.1:{port}/metrics" for name, port in ports.metrics.items()},
     }
     lines = [f"export {name}={shlex.quote(str(value))}\n" for name, value in variables.items()]
     settings.mesh_env.touch(mode=0o600)
     settings.mesh_env.chmod(0o600)
     settings.mesh_env.write_text("".join(lines))
     return settings.mesh_env
+
+
+def _prefix(process: str) -> str:
+    return f"LLMMESH_{process.upper().replace('-', '_')}"
 
 
 def read_mesh_env(settings: LocalSettings) -> dict[str, str]:

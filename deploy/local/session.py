@@ -9,7 +9,7 @@ import time
 
 from rich.console import Console
 
-from deploy.local.launch import PARTS, Launch, StartFailed
+from deploy.local.launch import Launch, StartFailed, parts
 from deploy.local.ports import PortTaken
 from deploy.local.progress import Progress
 from deploy.local.report import welcome, write_mesh_env
@@ -28,7 +28,7 @@ async def up(settings: LocalSettings, *, wait_for_model: bool, with_us: bool = F
         return 0
     started = time.monotonic()
     try:
-        with Progress(PARTS, console) as progress:
+        with Progress(parts(settings), console) as progress:
             await _launch(settings, progress, wait_for_model=wait_for_model, with_us=with_us)
     except PortTaken as taken:
         return _say_error(str(taken))

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.envoy.catalogue import ROOMS
+
 REPOSITORY = Path(__file__).parents[2]
 DEFAULT_MODEL = "smollm2-135m"
+MOST_GATEWAYS = 16
 LONGEST_SOCKET_PATH = 107
 """sun_path of unix(7), its closing zero left out."""
 
@@ -33,6 +36,8 @@ class LocalSettings:
     """Issuers whose access tokens the edge takes beside our own keys; None takes none."""
     chat_models: str
     """`name=path` pairs as the inference room reads them; empty runs embeddings alone."""
+    gateways: int
+    """Processes of the gateway, among which Envoy shares the requests."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> LocalSettings:
@@ -52,6 +57,7 @@ class LocalSettings:
             models=models,
             issuers=Path(environment["LLMMESH_ISSUERS"]) if environment.get("LLMMESH_ISSUERS") else None,
             chat_models=_chat_models(environment.get("LLMMESH_LOCAL_MODELS", DEFAULT_MODEL), models),
+            gateways=_count("LLMMESH_GATEWAYS", environment.get("LLMMESH_GATEWAYS", "1"), MOST_GATEWAYS),
         )
         settings.check()
         return settings
@@ -67,6 +73,12 @@ class LocalSettings:
                 raise SettingsInvalid(f"{name}: there is no file {path}")
         if len(str(self.postgres_socket)) > LONGEST_SOCKET_PATH:
             raise SettingsInvalid(f"LLMMESH_VAR: {self.var} is too long for unix sockets below it")
+
+    @property
+    def rooms(self) -> dict[str, str]:
+        """The room of every process that serves one, by the name of the process: `gateway`, `gateway-2`, ..."""
+        more = {f"gateway-{number}": "gateway" for number in range(2, self.gateways + 1)}
+        return {**{room: room for room in ROOMS}, **more}
 
     @property
     def run(self) -> Path:
@@ -127,6 +139,12 @@ def _folder(given: str | None, usual: str) -> Path:
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise SettingsInvalid(f"LLMMESH_PORT: {text!r} is not a port")
+    return int(text)
+
+
+def _count(name: str, text: str, most: int) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise SettingsInvalid(f"{name}: {text!r} is not a number from 1 to {most}")
     return int(text)
 
 

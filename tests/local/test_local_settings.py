@@ -79,6 +79,18 @@ def test_a_place_is_free_again_when_its_mesh_is_gone(slot: Slot) -> None:
     assert second.number == first.number != slot.number
 
 
+def test_each_gateway_has_ports_of_its_own(slot: Slot) -> None:
+    ports = assign_ports(LocalSettings.read({"LLMMESH_PORT": "0", "LLMMESH_GATEWAYS": "3"}), slot)
+    assert {"gateway", "gateway-2", "gateway-3"} < set(ports.services)
+    assert len(set(all_of(ports))) == len(all_of(ports))
+
+
+@pytest.mark.parametrize("count", ["0", "many", "17"])
+def test_a_senseless_number_of_gateways_is_refused(count: str) -> None:
+    with pytest.raises(SettingsInvalid, match="LLMMESH_GATEWAYS"):
+        LocalSettings.read({"LLMMESH_GATEWAYS": count})
+
+
 def all_of(ports: Ports) -> list[int]:
     """Every port of a mesh."""
     return [ports.edge, ports.mesh, ports.admin, ports.status, *ports.services.values(), *ports.metrics.values()]
