@@ -93,7 +93,8 @@ class ExactStore:
             Unavailable: If Redis is away.
         """
         ttl_ms = max(1, round(ttl_seconds * 1000))
-        keys, arguments = [key, PURGE_PREFIX + scope], [entry, str(ttl_ms), str(int(asked * 1000))]
+        keys = [key, PURGE_PREFIX + scope]
+        arguments: list[bytes | int] = [entry, ttl_ms, int(asked * 1000)]
         said = await self._dependency.ask(lambda: self._put(keys, arguments), timeout_seconds=WRITE_SECONDS)
         return bool(said)
 
