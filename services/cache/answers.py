@@ -13,27 +13,25 @@ from typing import TYPE_CHECKING, TypeAlias
 from llmmesh.cache.v1 import cache_pb2
 from meshkit.dependency import Unavailable
 from meshkit.log import get_logger
-from services.cache.admission import Limits, exact_refusal, lifetime_seconds, prompt_refusal, semantic_refusal
+from services.cache.admission import Limits, prompt_refusal
 from services.cache.codec import Codec, EntryUnusable
 from services.cache.keys import entry_id_of, exact_key, key_scope, question_of
-from services.cache.metrics import STORES, UNUSABLE
-from services.cache.purging import QUESTION_CHARACTERS, ExactSelection, Forgotten, selection_of, subject_of
+from services.cache.metrics import UNUSABLE
+from services.cache.purging import ExactSelection, Forgotten, selection_of
 from services.cache.sealing import Seals
-from services.cache.semantic import Answer, SemanticCache
+from services.cache.semantic import SemanticCache
 from services.cache.vectorstores.port import Selection
+from services.cache.writing import AnswerWriter, Level
 
 if TYPE_CHECKING:
     from services.cache.exact import ExactStore
 
-Level: TypeAlias = cache_pb2.CacheLevel.ValueType
 Alarm: TypeAlias = Callable[[str, str, str], None]
 """Is told the tenant, model and level of an entry that was tampered with."""
 
 log = get_logger()
 
 
-WRITE_PAUSES_SECONDS = (0.15, 0.35)
-"""Before another attempt to write; longer than the breaker's first pauses."""
 LEASE_POLL_SECONDS = 0.025
 """How often to look whether an answer that is waited for has come."""
 
@@ -84,6 +82,7 @@ class AnswerCache:
         self._limits = limits
         self._clock = clock
         self._copy_seconds = copy_seconds
+        self._writing = AnswerWriter(exact, semantic, seals, limits, clock=clock)
 
     async def find_exact(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
         """The answer to these very bytes; on a miss the lease to make it, where one is asked for."""
@@ -114,7 +113,7 @@ class AnswerCache:
     async def remember(self, tenant_id: str, request: cache_pb2.StoreAnswerRequest) -> list[Level]:
         """Remember an answer where it is allowed and possible, then give its lease back; returns where."""
         try:
-            return await self._remember(tenant_id, request)
+            return await self._writing.write(tenant_id, request)
         finally:
             if request.lease_id:
                 await self.release(tenant_id, request.lease_id)
@@ -126,36 +125,6 @@ class AnswerCache:
             await self._exact.release_lease(key_scope(tenant_id) + entry_id, token)
         except Unavailable:
             log.info("lease_left_to_end", lease=lease_id)
-
-    async def _remember(self, tenant_id: str, request: cache_pb2.StoreAnswerRequest) -> list[Level]:
-        limits = self._limits.within(request.limits)
-        refusal = exact_refusal(request, limits)
-        if refusal:
-            STORES.labels("exact", refusal).inc()
-            return []
-        ttl_seconds = lifetime_seconds(request, limits)
-        key = exact_key(tenant_id, request.prompt, request.guard_policy_version)
-        stored = self._stored(tenant_id, key, request)
-        levels: list[Level] = []
-        if await self._remember_exact(key, self._codec.pack(stored, tenant_id, key), ttl_seconds):
-            levels.append(cache_pb2.CACHE_LEVEL_EXACT)
-        if await self._remember_semantic(tenant_id, request, stored, ttl_seconds):
-            levels.append(cache_pb2.CACHE_LEVEL_SEMANTIC)
-        return levels
-
-    def _stored(self, tenant_id: str, key: str, request: cache_pb2.StoreAnswerRequest) -> cache_pb2.StoredAnswer:
-        """The answer with where it comes from."""
-        answer = request.answer
-        answer.create_time.FromNanoseconds(int(self._clock() * 1e9))
-        answer.model = request.prompt.model
-        answer.guard_policy_version = request.guard_policy_version
-        answer.entry_id = entry_id_of(tenant_id, key)
-        question = question_of(request.prompt, request.guard_policy_version)
-        return cache_pb2.StoredAnswer(
-            answer=answer,
-            question=question.text[:QUESTION_CHARACTERS] if question else "",
-            subject=self._seals.pseudonym(tenant_id, subject_of(request.prompt)),
-        )
 
     def _may_be_leased(self, request: cache_pb2.LookupAnswerRequest) -> bool:
         return request.HasField("lease") and not prompt_refusal(request.prompt, self._limits.within(request.limits))
@@ -206,10 +175,15 @@ class AnswerCache:
         return await self.forget(selection, dry_run=request.dry_run)
 
     async def forget(self, selection: Selection, *, dry_run: bool = False) -> Forgotten:
-        """Remove a selection at both levels, or count it; returns when gateways have no copies left either."""
+        """Remove a selection at both levels, or count it; returns when gateways have no copies left either.
+
+        Answers on their way to a level meanwhile do not appear after it.
+        """
         forgotten = Forgotten()
         exact = ExactSelection(selection, self._codec)
         try:
+            if not dry_run:
+                await self._exact.note_purge(selection.tenant_id)
             forgotten.exact_count = await self._exact.forget(
                 exact.pattern, exact.takes if exact.needs_entries else None, dry_run=dry_run
             )
@@ -235,41 +209,3 @@ class AnswerCache:
 
         await self._exact.forget(f"{key_scope(tenant_id, model)}*", note, dry_run=True)
         return found[0] if found else ""
-
-    async def _remember_exact(self, key: str, entry: bytes, ttl_seconds: float) -> bool:
-        for pause_seconds in (*WRITE_PAUSES_SECONDS, 0.0):
-            try:
-                await self._exact.put(key, entry, ttl_seconds=ttl_seconds)
-            except Unavailable:
-                await asyncio.sleep(pause_seconds)
-            else:
-                STORES.labels("exact", "stored").inc()
-                return True
-        STORES.labels("exact", "unavailable").inc()
-        return False
-
-    async def _remember_semantic(
-        self,
-        tenant_id: str,
-        request: cache_pb2.StoreAnswerRequest,
-        stored: cache_pb2.StoredAnswer,
-        ttl_seconds: float,
-    ) -> bool:
-        question = question_of(request.prompt, request.guard_policy_version)
-        refusal = semantic_refusal(request) or ("" if self._semantic.takes(question) else "question")
-        if question is None or refusal:
-            STORES.labels("semantic", refusal).inc()
-            return False
-        try:
-            answer = Answer(
-                entry=self._codec.pack(stored, tenant_id, question.place),
-                reference=stored.answer.entry_id,
-                subject=stored.subject,
-                saves=max(1.0, stored.answer.cost_micros),
-            )
-            await self._semantic.remember(tenant_id, question, answer, ttl_seconds=ttl_seconds)
-        except Unavailable:
-            STORES.labels("semantic", "unavailable").inc()
-            return False
-        STORES.labels("semantic", "stored").inc()
-        return True

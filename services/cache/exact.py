@@ -22,7 +22,21 @@ SCAN_STEP = 1000
 WRITE_SECONDS = 0.25
 """Longest that a write may take; nobody's answer waits for it, and a lost write costs a model call."""
 LEASE_PREFIX = "llmmesh:lease:"
+PURGE_PREFIX = "llmmesh:purged:"
+PURGE_KEPT_MS = 3_600_000
+"""How long a purge is remembered: longer than any answer takes from its question to the store."""
 
+_NOTE_PURGE = """
+local time = redis.call('TIME')
+redis.call('SET', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000), 'PX', ARGV[1])
+"""
+_PUT = """
+local purged = redis.call('GET', KEYS[2])
+if purged and tonumber(purged) >= tonumber(ARGV[3]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+"""One step, so that no purge comes between the check and the write."""
 _TAKE_LEASE = """
 local entry = redis.call('GET', KEYS[1])
 if entry then return entry end
@@ -55,6 +69,8 @@ class ExactStore:
         self._redis = Redis(connection_pool=pool)
         self._lane = ReadLane(pool)
         self._dependency = Dependency("redis", faults=(RedisError,), refusals=(ResponseError,))
+        self._note_purge = self._redis.register_script(_NOTE_PURGE)
+        self._put = self._redis.register_script(_PUT)
         self._take_lease = self._redis.register_script(_TAKE_LEASE)
         self._release_lease = self._redis.register_script(_RELEASE_LEASE)
         self._timeout_seconds = timeout_seconds
@@ -70,14 +86,35 @@ class ExactStore:
             raise Unavailable("redis is away")  # nobody else waits for the outcome
         return await self._lookups.get(key)
 
-    async def put(self, key: str, entry: bytes, *, ttl_seconds: float) -> None:
-        """Write an entry that Redis forgets after `ttl_seconds`.
+    async def put(self, key: str, entry: bytes, *, ttl_seconds: float, scope: str, asked: float) -> bool:
+        """Write an entry that Redis forgets after `ttl_seconds`; False, and no entry, when `scope` was purged since.
 
         Raises:
             Unavailable: If Redis is away.
         """
         ttl_ms = max(1, round(ttl_seconds * 1000))
-        await self._dependency.ask(lambda: self._redis.set(key, entry, px=ttl_ms), timeout_seconds=WRITE_SECONDS)
+        keys = [key, PURGE_PREFIX + scope]
+        arguments: list[bytes | int] = [entry, ttl_ms, int(asked * 1000)]
+        said = await self._dependency.ask(lambda: self._put(keys, arguments), timeout_seconds=WRITE_SECONDS)
+        return bool(said)
+
+    async def note_purge(self, scope: str) -> None:
+        """Note that a purge begins: answers to questions asked until now are not written any more.
+
+        Raises:
+            Unavailable: If Redis is away.
+        """
+        keys, arguments = [PURGE_PREFIX + scope], [PURGE_KEPT_MS]
+        await self._dependency.ask(lambda: self._note_purge(keys, arguments), timeout_seconds=WRITE_SECONDS)
+
+    async def was_purged(self, scope: str, asked: float) -> bool:
+        """Whether a purge began since a question was asked (Unix seconds).
+
+        Raises:
+            Unavailable: If Redis is away.
+        """
+        said = await self._dependency.ask(lambda: self._redis.get(PURGE_PREFIX + scope), timeout_seconds=WRITE_SECONDS)
+        return said is not None and int(said) >= int(asked * 1000)
 
     async def take_lease(self, key: str, token: str, *, seconds: float) -> Lease:
         """Take the sole right to answer `key` unless there is an entry, or another has it; it ends by itself.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
@@ -87,7 +90,14 @@ def store_request(
         semantic=policy.cache_semantic and question.cache.semantic,
         lease_id=lease_id,
         limits=policy.cache_limits,
+        question_time=_question_time(exchange),
     )
+
+
+def _question_time(exchange: Exchange) -> Timestamp:
+    message = Timestamp()
+    message.FromNanoseconds(int((time.time() - exchange.seconds()) * 1e9))
+    return message
 
 
 def _provider_time(exchange: Exchange) -> Duration:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 
@@ -19,6 +20,9 @@ class ScriptedEmbeddings(inference_pb2_grpc.InferenceServiceServicer):
         self.asked: list[str] = []
         """Every text that was embedded."""
         self.warming = False
+        self.going_on = asyncio.Event()
+        """Clear it to let questions wait for their vectors."""
+        self.going_on.set()
         self._groups: dict[str, str] = {}
 
     def alike(self, *texts: str) -> None:
@@ -33,6 +37,7 @@ class ScriptedEmbeddings(inference_pb2_grpc.InferenceServiceServicer):
         if self.warming:
             raise ModelWarming("The model is loading.", retry_after_seconds=1)
         self.asked.extend(request.texts)
+        await self.going_on.wait()
         vectors = [inference_pb2.Embedding(values=_vector(self._groups.get(text, text))) for text in request.texts]
         return inference_pb2.EmbedTextResponse(embeddings=vectors, model=request.model)
 

@@ -156,7 +156,7 @@ async def test_private_and_unclassified_answers_are_not_kept(stub: Any, redis: A
     with acting_as(ACME):
         stored = await stub.StoreAnswer(store(prompt(), data_class=data_class))
     assert not stored.levels
-    assert await redis.dbsize() == 0
+    assert await redis.keys("llmmesh:cache:*") == []
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ async def test_incomplete_answers_are_not_kept(stub: Any, redis: Any, finish: in
     with acting_as(ACME):
         stored = await stub.StoreAnswer(store(prompt(), answer(finish_reason=finish)))
     assert not stored.levels
-    assert await redis.dbsize() == 0
+    assert await redis.keys("llmmesh:cache:*") == []
 
 
 async def test_an_answer_beyond_the_size_limit_is_not_kept(configure: Any, serve: Any) -> None:
@@ -202,7 +202,7 @@ async def test_a_damaged_entry_is_a_miss(stub: Any, redis: Any) -> None:
 
 async def test_lookups_made_together_share_round_trips(redis_url: str, redis: Any) -> None:
     async with exact_store(redis_url, pool_size=2, timeout_seconds=2) as exact:
-        await exact.put("k1", b"one", ttl_seconds=60)
+        await exact.put("k1", b"one", ttl_seconds=60, scope="t1", asked=time.time())
         await redis.config_resetstat()
         found = await asyncio.gather(*(exact.get(f"k{number % 4}") for number in range(200)))
     assert (await redis.info("commandstats"))["cmdstat_mget"]["calls"] == 1
@@ -237,9 +237,9 @@ async def test_a_purge_of_many_answers_reaches_all_of_them(stub: Any, redis: Any
             await asyncio.gather(
                 *(stub.StoreAnswer(store(prompt(f"q{n}"), semantic=False)) for n in range(start, start + 250))
             )
-        assert await redis.dbsize() == 3000
+        assert len(await redis.keys("llmmesh:cache:*")) == 3000
         assert (await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest())).exact_count == 3000
-    assert await redis.dbsize() == 0
+    assert await redis.keys("llmmesh:cache:*") == []
 
 
 async def test_only_an_admin_purges_another_tenant(stub: Any) -> None:

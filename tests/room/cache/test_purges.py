@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from redis.asyncio import Redis
 
 from llmmesh.cache.v1 import cache_pb2
@@ -16,6 +17,8 @@ from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import error_info
 from meshkit.identity import Identity, acting_as
 from tests.support.cache_calls import SEMANTIC, answer, lookup, prompt, store
+from tests.support.scripted_embeddings import ScriptedEmbeddings
+from tests.support.waiting import until
 
 ANN = "Ann Lee <ann@example.com>"
 
@@ -132,6 +135,39 @@ async def test_a_new_guard_policy_makes_old_entries_unreachable_at_once(stub: An
         for level in (1, SEMANTIC):
             assert (await stub.LookupAnswer(lookup(prompt(), level))).HasField("answer")
             assert not (await stub.LookupAnswer(lookup(prompt(), level, policy="p2"))).HasField("answer")
+
+
+async def test_an_answer_on_its_way_while_a_purge_runs_does_not_appear_after_it(
+    stub: Any, tenant: Identity, embeddings: ScriptedEmbeddings
+) -> None:
+    question = f"What did {tenant.tenant_id} say?"
+
+    async def is_on_its_way() -> bool:
+        return question in embeddings.asked
+
+    with acting_as(tenant):
+        embeddings.going_on.clear()
+        try:
+            storing = asyncio.ensure_future(stub.StoreAnswer(store(prompt(question))))
+            await until(is_on_its_way)
+            await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest())
+        finally:
+            embeddings.going_on.set()
+        assert SEMANTIC not in (await storing).levels
+        assert await held(stub, question) == []
+        await stub.StoreAnswer(store(prompt(question)))
+        assert await held(stub, question) == [question]
+
+
+async def test_an_answer_to_a_question_asked_before_a_purge_is_not_stored_after_it(stub: Any, tenant: Identity) -> None:
+    asked = Timestamp()
+    asked.GetCurrentTime()
+    with acting_as(tenant):
+        await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest(subject=ANN))
+        assert not (await stub.StoreAnswer(store(prompt("What is my plan?"), question_time=asked))).levels
+        assert await held(stub, "What is my plan?") == []
+    with acting_as(Identity(tenant_id=f"rival-{tenant.tenant_id}")):
+        assert (await stub.StoreAnswer(store(prompt("What is my plan?"), question_time=asked))).levels
 
 
 @pytest.mark.parametrize(

@@ -729,6 +729,7 @@ class StoreAnswerRequest(_message.Message):
     SEMANTIC_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    QUESTION_TIME_FIELD_NUMBER: _builtins.int
     guard_policy_version: _builtins.str
     """The guard's policy version it passed."""
     data_class: _chat_pb2.DataClass.ValueType
@@ -753,6 +754,12 @@ class StoreAnswerRequest(_message.Message):
     def limits(self) -> _tenant_pb2.CacheLimits:
         """The tenant's own limits, within the service's."""
 
+    @_builtins.property
+    def question_time(self) -> _timestamp_pb2.Timestamp:
+        """When the question was asked: after a purge of the tenant's answers since then this one is not stored. Absent means
+        now.
+        """
+
     def __init__(
         self,
         *,
@@ -764,10 +771,11 @@ class StoreAnswerRequest(_message.Message):
         semantic: _builtins.bool = ...,
         lease_id: _builtins.str = ...,
         limits: _tenant_pb2.CacheLimits | None = ...,
+        question_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "limits", b"limits", "prompt", b"prompt", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "limits", b"limits", "prompt", b"prompt", "question_time", b"question_time", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "data_class", b"data_class", "guard_policy_version", b"guard_policy_version", "lease_id", b"lease_id", "limits", b"limits", "prompt", b"prompt", "semantic", b"semantic", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "data_class", b"data_class", "guard_policy_version", b"guard_policy_version", "lease_id", b"lease_id", "limits", b"limits", "prompt", b"prompt", "question_time", b"question_time", "semantic", b"semantic", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
