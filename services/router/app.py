@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
@@ -30,11 +31,12 @@ from services.router.failover import Failover
 from services.router.fleet import Fleet, Roster
 from services.router.inspection import Inspection
 from services.router.latencies import FirstTokenTimes
-from services.router.lessons import lessons
+from services.router.lessons import Lessons, lessons
 from services.router.measures import ROUTES_LOADS, ROUTES_REFUSED
 from services.router.observing import Observation, ObservedRouter
 from services.router.prices import fresh_prices
 from services.router.providers.adapters import Providers, opened_providers
+from services.router.ranking import Price
 from services.router.routes import Routes, load_routes
 from services.router.routing import Router
 from services.router.rules import RuleBook
@@ -69,49 +71,63 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
         lessons(config) as learned,
         fresh_prices(cast("BillingServiceAsyncStub", billing), config.price_refresh_seconds) as prices,
     ):
-        first_tokens, failover = FirstTokenTimes(), Failover(standings)
+        fleets = _Fleets(providers, learned, prices)
+        async with _serving(config, reloader, standings, fleets) as port:
+            yield port
 
-        def fleet(routes: Routes) -> Fleet:
-            learned.follow(routes)
-            ways = strategies(routes.strategies.quality_share, first_tokens.expected, learned.strategy)
-            rules = RuleBook(routes.rules, routes.deployments)
-            decider = Decider(routes.answering, routes.strategies, rules, ways, prices)
-            return _fleet(routes, decider, providers)
 
-        roster = Roster(fleet(reloader.current), lambda ended: providers.release(ended.deployments))
+@asynccontextmanager
+async def _serving(
+    config: RouterConfig, reloader: Reloader[Routes], standings: Standings, fleets: _Fleets
+) -> AsyncIterator[int]:
+    prices, learned, failover = fleets.prices, fleets.learned, Failover(standings)
+    roster = Roster(fleets.of(reloader.current), lambda ended: fleets.providers.release(ended.deployments))
+    routing = Router(roster, prices, failover, fleets.first_tokens)
+    explainer = Explainer(roster, failover.seconds_until_free, fleets.first_tokens.expected)
+    checks = HealthChecks(roster, standings, config.check_policy)
+    shadowing = Shadowing(routing, roster, Observation(prices, [learned.tallying.note, spent]))
+    observed = ObservedRouter(routing, Observation(prices, learned.observers, shadowing.copy))
+    servicer = RouterServicer(routing, observed, explainer, Inspection(roster, standings), reloader, learned)
+    mount = Mount(add_RouterServiceServicer_to_server, servicer)
 
-        def renew(routes: Routes) -> None:
-            roster.replace(fleet(routes))
+    def renew(routes: Routes) -> None:
+        roster.replace(fleets.of(routes))
 
-        routing = Router(roster, prices, failover, first_tokens)
-        explainer = Explainer(roster, failover.seconds_until_free, first_tokens.expected)
-        inspection = Inspection(roster, standings)
-        checks = HealthChecks(roster, standings, config.check_policy)
-        shadowing = Shadowing(routing, roster, Observation(prices, [learned.tallying.note, spent]))
-        observed = ObservedRouter(routing, Observation(prices, learned.observers, shadowing.copy))
-        servicer = RouterServicer(routing, observed, explainer, inspection, reloader, learned)
-        mount = Mount(add_RouterServiceServicer_to_server, servicer)
-        async with (
-            shadowing.open(),
-            in_background(checks.run(), roster.release_ended(), reloader.watch(renew)),
-            following_revocations(config.mesh_target) as revoked,
-            running([mount], config, room="router", revoked=revoked) as port,
-        ):
-            with _on_hangup(reloader.reload_now):
-                yield port
+    async with (
+        shadowing.open(),
+        in_background(checks.run(), roster.release_ended(), reloader.watch(renew)),
+        following_revocations(config.mesh_target) as revoked,
+        running([mount], config, room="router", revoked=revoked) as port,
+    ):
+        with _on_hangup(reloader.reload_now):
+            yield port
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleets:
+    """Makes what routes files describe."""
+
+    providers: Providers
+    learned: Lessons
+    prices: Mapping[str, Price]
+    first_tokens: FirstTokenTimes = field(default_factory=FirstTokenTimes)
+
+    def of(self, routes: Routes) -> Fleet:
+        """The fleet of a file that comes into force."""
+        self.learned.follow(routes)
+        ways = strategies(routes.strategies.quality_share, self.first_tokens.expected, self.learned.strategy)
+        rules = RuleBook(routes.rules, routes.deployments)
+        decider = Decider(routes.answering, routes.strategies, rules, ways, self.prices)
+        for each in routes.left_out:
+            log.info("deployment_left_out", deployment=each.name, not_set=each.credential)
+        egress = Egress(self.providers.open(routes.deployments))
+        trials = Trials(routes.experiments, routes.prompts, decider)
+        return Fleet(routes.deployments, decider, egress, trials, shadowed(routes.deployments))
 
 
 def _routes(config: RouterConfig) -> Reloader[Routes]:
     path, meters = config.routes, LoadMeters(ROUTES_LOADS, ROUTES_REFUSED)
     return Reloader("routes", lambda: [path], lambda: load_routes(path, os.environ), meters, config.routes_poll_seconds)
-
-
-def _fleet(routes: Routes, decider: Decider, providers: Providers) -> Fleet:
-    for each in routes.left_out:
-        log.info("deployment_left_out", deployment=each.name, not_set=each.credential)
-    egress = Egress(providers.open(routes.deployments))
-    trials = Trials(routes.experiments, routes.prompts, decider)
-    return Fleet(routes.deployments, decider, egress, trials, shadowed(routes.deployments))
 
 
 @contextmanager
