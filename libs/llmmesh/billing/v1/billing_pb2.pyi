@@ -236,7 +236,9 @@ class CommitReservationRequest(_message.Message):
     provider: _builtins.str
     """Provider that answered."""
     finish_reason: _chat_pb2.FinishReason.ValueType
-    """Why it ended; unspecified when the caller hung up or the stream broke."""
+    """Why the provider ended it; CONTENT_FILTER when the guard stopped it midway; unspecified when the caller hung up or
+    the stream broke.
+    """
     part: _builtins.str
     """Empty for the answer itself. Else this is a part of the request that is billed beside it, such as "hedge-1": its
     ledger row has the request id with this behind a colon. What is held for the answer stays held.
@@ -412,7 +414,9 @@ class UsageRecord(_message.Message):
     currency_code: _builtins.str
     """ISO 4217 code."""
     finish_reason: _chat_pb2.FinishReason.ValueType
-    """Why it ended; unspecified when the caller hung up or the stream broke."""
+    """Why the provider ended it; CONTENT_FILTER when the guard stopped it midway; unspecified when the caller hung up or
+    the stream broke.
+    """
     team_id: _builtins.str
     """Team of the key."""
     overrun_micros: _builtins.int
