@@ -68,6 +68,7 @@ class AnswerCache:
         exact: ExactStore,
         semantic: SemanticCache,
         seals: Seals,
+        codec: Codec,
         limits: Limits,
         *,
         alarm: Alarm,
@@ -77,12 +78,12 @@ class AnswerCache:
         self._exact = exact
         self._semantic = semantic
         self._seals = seals
-        self._codec = Codec(seals)
+        self._codec = codec
         self._alarm = alarm
         self._limits = limits
         self._clock = clock
         self._copy_seconds = copy_seconds
-        self._writing = AnswerWriter(exact, semantic, seals, limits, clock=clock)
+        self._writing = AnswerWriter(exact, semantic, seals, codec, limits, clock=clock)
 
     async def find_exact(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
         """The answer to these very bytes; on a miss the lease to make it, where one is asked for."""

@@ -17,8 +17,10 @@ from meshkit.server import Mount, running
 from services.cache.admission import Limits
 from services.cache.alarms import Alarms
 from services.cache.answers import AnswerCache
+from services.cache.codec import Codec
 from services.cache.config import CacheConfig
 from services.cache.embedding import Embedder
+from services.cache.encryption import Cipher
 from services.cache.errorbound import ErrorBound
 from services.cache.evidence import SharedEvidence
 from services.cache.exact import exact_store
@@ -58,10 +60,12 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
         audit = await enter(connect(config.mesh_target, AuditServiceStub))
         alarms = Alarms(cast("AuditServiceAsyncStub", audit))
         await enter(in_background(Sweep(semantic, every_seconds=config.sweep_seconds).run(), alarms.run()))
+        seals = Seals(_secret(config))
         answers = AnswerCache(
             exact,
             semantic,
-            Seals(_secret(config)),
+            seals,
+            Codec(seals, _cipher(config)),
             Limits(
                 ttl_seconds=config.answer_ttl_seconds,
                 longest_ttl_seconds=config.longest_ttl_seconds,
@@ -87,6 +91,11 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
 
 def _secret(config: CacheConfig) -> bytes:
     return config.sealing_key.get_secret_value().encode() or secret_in(config.qdrant_path)
+
+
+def _cipher(config: CacheConfig) -> Cipher | None:
+    key = config.encryption_key.get_secret_value()
+    return Cipher(key.encode()) if key else None
 
 
 def _embedder(config: CacheConfig, inference: InferenceServiceAsyncStub) -> Embedder:

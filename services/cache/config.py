@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from meshkit.settings import ServiceSettings
 
-SHORTEST_SEALING_KEY = 16
+SHORTEST_KEY = 16
 
 
 class CacheConfig(ServiceSettings):
@@ -26,6 +26,9 @@ class CacheConfig(ServiceSettings):
     sealing_key: SecretStr = SecretStr("")
     """Secret that entries are sealed with, 16 characters or more, the same for all replicas; another makes every entry
     a miss. Empty takes one made and kept in `qdrant_path`."""
+    encryption_key: SecretStr = SecretStr("")
+    """Secret that answers are encrypted with at both levels, 16 characters or more, the same for all replicas; another
+    makes every entry a miss. Empty: they are sealed but not encrypted."""
     answer_ttl_seconds: float = Field(default=3600, gt=0)
     """How long an answer is kept when the request does not say."""
     longest_ttl_seconds: float = Field(default=30 * 24 * 3600, gt=0)
@@ -74,9 +77,9 @@ class CacheConfig(ServiceSettings):
     sweep_seconds: float = Field(default=60, gt=0)
     """Time between two removals of expired semantic answers; Redis removes its own."""
 
-    @field_validator("sealing_key")
+    @field_validator("sealing_key", "encryption_key")
     @classmethod
     def _long_enough(cls, key: SecretStr) -> SecretStr:
-        if 0 < len(key.get_secret_value()) < SHORTEST_SEALING_KEY:
-            raise ValueError(f"must have {SHORTEST_SEALING_KEY} characters or more: `openssl rand -hex 32` makes one")
+        if 0 < len(key.get_secret_value()) < SHORTEST_KEY:
+            raise ValueError(f"must have {SHORTEST_KEY} characters or more: `openssl rand -hex 32` makes one")
         return key

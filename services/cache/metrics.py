@@ -21,7 +21,7 @@ SIMILARITY = Histogram(
 STORES = Counter("llm_cache_stores_total", "Answers stored, refused or lost, by outcome.", ["level", "outcome"])
 UNUSABLE = Counter(
     "llm_cache_unusable_entries_total",
-    "Stored entries that were no answer, by flaw: damaged, outdated or tampered.",
+    "Stored entries that were no answer, by flaw: damaged, locked, outdated or tampered.",
     ["level", "flaw"],
 )
 ALARMS_LOST = Counter("llm_cache_alarms_lost_total", "Tampered entries that the audit log was not told of.")

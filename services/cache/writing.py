@@ -47,6 +47,7 @@ class AnswerWriter:
         exact: ExactStore,
         semantic: SemanticCache,
         seals: Seals,
+        codec: Codec,
         limits: Limits,
         *,
         clock: Callable[[], float],
@@ -54,7 +55,7 @@ class AnswerWriter:
         self._exact = exact
         self._semantic = semantic
         self._seals = seals
-        self._codec = Codec(seals)
+        self._codec = codec
         self._limits = limits
         self._clock = clock
 

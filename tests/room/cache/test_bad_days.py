@@ -19,6 +19,7 @@ from meshkit.client import connect
 from meshkit.dependency import Unavailable
 from services.cache.admission import Limits
 from services.cache.answers import AnswerCache
+from services.cache.codec import Codec
 from services.cache.embedding import Embedder
 from services.cache.errorbound import ErrorBound
 from services.cache.exact import exact_store
@@ -125,7 +126,9 @@ async def timed(redis_url: str, inference_target: str, tmp_path: Path) -> AsyncI
         await stack.enter_async_context(in_background(embedder.serve_stores()))
         kept = Limits(ttl_seconds=HOUR, longest_ttl_seconds=HOUR, largest_answer_bytes=10**6, highest_temperature=1.0)
         seals = Seals(b"a secret for a cache with a clock")
-        yield Timed(AnswerCache(exact, semantic, seals, kept, alarm=_no_alarm, clock=clock), semantic, clock)
+        yield Timed(
+            AnswerCache(exact, semantic, seals, Codec(seals), kept, alarm=_no_alarm, clock=clock), semantic, clock
+        )
 
 
 async def test_of_too_many_answers_those_that_saved_least_go(timed: Timed) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from llmmesh.inference.v1.inference_pb2_grpc import add_InferenceServiceServicer
 from meshkit.identity import Identity, acting_as
 from meshkit.server import Mount, running
 from meshkit.settings import ServiceSettings
-from tests.support.cache_calls import SEMANTIC, answer, lookup, prompt, store
+from tests.support.cache_calls import EXACT, SEMANTIC, answer, lookup, prompt, store
 from tests.support.scripted_embeddings import ScriptedEmbeddings
 from tests.support.waiting import until
 
@@ -121,6 +122,27 @@ async def test_another_sealing_key_makes_every_entry_a_miss(configure: Any, serv
                 if hit:
                     await stub.StoreAnswer(store(prompt(), semantic=False))
                 assert (await stub.LookupAnswer(lookup(prompt()))).HasField("answer") is hit
+
+
+async def test_encrypted_answers_are_in_neither_store_to_be_read(
+    configure: Any, serve: Any, redis: Any, tmp_path: Path
+) -> None:
+    sealed = {"qdrant_path": tmp_path, "sealing_key": "one secret of a cache"}
+    said = answer("the answer is hidden")
+    with acting_as(ACME):
+        async with serve(configure(**sealed, encryption_key="one key of a cache")) as stub:
+            assert list((await stub.StoreAnswer(store(prompt(), said))).levels) == [EXACT, SEMANTIC]
+            for level in (EXACT, SEMANTIC):
+                assert (await stub.LookupAnswer(lookup(prompt(), level))).answer.answer == said.answer
+        (key,) = await redis.keys("llmmesh:cache:*:acme:*")
+        assert b"the answer is hidden" not in await redis.get(key) + _contents(tmp_path)
+        async with serve(configure(**sealed)) as stub:
+            for level in (EXACT, SEMANTIC):
+                assert not (await stub.LookupAnswer(lookup(prompt(), level))).HasField("answer")
+
+
+def _contents(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
 async def test_two_tenants_with_identical_prompts_share_nothing_in_thousands_of_requests(

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from services.cache.codec import COMPRESS_FROM_BYTES, DEFLATED, PLAIN, Codec, EntryUnusable
+from services.cache.codec import COMPRESS_FROM_BYTES, DEFLATED, ENCRYPTED, PLAIN, Codec, EntryUnusable
+from services.cache.encryption import Cipher, Locked
 from services.cache.sealing import SEAL_BYTES, Seals, secret_in
 from tests.support.cache_calls import stored as answer
 
 SEALS = Seals(b"a secret of the cache's own")
 CODEC = Codec(SEALS)
+CIPHER = Cipher(b"a key to encrypt with")
+ENCRYPTING = Codec(SEALS, CIPHER)
 
 
 def sealed(form: bytes, body: bytes) -> bytes:
@@ -79,6 +82,33 @@ def test_an_entry_is_good_for_its_own_place_tenant_and_secret_alone() -> None:
 def test_a_place_and_an_entry_cannot_trade_bytes() -> None:
     assert SEALS.seal("acme", "ab", b"c") != SEALS.seal("acme", "a", b"bc")
     assert len(SEALS.seal("acme", "ab", b"c")) == SEAL_BYTES
+
+
+@pytest.mark.parametrize("text", ["short", "длинный ответ " * 5000])
+def test_an_encrypted_answer_is_read_with_its_key_and_shows_nothing(text: str) -> None:
+    entry = ENCRYPTING.pack(answer(text), "acme", "k")
+    assert ENCRYPTING.unpack(entry, "acme", "k") == answer(text)
+    assert entry != ENCRYPTING.pack(answer(text), "acme", "k")
+    assert text[:5].encode() not in entry
+
+
+def test_an_encrypted_answer_is_locked_for_who_has_not_its_key() -> None:
+    entry = ENCRYPTING.pack(answer(), "acme", "k")
+    assert flaw(entry) == "locked"
+    assert flaw(entry, codec=Codec(SEALS, Cipher(b"another key of the cache"))) == "locked"
+    assert flaw(entry, tenant_id="rival", codec=ENCRYPTING) == "tampered"
+    assert flaw(sealed(ENCRYPTED, b"short"), codec=ENCRYPTING) == "locked"
+
+
+def test_what_was_stored_before_encryption_is_read_all_the_same() -> None:
+    assert ENCRYPTING.unpack(CODEC.pack(answer(), "acme", "k"), "acme", "k") == answer()
+
+
+def test_a_cipher_binds_a_message_to_its_tenant_and_place() -> None:
+    encrypted = CIPHER.encrypt("acme", "k", b"message")
+    for tenant_id, place in (("rival", "k"), ("acme", "k2")):
+        with pytest.raises(Locked):
+            CIPHER.decrypt(tenant_id, place, encrypted)
 
 
 def test_a_person_has_another_pseudonym_in_each_tenant() -> None:
