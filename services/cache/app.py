@@ -140,6 +140,7 @@ async def _vector_store(config: CacheConfig) -> AsyncIterator[VectorStore]:
 
     async with qdrant_server_store(
         config.qdrant_url,
+        grpc_port=config.qdrant_grpc_port,
         api_key=config.qdrant_api_key.get_secret_value() or None,
         collection=f"llmmesh-answers-{name}",
         dimensions=dimensions,

@@ -41,6 +41,8 @@ class CacheConfig(ServiceSettings):
     """Folder of the embedded vector store; one cache service owns one folder."""
     qdrant_url: str = Field(default="", pattern="^(https?://.+)?$")
     """A Qdrant server to use instead of the embedded store."""
+    qdrant_grpc_port: int = Field(default=6334, ge=1, le=65535)
+    """Where that server listens for gRPC, on the host of the URL."""
     qdrant_api_key: SecretStr = SecretStr("")
     """Key of that server, when it asks for one."""
     vector_store_timeout_seconds: float = Field(default=0.25, gt=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -45,7 +46,7 @@ class QdrantServerStore:
         self._dimensions = dimensions
         self._timeout_seconds = timeout_seconds
         self._dependency = Dependency("qdrant", faults=FAULTS)
-        self._prepared = False
+        self._preparation: asyncio.Task[None] | None = None
 
     async def plausible(self, glance: Glance) -> list[Plausible]:
         """The entries of the partition whose sketches are most similar, best first."""
@@ -139,11 +140,33 @@ class QdrantServerStore:
             await self._ask(lambda: self._client.delete(self._collection, selector, wait=True), PURGE_SECONDS)
         return count
 
+    async def close(self) -> None:
+        """Stop what may still be under way."""
+        if self._preparation is not None:
+            self._preparation.cancel()
+            await asyncio.wait([self._preparation])
+
     async def _ask(self, operation: Callable[[], Awaitable[T]], timeout_seconds: float | None = None) -> T:
-        if not self._prepared:
-            await self._dependency.ask(self._prepare, timeout_seconds=PURGE_SECONDS)
-            self._prepared = True
-        return await self._dependency.ask(operation, timeout_seconds=timeout_seconds or self._timeout_seconds)
+        return await self._dependency.ask(
+            lambda: self._once_prepared(operation), timeout_seconds=timeout_seconds or self._timeout_seconds
+        )
+
+    async def _once_prepared(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Its answer, once there is a collection; who cannot wait so long leaves the making of it under way."""
+        if self._preparation is None:
+            self._preparation = asyncio.create_task(self._prepared_in_time())
+            self._preparation.add_done_callback(self._note_failure)
+        await asyncio.shield(self._preparation)
+        return await operation()
+
+    async def _prepared_in_time(self) -> None:
+        async with asyncio.timeout(PURGE_SECONDS):
+            await self._prepare()
+
+    def _note_failure(self, preparation: asyncio.Task[None]) -> None:
+        """What failed is tried again by who comes next; nobody may be waiting for it any more."""
+        if preparation.cancelled() or preparation.exception() is not None:
+            self._preparation = None
 
     async def _prepare(self) -> None:
         """Make the collection and its indexes, unless they are there."""
@@ -212,11 +235,19 @@ def _expiry(bounds: models.Range) -> models.FieldCondition:
 
 @asynccontextmanager
 async def qdrant_server_store(
-    url: str, *, api_key: str | None, collection: str, dimensions: Dimensions, timeout_seconds: float
+    url: str,
+    *,
+    api_key: str | None,
+    collection: str,
+    dimensions: Dimensions,
+    timeout_seconds: float,
+    grpc_port: int = 6334,
 ) -> AsyncIterator[QdrantServerStore]:
     """Open a store on the server at `url` for the block; the server need not be there yet."""
-    client = AsyncQdrantClient(url, api_key=api_key, prefer_grpc=True, check_compatibility=False)
+    client = AsyncQdrantClient(url, grpc_port=grpc_port, api_key=api_key, prefer_grpc=True, check_compatibility=False)
+    store = QdrantServerStore(client, collection=collection, dimensions=dimensions, timeout_seconds=timeout_seconds)
     try:
-        yield QdrantServerStore(client, collection=collection, dimensions=dimensions, timeout_seconds=timeout_seconds)
+        yield store
     finally:
+        await store.close()
         await client.close()
