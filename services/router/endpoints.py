@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import re
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]+$")]
 PathPart = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$", max_length=128)]
 HealthPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._/-]+)?$", max_length=256)]
 
+VERSION = re.compile(r"/v\d+$")
 OWN_HEADERS = frozenset({"authorization", "connection", "content-length", "content-type", "host", "transfer-encoding"})
 
 
@@ -161,6 +163,8 @@ class GigaChatDeployment(HttpDeployment):
 
     adapter: Literal["gigachat"]
     base_url: str = "https://gigachat.devices.sberbank.ru/api/v1"
+    api: Literal["v1", "v2"] = "v1"
+    """Version of the API that answers; vectors and models stay with the one of base_url."""
     credential: Reference
     region: Literal[Region.RUSSIA, Region.LOCAL] = Region.RUSSIA
     token_url: str = "https://ngw.devices.sberbank.ru:9443/api/v2/oauth"  # noqa: S105 - an address
@@ -173,6 +177,11 @@ class GigaChatDeployment(HttpDeployment):
     """Longest wait for one's turn before another deployment is asked."""
     precached: Literal["beside", "inside"] = "beside"
     """Whether prompt_tokens leaves out the tokens of precached_prompt_tokens, or holds them too."""
+
+    @property
+    def chat_base_url(self) -> str:
+        """Where answers are asked for."""
+        return VERSION.sub(f"/{self.api}", self.base_url)
 
     _check_token_url = field_validator("token_url")(plain_url)
 
@@ -193,8 +202,11 @@ class YandexDeployment(HttpDeployment):
     """Folder of the cloud that is billed, or env:NAME."""
     branch: PathPart = "latest"
     """Version of the model: latest, rc, deprecated, or that of a fine-tuned one with its suffix."""
-    auth: Literal["api_key", "iam", "metadata"] = "api_key"
-    """What we are known by: the credential as API key or as IAM token, or the machine's own service account."""
+    auth: Literal["api_key", "iam", "account_key", "metadata"] = "api_key"
+    """What we are known by: the credential as API key, as IAM token or as the JSON of a service account's authorized
+    key, which is exchanged for tokens; or the machine's own service account."""
+    token_url: str = "https://iam.api.cloud.yandex.net/iam/v1/tokens"  # noqa: S105 - an address
+    """Where a service account's key is exchanged for a token."""
     metadata_url: str = "http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default/token"
     """Where a machine of that cloud asks for the token of its service account."""
     log_prompts: bool = False
@@ -206,6 +218,12 @@ class YandexDeployment(HttpDeployment):
     def references(self) -> dict[str, str]:
         """The folder may come from the environment, too."""
         return super().references | {"folder": self.folder}
+
+    _check_token_url = field_validator("token_url")(plain_url)
+
+    def _urls(self) -> Iterator[tuple[str, str]]:
+        yield from super()._urls()
+        yield "token_url", self.token_url
 
     @field_validator("model")
     @classmethod

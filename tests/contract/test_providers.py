@@ -366,7 +366,7 @@ async def test_a_token_that_ends_between_two_requests_is_replaced_once(cloud):
     assert cloud.server.counters.tokens_issued == 2
 
 
-LISTED = [BY_NAME[name] for name in ("openai", "cloudru", "gigachat")]
+LISTED = [BY_NAME[name] for name in ("openai", "cloudru", "gigachat", "gigachat_v2")]
 
 
 @pytest.mark.parametrize("case", LISTED, ids=str)

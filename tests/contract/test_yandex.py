@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import orjson
 import pytest
 
 from llmmesh.chat.v1 import chat_pb2
+from services.router.providers.issuers import token_in
 from services.router.providers.provider import FailureKind, ProviderFailure
 from tests.support.provider_cases import BY_NAME, PUBLIC, Authority, Opened, Said, answer, opened, question
 
@@ -38,7 +40,7 @@ async def test_a_model_is_named_by_folder_name_and_branch(authority):
         assert yandex.sent["modelUri"] == "emb://b1gfolder/model-of-theirs/rc"
 
 
-@pytest.mark.parametrize("name", ["yandex", "yandex_openai", "yandex_metadata"])
+@pytest.mark.parametrize("name", ["yandex", "yandex_openai", "yandex_metadata", "yandex_account"])
 async def test_prompts_may_not_be_kept(authority, name):
     async with opened(BY_NAME[name], authority, headers={"x-data-logging-enabled": "true"}) as yandex:
         await answer(yandex.chat, question())
@@ -60,6 +62,25 @@ async def test_an_iam_token_goes_as_a_bearer(authority):
         yandex.server.set(authorization="Bearer a2V5LWlkOnNlY3JldC1vZi1vdXJz")
         await answer(yandex.chat, question())
         assert yandex.headers["x-folder-id"] == "b1gfolder"
+
+
+@pytest.mark.parametrize("key", ["no JSON", '{"id":"a","service_account_id":"b","private_key":"-----BEGIN"}', "[]"])
+async def test_an_account_key_that_cannot_be_read_is_a_failure_that_gives_nothing_away(authority, key):
+    spoilt = replace(BY_NAME["yandex_account"], environment=lambda: {"CONTRACT_ACCOUNT_KEY": key})
+    async with opened(spoilt, authority) as yandex:
+        with pytest.raises(ProviderFailure) as caught:
+            await answer(yandex.chat, question())
+        assert yandex.server.counters.tokens_issued == yandex.server.counters.requests == 0
+    assert (caught.value.kind, str(caught.value)) == (
+        FailureKind.CREDENTIAL,
+        "the key of the service account cannot be read",
+    )
+
+
+async def test_a_token_that_ends_at_no_time_is_refused():
+    assert token_in({"iamToken": "t", "expiresAt": "2026-11-22T10:00:00.123456789Z"}).expires_at == 1795341600.123456
+    with pytest.raises(ProviderFailure):
+        token_in({"iamToken": "t", "expiresAt": "tomorrow"})
 
 
 async def test_options_take_the_shapes_it_wants(yandex):

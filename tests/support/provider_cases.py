@@ -20,10 +20,18 @@ from services.router.endpoints import AnyDeployment
 from services.router.providers.adapters import opened_providers
 from services.router.providers.provider import Ended, FailureKind, Provider
 from tests.support.scripted_gigachat import GigaChatWire
+from tests.support.scripted_gigachat_v2 import GigaChatV2Wire
 from tests.support.scripted_openai import CloudRuWire, OpenAIWire, YandexOpenAIWire
 from tests.support.scripted_provider import ScriptedProvider, scripted_provider
 from tests.support.scripted_stream import Wire
-from tests.support.scripted_yandex import METADATA, YandexTokenWire, YandexWire
+from tests.support.scripted_yandex import (
+    ACCOUNT_TOKENS,
+    METADATA,
+    YandexAccountWire,
+    YandexTokenWire,
+    YandexWire,
+    account_key_file,
+)
 
 PUBLIC = Cargo(DataClass.PUBLIC, Residency.GLOBAL)
 SENSITIVE = Cargo(DataClass.SENSITIVE, Residency.GLOBAL)
@@ -49,6 +57,8 @@ class Case:
     model_name: Callable[[Any], Any] = lambda body: body["model"]
     addresses: dict[str, str] = field(default_factory=dict)
     """Further URLs of its entry, by field, as paths on the server."""
+    environment: Callable[[], dict[str, str]] = dict
+    """Further variables its entry refers to."""
     tls: bool = False
     tells_cached: bool = True
     renews: bool = False
@@ -83,6 +93,15 @@ CASES = [
         renews=True,
     ),
     Case(
+        "gigachat_v2",
+        GigaChatV2Wire,
+        {"adapter": "gigachat", "api": "v2", "concurrency": 10},
+        schema=lambda body: body["model_options"]["response_format"]["schema"],
+        addresses={"token_url": "/api/v2/oauth"},
+        tls=True,
+        renews=True,
+    ),
+    Case(
         "yandex",
         YandexWire,
         {"adapter": "yandex", "folder": "env:CONTRACT_FOLDER"},
@@ -98,6 +117,17 @@ CASES = [
         schema=lambda body: body["jsonSchema"]["schema"],
         model_name=lambda body: body["modelUri"].split("/")[3],
         addresses={"metadata_url": METADATA},
+        tells_cached=False,
+        renews=True,
+    ),
+    Case(
+        "yandex_account",
+        YandexAccountWire,
+        {"adapter": "yandex", "folder": "b1gfolder", "auth": "account_key", "credential": "env:CONTRACT_ACCOUNT_KEY"},
+        schema=lambda body: body["jsonSchema"]["schema"],
+        model_name=lambda body: body["modelUri"].split("/")[3],
+        addresses={"token_url": ACCOUNT_TOKENS},
+        environment=lambda: {"CONTRACT_ACCOUNT_KEY": account_key_file()},
         tells_cached=False,
         renews=True,
     ),
@@ -164,7 +194,7 @@ async def opened(case: Case, authority: Authority, **changes: Any) -> AsyncItera
         chat = _deployment.validate_python(entry)
         embedder = _deployment.validate_python(entry | {"name": "e", "serves": "e", "embeds": True})
         nobody: Any = None
-        async with opened_providers(nobody, ENVIRONMENT, 100) as providers:
+        async with opened_providers(nobody, ENVIRONMENT | case.environment(), 100) as providers:
             opened_now = providers.open([chat, embedder])
             yield Opened(case, server, opened_now[chat.name], opened_now["e"], chat)
 

@@ -105,7 +105,7 @@ class GigaChatWriter:
 
     def tokens(self) -> Iterator[bytes]:
         if self._reply.tool:
-            call = {"name": self._reply.tool, "arguments": _arguments("".join(self._reply.pieces))}
+            call = {"name": self._reply.tool, "arguments": arguments("".join(self._reply.pieces))}
             yield self._chunk({"content": "", "function_call": call, "functions_state_id": str(uuid.uuid4())})
             return
         for piece in self._reply.pieces:
@@ -128,7 +128,7 @@ class GigaChatWriter:
         return b"data: " + orjson.dumps(chunk) + b"\n\n"
 
 
-def _arguments(text: str) -> Any:
+def arguments(text: str) -> Any:
     """Arguments as an object; text that is none stays text, which the real one has been seen to send."""
     try:
         return orjson.loads(text)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import orjson
+from joserfc import jwt
+from joserfc.jwk import RSAKey
 
 from tests.support.provider_script import Script
 from tests.support.scripted_http import Received
 from tests.support.scripted_reply import Asked, Figures, Reply, tokens, vector
 
+ACCOUNT_TOKENS = "/iam/v1/tokens"
 METADATA = "/computeMetadata/v1/instance/service-accounts/default/token"
 TASKS = {
     ("POST", "/foundationModels/v1/completion"): "chat",
     ("POST", "/foundationModels/v1/textEmbedding"): "embeddings",
     ("GET", METADATA): "token",
+    ("POST", ACCOUNT_TOKENS): "token",
 }
+KEY_ID = "ajekey"
+ACCOUNT_ID = "ajeaccount"
 FIELDS = {
     "modelUri", "completionOptions", "messages", "tools", "toolChoice", "parallelToolCalls", "jsonObject", "jsonSchema",
 }  # fmt: skip
@@ -93,6 +102,36 @@ class YandexTokenWire(YandexWire):
     """The same, for the IAM tokens of a machine."""
 
     tokens_needed = True
+
+
+class YandexAccountWire(YandexTokenWire):
+    """The same, for the IAM tokens of a service account that signs for itself."""
+
+    def token(self, received: Received, value: str, seconds: float) -> bytes:
+        """A claim of the account, for this very address and no longer than an hour, is exchanged."""
+        claim = jwt.decode(received.json()["jwt"], account_key(), algorithms=["PS256"])
+        rules = jwt.JWTClaimsRegistry(iss={"essential": True, "value": ACCOUNT_ID}, exp={"essential": True})
+        rules.validate(claim.claims)
+        if claim.header["kid"] != KEY_ID or not claim.claims["aud"].endswith(ACCOUNT_TOKENS):
+            raise ValueError("a claim names its key and this address")
+        if claim.claims["exp"] - claim.claims["iat"] > 3600:
+            raise ValueError("a claim holds for an hour at most")
+        ends = datetime.fromtimestamp(time.time() + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+        return orjson.dumps({"iamToken": value, "expiresAt": f"{ends}789Z"})
+
+
+@cache
+def account_key() -> RSAKey:
+    """The key of the service account, made anew in each run."""
+    return RSAKey.generate_key(2048)
+
+
+def account_key_file() -> str:
+    """The key as the cloud's tools write it, first line of the PEM and all."""
+    pem = account_key().as_pem(private=True).decode()
+    warned = f"PLEASE DO NOT REMOVE THIS LINE! Yandex.Cloud SA Key ID <{KEY_ID}>\n{pem}"
+    written = {"id": KEY_ID, "service_account_id": ACCOUNT_ID, "key_algorithm": "RSA_2048", "private_key": warned}
+    return orjson.dumps(written).decode()
 
 
 class YandexWriter:

@@ -190,10 +190,23 @@ class Adapters:
         return LiteLLMProvider(deployment, self._resolved(deployment.credential or ""), headers, self._pace_seconds)
 
     def _yandex_credential(self, deployment: YandexDeployment) -> Credential:
-        if deployment.auth != "metadata":
-            return self._fixed(deployment, "Api-Key" if deployment.auth == "api_key" else "Bearer")
-        issue = metadata_issuer(self._wire(deployment, self._http), deployment.metadata_url)
-        return _shared(self._credentials, (deployment.metadata_url,), lambda: RenewedCredential(issue))
+        match deployment.auth:
+            case "api_key":
+                return self._fixed(deployment, "Api-Key")
+            case "iam":
+                return self._fixed(deployment, "Bearer")
+            case "metadata":
+                issue = metadata_issuer(self._wire(deployment, self._http), deployment.metadata_url)
+                return _shared(self._credentials, (deployment.metadata_url,), lambda: RenewedCredential(issue))
+            case "account_key":
+                return self._yandex_account(deployment, self._resolved(deployment.credential or ""))
+
+    def _yandex_account(self, deployment: YandexDeployment, key: str) -> Credential:
+        # Not at the top: signatures cost every router 12 MB.
+        from services.router.providers.service_account import account_issuer
+
+        issue = account_issuer(self._wire(deployment, self._http), deployment.token_url, key)
+        return _shared(self._credentials, (deployment.token_url, key), lambda: RenewedCredential(issue))
 
     def _fixed(self, deployment: HttpDeployment, scheme: str) -> FixedCredential:
         secret = self._resolved(deployment.credential or "")

@@ -1,4 +1,4 @@
-"""A prompt as GigaChat's JSON: functions for tools, one call a turn, one system message, first."""
+"""A prompt as the JSON of GigaChat's API v1: functions for tools, one call a turn, one system message, first."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def chat_body(prompt: chat_pb2.ChatPrompt, deployment: GigaChatDeployment) -> by
     body["model"] = deployment.model
     body["messages"] = list(_messages(prompt.messages))
     body["stream"] = True
-    body.update(_sampling(options))
+    body.update(sampling(options))
     body.update(_functions(options))
-    if options.response_format_json and (wanted := _format(orjson.loads(options.response_format_json))):
+    if wanted := answer_format(options):
         body["response_format"] = wanted
     return orjson.dumps(body)
 
@@ -40,7 +40,8 @@ def embeddings_body(texts: Sequence[str], deployment: GigaChatDeployment) -> byt
     return orjson.dumps({"model": deployment.model, "input": list(texts)})
 
 
-def _sampling(options: chat_pb2.GenerationOptions) -> Iterator[tuple[str, Any]]:
+def sampling(options: chat_pb2.GenerationOptions) -> Iterator[tuple[str, Any]]:
+    """How tokens are drawn, and how many."""
     if options.HasField("max_output_tokens"):
         yield "max_tokens", options.max_output_tokens
     # It refuses a temperature of 0; a mass of 0 leaves the likeliest token, which is what 0 asks for.
@@ -82,13 +83,18 @@ def _functions(options: chat_pb2.GenerationOptions) -> Iterator[tuple[str, Any]]
     tools = [orjson.loads(tool) for tool in options.tools_json]
     if not tools:
         return
-    functions = [_function(tool) for tool in tools]
+    functions = [specification(tool) for tool in tools]
     yield "functions", functions
     if options.tool_choice_json:
         yield "function_call", _choice(orjson.loads(options.tool_choice_json), functions)
 
 
-def _function(tool: Any) -> dict[str, Any]:
+def specification(tool: Any) -> dict[str, Any]:
+    """A tool as GigaChat describes functions.
+
+    Raises:
+        ProviderFailure: If the tool is no function.
+    """
     function = tool.get("function") if isinstance(tool, dict) else None
     if not isinstance(function, dict):
         raise unsupported("tools that are no functions")
@@ -111,8 +117,9 @@ def _choice(choice: Any, functions: Sequence[Mapping[str, Any]]) -> Any:
             raise unsupported("tool_choice of this kind")
 
 
-def _format(wanted: Any) -> dict[str, Any] | None:
-    match wanted:
+def answer_format(options: chat_pb2.GenerationOptions) -> dict[str, Any] | None:
+    """The JSON that is asked for; None for text."""
+    match orjson.loads(options.response_format_json or "null"):
         case {"type": "json_schema", "json_schema": {"schema": schema, **more}}:
             return {"type": "json_schema", "schema": schema, "strict": bool(more.get("strict", True))}
         case {"type": "json_object"}:

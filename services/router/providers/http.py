@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
@@ -99,6 +100,12 @@ class Endpoint:
         self._pace_seconds = pace_seconds
         # Compressed answers would arrive in blocks, not in tokens.
         self._headers = {**headers, "content-type": "application/json", "accept-encoding": "identity"}
+
+    def at(self, base_url: str) -> Endpoint:
+        """The same access to another version of the API."""
+        other = copy.copy(self)
+        other._base_url = base_url
+        return other
 
     async def stream(
         self, path: str, body: bytes, prompt: chat_pb2.ChatPrompt, reader: AnswerReader, cargo: Cargo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from services.router.endpoints import CloudRuDeployment, GigaChatDeployment
@@ -61,7 +62,7 @@ def token_in(answer: Mapping[str, Any]) -> Token:
     Raises:
         ProviderFailure: If there is none.
     """
-    value = answer.get("access_token") or answer.get("tok")
+    value = answer.get("access_token") or answer.get("tok") or answer.get("iamToken")
     if not isinstance(value, str) or not value.isprintable():
         raise ProviderFailure(FailureKind.MALFORMED, "the issuer sent no token")
     return Token(value, _end(answer))
@@ -71,4 +72,13 @@ def _end(answer: Mapping[str, Any]) -> float:
     ends, lasts = answer.get("expires_at", answer.get("exp")), answer.get("expires_in")
     if isinstance(ends, int | float):
         return ends / 1000 if ends >= LEAST_MILLISECONDS else float(ends)
+    if isinstance(written := answer.get("expiresAt"), str):
+        return _instant(written)
     return time.time() + (lasts if isinstance(lasts, int | float) else USUAL_SECONDS)
+
+
+def _instant(written: str) -> float:
+    try:
+        return datetime.fromisoformat(written).timestamp()
+    except ValueError:
+        raise ProviderFailure(FailureKind.MALFORMED, "the issuer's token ends at no time") from None

@@ -58,7 +58,21 @@ def test_a_deployment_claims_no_more_than_its_adapter_can():
 def test_secrets_never_go_unencrypted():
     assert "token_url must be https" in complaint(GIGACHAT, token_url="http://ngw.example/oauth")
     assert "token_url must be https" in complaint(CLOUDRU, token_url="http://iam.example/token")
+    assert "token_url must be https" in complaint(YANDEX, token_url="http://iam.example/tokens")
     assert "base_url must be https" in complaint(YANDEX, base_url="http://llm.example/v1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [
+        ({}, "https://gigachat.devices.sberbank.ru/api/v1"),
+        ({"api": "v2"}, "https://gigachat.devices.sberbank.ru/api/v2"),
+        ({"api": "v2", "base_url": "https://api.giga.chat/v1/"}, "https://api.giga.chat/v2"),
+        ({"api": "v2", "base_url": "https://gateway.example/gigachat"}, "https://gateway.example/gigachat"),
+    ],
+)
+def test_gigachats_version_2_is_below_the_same_address(changes, asked):
+    assert _deployment.validate_python({**GIGACHAT, **changes}).chat_base_url == asked
 
 
 def test_a_certificate_file_holds_authorities(tmp_path: Path):
