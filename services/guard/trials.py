@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -46,16 +47,14 @@ class Trials:
 
 async def _said(rules: bytes) -> list[dict[str, Any]]:
     """What the trial said until it ended, or was ended."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.guard.trial", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
     try:
-        async with asyncio.timeout(TRIAL_SECONDS):
-            output, _ = await process.communicate(rules)
-    except TimeoutError:
+        output = await asyncio.to_thread(_trial_output, rules)
+    except subprocess.TimeoutExpired:
         return []
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     return [json.loads(line) for line in output.splitlines() if line.endswith(b"}")]
+
+
+def _trial_output(rules: bytes) -> bytes:
+    # Not by the event loop: uvloop forks, and what gRPC does in a fork may end the child before it begins.
+    command = [sys.executable, "-m", "services.guard.trial"]
+    return subprocess.run(command, input=rules, stdout=subprocess.PIPE, timeout=TRIAL_SECONDS, check=False).stdout
