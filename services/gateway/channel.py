@@ -28,11 +28,16 @@ class Channel:
     text was sent, is GuardUnavailable.
     """
 
-    def __init__(self, watch: Watch, sink: Sink, verdict_seconds: float) -> None:
+    def __init__(
+        self, watch: Watch, sink: Sink, verdict_seconds: float, opening: guard_pb2.WatchAnswerRequest | None = None
+    ) -> None:
+        """`opening` is what the guard has to know before the text, if anything."""
         self._watch = watch
         self._sink = sink
         self._verdict_seconds = verdict_seconds
         self._pieces: asyncio.Queue[guard_pb2.WatchAnswerRequest] = asyncio.Queue(QUEUE_LENGTH)
+        if opening is not None:
+            self._pieces.put_nowait(opening)
         self._held = ""
         self._closed = False
         self._opened = False

@@ -123,7 +123,7 @@ class _Flow:
 
         Nothing found is used before the verdict, nor when the data is too sensitive.
         """
-        version = self._known.guard_policy.version()
+        version = self._guard_version()
         async with running_beside(self._semantic_answer(version)) as search:
             with Advance(self._reserved_unless_found(search, plan)) as advance:
                 await self._screened()
@@ -146,12 +146,16 @@ class _Flow:
         pace = self._question.cache.pieces_per_second
         return replayed(self._exchange, hit.answer, self._config.currency_code, pace)
 
+    def _guard_version(self) -> str:
+        """What judges this tenant's texts, or "" when it is not known."""
+        return self._known.guard_policy.version(self._policy.guard.rules_version)
+
     async def _exact_answer(self) -> Hit | None:
         """An answer to these very bytes; it is bound to the guard's policy, so it has passed this very guard."""
         if not self._question.cache.reads or not self._policy.cache_exact or not self._exchange.cacheable:
             self._exchange.cache_status = BYPASS
             return None
-        version = self._known.guard_policy.version()
+        version = self._guard_version()
         if not version:
             self._exchange.cache_status = UNAVAILABLE
             return None

@@ -64,7 +64,9 @@ class Generation:
         steps = _counted(self._peers.router.generate(request), spending)
         json_text = "json" in request.prompt.options.response_format_json
         try:
-            async with aclosing(self._unmasked(self._guarded(steps), json_text=json_text)) as pieces:
+            async with aclosing(
+                self._unmasked(self._guarded(steps, json_text=json_text), json_text=json_text)
+            ) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, router_pb2.RouteChosen):
                         exchange.provider_seconds = time.perf_counter() - asked
@@ -94,7 +96,7 @@ class Generation:
             async for piece in pieces:
                 yield piece
 
-    async def _guarded(self, steps: Steps) -> AsyncGenerator[Piece, None]:
+    async def _guarded(self, steps: Steps, *, json_text: bool) -> AsyncGenerator[Piece, None]:
         if self._exchange.unguarded:
             async for piece in unwatched(steps):
                 yield self._noted(piece)
@@ -103,6 +105,8 @@ class Generation:
             self._peers.guard.watch,
             fail_open=self._policy.guard_fail_open,
             verdict_seconds=self._config.guard_timeout_seconds,
+            policy=self._policy.guard if self._policy.guard.rules_version else None,
+            json_text=json_text,
         )
         async with aclosing(tee.through(steps)) as pieces:
             async for piece in pieces:

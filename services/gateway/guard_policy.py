@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+OWN_RULES = "+"
+"""Stands before the version of a tenant's own rules."""
+
 
 class GuardPolicy:
     """The version last heard of; unknown again when nothing was heard for `max_stale_seconds`."""
@@ -16,11 +19,13 @@ class GuardPolicy:
         self._heard_at = 0.0
 
     def learn(self, version: str) -> None:
-        """Take the guard's word for it; an empty version teaches nothing."""
+        """Take the guard's word for it, tenants' own rules aside; an empty version teaches nothing."""
         if version:
-            self._version, self._heard_at = version, self._clock()
+            self._version, self._heard_at = version.partition(OWN_RULES)[0], self._clock()
 
-    def version(self) -> str:
-        """The version, or "" when it is not known."""
+    def version(self, rules_version: str = "") -> str:
+        """The version for a tenant with these rules of its own, or "" when it is not known."""
         fresh = self._clock() - self._heard_at <= self._max_stale_seconds
-        return self._version if fresh else ""
+        if not self._version or not fresh:
+            return ""
+        return f"{self._version}{OWN_RULES}{rules_version}" if rules_version else self._version

@@ -17,6 +17,9 @@ UNJUDGED_CLASS = chat_pb2.DATA_CLASS_INTERNAL
 """Class of data the guard could not judge, of a tenant whose policy lets it pass all the same."""
 
 
+UNMASKABLE = "The prompt was refused: something is to be hidden that stands in no message. Leave it out of the tools."
+
+
 @dataclass(frozen=True, slots=True)
 class Masked:
     """A prompt as the provider gets it, and what its placeholders stand for."""
@@ -61,9 +64,14 @@ async def screen(
 
 
 def masked_prompt(prompt: chat_pb2.ChatPrompt, masked: guard_pb2.MaskedPrompt) -> Masked | None:
-    """The prompt with placeholders; None where something is to be hidden that is no message, and so cannot be."""
+    """The prompt with placeholders; None where something is to be hidden that is no message, and so cannot be.
+
+    Raises PromptBlocked where a rule wants that hidden.
+    """
     shown, sent = shown_messages(prompt), masked.messages
     if len(shown) != len(sent) or shown[len(prompt.messages) :] != sent[len(prompt.messages) :]:
+        if masked.required:
+            raise PromptBlocked(UNMASKABLE)
         return None
     originals = {placeholder.text: placeholder.original for placeholder in masked.placeholders}
     return Masked(sent[: len(prompt.messages)], originals, masked.data_class)

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2
 from llmmesh.router.v1 import router_pb2
+from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.errors import GuardUnavailable, ProviderStreamBroken
 from services.gateway.beside import running_beside
 from services.gateway.channel import Channel, Sink, Watch
@@ -33,12 +34,23 @@ class Tee:
     text passes unwatched once the guard is away, and `unguarded` says so.
     """
 
-    def __init__(self, watch: Watch, *, fail_open: bool, verdict_seconds: float) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        *,
+        fail_open: bool,
+        verdict_seconds: float,
+        policy: tenant_pb2.GuardPolicy | None = None,
+        json_text: bool = False,
+    ) -> None:
+        """`policy` is what the guard has to know of the tenant, if anything; `json_text` when the answer is JSON."""
         self.verdicts: list[guard_pb2.Verdict] = []
         self.unguarded = False
         self._watch = watch
         self._fail_open = fail_open
         self._verdict_seconds = verdict_seconds
+        self._policy = policy
+        self._json_text = json_text
         self._released: asyncio.Queue[Piece | Exception] = asyncio.Queue(QUEUE_LENGTH)
         self._channels: dict[Kind, Channel] = {}
         self._tool_calls: list[chat_pb2.ToolCallDelta] = []
@@ -99,9 +111,16 @@ class Tee:
     def _channel(self, kind: Kind, readers: asyncio.TaskGroup) -> Channel:
         channel = self._channels.get(kind)
         if channel is None:
-            channel = self._channels[kind] = Channel(self._watch, self._sink(kind), self._verdict_seconds)
+            channel = self._channels[kind] = self._opened(
+                self._sink(kind), json_text=self._json_text and kind == "text"
+            )
             readers.create_task(self._read(channel))
         return channel
+
+    def _opened(self, sink: Sink, *, json_text: bool) -> Channel:
+        told = self._policy is not None or json_text
+        opening = guard_pb2.WatchAnswerRequest(policy=self._policy, json=json_text) if told else None
+        return Channel(self._watch, sink, self._verdict_seconds, opening)
 
     def _sink(self, kind: Kind) -> Sink:
         async def release(text: str) -> None:
@@ -128,7 +147,7 @@ class Tee:
         async def release(text: str) -> None:
             released.append(text)
 
-        channel = Channel(self._watch, release, self._verdict_seconds)
+        channel = self._opened(release, json_text=True)
         await channel.put(SEPARATOR.join(part for call in calls for part in (call.name, call.arguments)))
         await channel.close()
         await self._read(channel)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from llmmesh.guard.v1.guard_pb2_grpc import add_GuardServiceServicer_to_server
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceStub
 from meshkit.background import in_background
 from meshkit.client import connect
 from meshkit.log import get_logger
@@ -17,6 +18,7 @@ from meshkit.revocation import following_revocations
 from meshkit.server import Mount, running
 from services.guard import azure, llama_guard
 from services.guard.azure import AzureContentSafety
+from services.guard.billing import RuleStore
 from services.guard.config import GuardConfig
 from services.guard.escalation import Budgets, Escalation, Judge
 from services.guard.inference import GuardModel
@@ -30,6 +32,7 @@ from services.guard.servicer import GuardServicer
 
 if TYPE_CHECKING:
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
+    from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceAsyncStub
 
 log = get_logger()
 
@@ -43,10 +46,11 @@ async def guard(config: GuardConfig) -> AsyncIterator[int]:
     """
     kept, names = Kept(config.cache), NameScanner()
     reloader = _loaded(config, lambda: rule_layers(config.packs, kept, names))
-    async with _judges(config) as judges:
+    async with _judges(config) as judges, connect(config.mesh_target, TenantServiceStub) as tenants:
         budgets = Budgets(config.escalation_seconds, config.tier_escalation_seconds)
         escalation = Escalation(judges, budgets, random.SystemRandom())
-        servicer = GuardServicer(reloader, escalation, config)
+        rules = RuleStore(cast("TenantServiceAsyncStub", tenants))
+        servicer = GuardServicer(reloader, escalation, rules, config)
         mount = Mount(add_GuardServiceServicer_to_server, servicer)
         async with (
             in_background(reloader.watch()),

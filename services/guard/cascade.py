@@ -40,6 +40,11 @@ class Cascade:
         """The names of its layers, in the order of asking."""
         return [scanner.layer for scanner in self._scanners]
 
+    def including(self, scanner: Scanner) -> Cascade:
+        """The same with one more, asked before the last of the others if there are several."""
+        first = max(1, len(self._scanners) - 1)
+        return Cascade([*self._scanners[:first], scanner, *self._scanners[first:]])
+
     async def judge(self, passages: Sequence[Passage]) -> Verdict:
         """The verdict on passages that belong together.
 

@@ -45,6 +45,8 @@ class GuardConfig(ServiceSettings):
     """Longest prompt, all its messages together, and longest text to try."""
     longest_answer_characters: int = Field(default=4_000_000, gt=0)
     """Longest answer that is watched."""
+    most_tenant_rules: int = Field(default=200, gt=0)
+    """Tenants whose own rules are held compiled; of more, those that asked last."""
     most_repeated_characters: int = Field(default=4000, ge=0)
     """Characters after which an answer that says nothing but the same again and again is ended; 0 never ends one."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from services.guard.passages import Passage
 from services.guard.rules import Category
-from services.guard.verdict import MOST_OF_A_RULE, Finding
+from services.guard.verdict import MOST_OF_A_RULE, Action, Finding
 
 LONGEST = 100
 AROUND = 30
@@ -20,7 +20,7 @@ _HIDDEN = frozenset({Category.PERSONAL_DATA, Category.SECRET})
 def masked_contexts(passages: Sequence[Passage], findings: Sequence[Finding]) -> Iterator[str]:
     """A context for each of the findings on these passages."""
     texts = {passage.message_index: passage.text for passage in passages}
-    counts = Counter(found.rule for found in findings if found.category in _HIDDEN)
+    counts = Counter(found.rule for found in findings if _is_hidden(found))
     # Findings beyond these are not named: there may be more to hide than is known here.
     all_known = max(counts.values(), default=0) < MOST_OF_A_RULE
     for number, found in enumerate(findings):
@@ -33,6 +33,10 @@ def masked_contexts(passages: Sequence[Passage], findings: Sequence[Finding]) ->
 def placeholder(found: Finding) -> str:
     """What stands in the place of something hidden."""
     return f"[{found.category}]"
+
+
+def _is_hidden(found: Finding) -> bool:
+    return found.category in _HIDDEN or found.action is Action.MASK
 
 
 def _context(text: str, found: Finding, findings: Sequence[Finding]) -> str:
@@ -52,10 +56,7 @@ def _hidden_between(start: int, end: int, message_index: int, findings: Sequence
         (
             found
             for found in findings
-            if found.category in _HIDDEN
-            and found.message_index == message_index
-            and found.start < end
-            and found.end > start
+            if _is_hidden(found) and found.message_index == message_index and found.start < end and found.end > start
         ),
         key=lambda found: found.start,
     )

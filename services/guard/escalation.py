@@ -108,7 +108,7 @@ class Escalation:
 
 def _reason(verdict: Verdict, *, sampled: bool) -> str | None:
     """Why a text goes on: something was found and not refused, or chance; None when it need not."""
-    if verdict.action is not Action.ALLOW:
+    if verdict.action > Action.MASK:
         return None
     if any(found.category in UNSURE for found in verdict.findings):
         return "unsure"

@@ -11,6 +11,7 @@ from services.guard.classifier import ClassifierScanner, Head
 from services.guard.features import Concepts
 from services.guard.kept import Kept
 from services.guard.policy import Policy, load_policy
+from services.guard.rulebook import Rulebook
 from services.guard.verdict import Action, Direction
 
 PACKS = Path(__file__).parent / "packs"
@@ -22,6 +23,15 @@ class RuleLayers:
 
     policy: Policy
     cascades: Mapping[Direction, Cascade]
+
+    def cascade(self, direction: Direction, own: Rulebook | None) -> Cascade:
+        """What judges a text of one side, with a tenant's own rules if it has any."""
+        cascade, scanner = self.cascades[direction], own.scanners.get(direction) if own else None
+        return cascade.including(scanner) if scanner else cascade
+
+    def version(self, own: Rulebook | None) -> str:
+        """The version of all that judges."""
+        return f"{self.policy.version}+{own.version}" if own else self.policy.version
 
 
 def rule_layers(packs: Path, kept: Kept, names: Scanner) -> RuleLayers:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from services.guard.verdict import DataClass, Finding
+from services.guard.verdict import Action, DataClass, Finding
 
 MASKED_CATEGORIES = frozenset({"personal_data", "secret"})
 LEAST_CLASS = DataClass.CONFIDENTIAL
@@ -38,7 +38,7 @@ class Placeholders:
 
     def __init__(self, texts: Iterable[str]) -> None:
         """`texts` are those of the prompt: what stands there already is no placeholder of ours."""
-        self._taken = frozenset(re.findall(r"\[[A-Z_]+_\d+\]", "\n".join(texts)))
+        self._taken = frozenset(re.findall(r"\[[A-Z0-9_]+_\d+\]", "\n".join(texts)))
         self._by_value: dict[tuple[str, str], str] = {}
         self._counts: dict[str, int] = {}
 
@@ -57,15 +57,15 @@ class Placeholders:
         return {placeholder: value for (_, value), placeholder in self._by_value.items()}
 
 
-def maskable(findings: Sequence[Finding]) -> list[Finding]:
-    """Of what was found in one message, what a provider must not see.
+def maskable(findings: Sequence[Finding], *, personal: bool) -> list[Finding]:
+    """Of what was found in one message, what a provider must not see: what rules mask, and with `personal` all data.
 
     A bare name or address counts where something else tells whose it is.
     """
-    personal = [found for found in findings if found.category in MASKED_CATEGORIES]
-    if not any(found.data_class >= LEAST_CLASS for found in personal):
-        return []
-    return personal
+    data = [found for found in findings if found.category in MASKED_CATEGORIES]
+    if personal and any(found.data_class >= LEAST_CLASS for found in data):
+        return [found for found in findings if found.category in MASKED_CATEGORIES or found.action is Action.MASK]
+    return [found for found in findings if found.action is Action.MASK]
 
 
 def masked(text: str, findings: Iterable[Finding], placeholders: Placeholders) -> str:
@@ -93,7 +93,7 @@ def merged(findings: Iterable[Finding]) -> list[Part]:
     """Where something is to be replaced, in order; what overlaps becomes one, called as its longest part."""
     spans: list[Part] = []
     for found in sorted(findings, key=lambda found: (found.start, -found.end)):
-        part = Part(found.start, found.end, _kind(found.rule))
+        part = Part(found.start, found.end, kind(found.rule))
         if spans and part.start < spans[-1].end:
             last = spans.pop()
             longest = max(last, part, key=lambda each: each.end - each.start)
@@ -146,6 +146,7 @@ def _unescaped(value: str) -> str:
         return value
 
 
-def _kind(rule: str) -> str:
+def kind(rule: str) -> str:
+    """What a placeholder says of what a rule found."""
     word = rule.split(".")[1]
     return WORDS.get(word, word.upper())

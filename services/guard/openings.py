@@ -12,6 +12,9 @@ import regex
 
 from services.guard.matching import Expression, ExpressionInvalid
 
+SEARCH_SECONDS = 0.02
+"""Longest that one look may take; only expressions take it in which repeats stand inside repeats."""
+
 NEVER = rb"[^\x00-\xff]"
 """Behind a finished match: it can only be met partially, by more text that never comes."""
 _TOKEN = re.compile(rb"\\(?:x[0-9A-Fa-f]{2}|.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?[^:)]*[:)]|\(\*|\{,|.", re.DOTALL)
@@ -41,10 +44,22 @@ class Openings:
             _compiled([each.source for each in expressions if each.case_sensitive is case_sensitive], flag)
             for case_sensitive, flag in kinds.items()
         ]
+        self._too_slow = False
 
     def start(self, folded: bytes, earliest: int) -> int:
-        """Where the tail begins, at `earliest` or later; the end when nothing in it begins a match."""
-        tails = (pattern.search(folded, earliest, partial=True) for pattern in self._patterns)
+        """Where the tail begins, at `earliest` or later; the end when nothing in it begins a match.
+
+        Expressions that once took too long are not asked again: all from `earliest` on could then begin a match.
+        """
+        if self._too_slow:
+            return earliest
+        try:
+            tails = [
+                pattern.search(folded, earliest, partial=True, timeout=SEARCH_SECONDS) for pattern in self._patterns
+            ]
+        except TimeoutError:
+            self._too_slow = True
+            return earliest
         return min((tail.start() for tail in tails if tail), default=len(folded))
 
 

@@ -33,13 +33,14 @@ Match = tuple["LoadedRule", int, int]
 class LoadedRule:
     """A rule made ready to match."""
 
-    def __init__(self, rule: Rule, words: Words, unless: Sequence[str] = ()) -> None:
-        """`unless` adds to the rule's own excuses.
+    def __init__(self, rule: Rule, words: Words, unless: Sequence[str] = (), layer: str = LAYER) -> None:
+        """`unless` adds to the rule's own excuses; findings name the layer.
 
         Raises:
             PhraseInvalid: If a phrase or pattern cannot be read.
         """
         self.rule = rule
+        self.layer = layer
         self.expressions = [
             Expression(fold_pattern(each), case_sensitive=rule.case_sensitive) for each in rule.patterns
         ]
@@ -76,7 +77,7 @@ class LoadedRule:
     def finding(self, start: int, end: int) -> Finding:
         """A match of the rule, placed in the original text."""
         rule = self.rule
-        return Finding(rule.id, rule.category, rule.severity, rule.action, rule.data_class, start, end)
+        return Finding(rule.id, rule.category, rule.severity, rule.action, rule.data_class, start, end, self.layer)
 
 
 class Phrase:
@@ -97,9 +98,10 @@ class Phrase:
 class PatternScanner:
     """Looks for everything the rules of one direction describe."""
 
-    layer = LAYER
-
-    def __init__(self, rules: Sequence[LoadedRule], direction: Direction, compiled: Compile) -> None:
+    def __init__(
+        self, rules: Sequence[LoadedRule], direction: Direction, compiled: Compile, layer: str = LAYER
+    ) -> None:
+        self.layer = layer
         applying = [loaded for loaded in rules if loaded.rule.applies_to(direction)]
         self._rules = [loaded for loaded in applying for _ in loaded.expressions]
         self._phrases = [phrase for loaded in applying for phrase in loaded.phrases]

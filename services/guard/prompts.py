@@ -28,14 +28,17 @@ def passage(message: chat_pb2.ChatMessage, index: int) -> Passage:
 
 
 def masked_prompt(
-    messages: Sequence[chat_pb2.ChatMessage], findings: Sequence[Finding]
+    messages: Sequence[chat_pb2.ChatMessage], findings: Sequence[Finding], *, personal: bool = True
 ) -> tuple[list[chat_pb2.ChatMessage], dict[str, str], DataClass]:
-    """The prompt with placeholders, what they stand for, and how sensitive what is left is."""
+    """The prompt with placeholders, what they stand for, and how sensitive what is left is.
+
+    What rules mask is hidden, and with `personal` all personal data and secrets.
+    """
     by_message: defaultdict[int, list[Finding]] = defaultdict(list)
     for found in findings:
         by_message[found.message_index].append(found)
     placeholders = Placeholders(text for message in messages for text in _texts(message))
-    hidden = {index: maskable(found) for index, found in by_message.items()}
+    hidden = {index: maskable(found, personal=personal) for index, found in by_message.items()}
     copies = [_copied(message, hidden.get(index, []), placeholders) for index, message in enumerate(messages)]
     left = [found for index, each in by_message.items() for found in each if found not in hidden[index]]
     if max(Counter(found.rule for found in findings).values(), default=0) >= MOST_OF_A_RULE:

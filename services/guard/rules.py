@@ -51,7 +51,7 @@ class Rule(BaseModel):
     severity: Annotated[RiskLevel, _named(RiskLevel)]
     """How bad a match is."""
     action: Annotated[Action, _named(Action)] = Action.ALLOW
-    """What a match does: allow (report only) or block."""
+    """What a match does: allow (report only), mask (a placeholder takes its place) or block."""
     data_class: Annotated[DataClass, _named(DataClass)] = DataClass.PUBLIC
     """How sensitive a text with a match is."""
     phrases: tuple[str, ...] = ()
@@ -94,7 +94,8 @@ class Rule(BaseModel):
             (not (self.phrases or self.patterns), "needs phrases or patterns"),
             (self.check is not None and self.check not in CHECKS, f"check must be one of {', '.join(CHECKS)}"),
             (self.check is not None and bool(self.phrases), "a check confirms patterns only"),
-            (self.action in (Action.ERROR, Action.MASK), "action must be allow or block"),
+            (self.action is Action.ERROR, "action must be allow, mask or block"),
+            (self.action is Action.MASK and self.is_attack, "an attack is blocked, not masked"),
             (answers and self.max_length is None, "a rule for answers needs max_length"),
             (answers and bool(self.phrases or self.unless), "a rule for answers has neither phrases nor unless"),
             (answers and self.only_decoded, "answers are not decoded"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -12,10 +13,12 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2, guard_pb2_grpc
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.errors import FieldInvalid
+from meshkit.identity import current_identity
 from meshkit.reloading import Reloader
 from meshkit.server import Context
 from services.guard import metrics
 from services.guard.azure import LAYER as CLOUD
+from services.guard.billing import RuleStore
 from services.guard.config import GuardConfig
 from services.guard.contexts import masked_contexts, placeholder
 from services.guard.escalation import Escalation, Wishes
@@ -24,8 +27,11 @@ from services.guard.llama_guard import LAYER as MODEL
 from services.guard.outcomes import Outcome, outcomes
 from services.guard.passages import Passage, Speaker
 from services.guard.prompts import masked_prompt, passage
-from services.guard.stream import Release
-from services.guard.verdict import Action, DataClass, Direction, Finding, Verdict
+from services.guard.rule_messages import rule_messages, words_of
+from services.guard.stream import AnswerWatch, Release
+from services.guard.tenant_rules import KeptRules, TenantRules
+from services.guard.trials import Trials
+from services.guard.verdict import MOST_OF_A_RULE, Action, DataClass, Direction, Finding, Verdict
 
 LONGEST_PIECE = 8192
 
@@ -33,9 +39,14 @@ LONGEST_PIECE = 8192
 class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
     """The guard over the wire."""
 
-    def __init__(self, reloader: Reloader[RuleLayers], escalation: Escalation, config: GuardConfig) -> None:
+    def __init__(
+        self, reloader: Reloader[RuleLayers], escalation: Escalation, kept: RuleStore, config: GuardConfig
+    ) -> None:
         self._reloader = reloader
         self._escalation = escalation
+        self._kept = kept
+        self._rules = TenantRules(kept.get, config.most_tenant_rules)
+        self._trials = Trials()
         self._longest_text = config.longest_text_characters
         self._longest_answer = config.longest_answer_characters
         self._most_repeated = config.most_repeated_characters
@@ -46,8 +57,9 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         """Judge a prompt."""
         passages = [passage(message, index) for index, message in enumerate(request.messages)]
         self._check_length("messages", sum(len(each.text) for each in passages))
+        own = await self._rules.of(current_identity().tenant_id, request.policy.rules_version)
         layers = self._reloader.current
-        verdict = await layers.cascades[Direction.INPUT].judge(passages)
+        verdict = await layers.cascade(Direction.INPUT, own).judge(passages)
         verdict = verdict.at_least(DataClass(request.data_class or 1))
         wishes = wishes_of(request.policy, request.residency, request.tier)
         verdict = await self._escalation.judged(passages, verdict, wishes)
@@ -55,42 +67,46 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         masked = _masked(request, verdict)
         if masked is not None:
             verdict = replace(verdict, action=Action.MASK)
-        return guard_pb2.CheckPromptResponse(verdict=_told(passages, verdict, layers.policy.version), masked=masked)
+        return guard_pb2.CheckPromptResponse(verdict=_told(passages, verdict, layers.version(own)), masked=masked)
 
     async def CheckText(self, request: guard_pb2.CheckTextRequest, context: Context) -> guard_pb2.CheckTextResponse:
         """Try a text."""
         self._check_length("text", len(request.text))
         direction = Direction.OUTPUT if request.direction == guard_pb2.DIRECTION_OUTPUT else Direction.INPUT
         passages = [Passage(request.text, Speaker.MODEL if direction is Direction.OUTPUT else Speaker.CALLER)]
+        own = await self._rules.newest(current_identity().tenant_id) if request.tenant_rules else None
         layers = self._reloader.current
-        cascade = layers.cascades[direction]
+        cascade = layers.cascade(direction, own)
         wishes = wishes_of(request.policy)
         verdict = await cascade.judge(passages)
         verdict = await self._escalation.judged(passages, verdict, replace(wishes, layers=wishes.layers - {CLOUD}))
         metrics.count(verdict, direction)
         present = {*cascade.layers, *self._escalation.layers}
         states = outcomes([*cascade.layers, MODEL, CLOUD], present, verdict)
-        told = _told(passages, verdict, layers.policy.version)
+        told = _told(passages, verdict, layers.version(own))
         return guard_pb2.CheckTextResponse(verdict=told, layers=map(_layer_state, states))
 
     async def WatchAnswer(
         self, request_iterator: AsyncIterator[guard_pb2.WatchAnswerRequest], context: Context
     ) -> AsyncIterator[guard_pb2.WatchAnswerResponse]:
         """Judge an answer as it is spoken, all of it by one policy; a caller that ends without `last` means it."""
-        received, policy = 0, self._reloader.current.policy
-        with closing(policy.answers.watch(self._most_repeated)) as watch:
-            async for request in request_iterator:
+        received, layers = 0, self._reloader.current
+        first = await anext(aiter(request_iterator), guard_pb2.WatchAnswerRequest(last=True))
+        own = await self._rules.of(current_identity().tenant_id, first.policy.rules_version)
+        sets, version = [layers.policy.answers, *(own.answers if own else ())], layers.version(own)
+        with closing(AnswerWatch(sets, self._most_repeated, json=first.json)) as watch:
+            async for request in _from(first, request_iterator):
                 received += len(request.text)
                 if received > self._longest_answer:
                     raise FieldInvalid("text", f"the answer must be at most {self._longest_answer} characters long")
                 for text, last in _pieces(request):
                     release = watch.feed(text, last=last)
                     if release.text or release.verdict:
-                        yield _response(release, policy.version)
+                        yield _response(release, version)
                     if release.verdict:
                         await _heard_out(request_iterator)
                         return
-            yield _response(watch.feed("", last=True), policy.version)
+            yield _response(watch.feed("", last=True), version)
 
     async def GetPolicy(self, request: guard_pb2.GetPolicyRequest, context: Context) -> guard_pb2.GetPolicyResponse:
         """Name the policy in force."""
@@ -102,6 +118,19 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
             refuse_time=_time(status.refused_at) if status.refused_at else None,
             mistakes=status.mistakes,
         )
+
+    async def ReplaceRules(
+        self, request: guard_pb2.ReplaceRulesRequest, context: Context
+    ) -> guard_pb2.ReplaceRulesResponse:
+        """Put a tenant's rules in place of those it has, if all of them can be used."""
+        kept = KeptRules.of(await self._trials.tried(words_of(request.rules)))
+        await self._kept.put(request.tenant_id, kept)
+        return guard_pb2.ReplaceRulesResponse(rules=rule_messages(kept.rules_json), version=kept.version)
+
+    async def ListRules(self, request: guard_pb2.ListRulesRequest, context: Context) -> guard_pb2.ListRulesResponse:
+        """A tenant's rules."""
+        kept = await self._kept.get(request.tenant_id)
+        return guard_pb2.ListRulesResponse(rules=rule_messages(kept.rules_json), version=kept.version)
 
     def _check_length(self, field: str, length: int) -> None:
         if length > self._longest_text:
@@ -180,16 +209,32 @@ def wishes_of(
 
 def _masked(request: guard_pb2.CheckPromptRequest, verdict: Verdict) -> guard_pb2.MaskedPrompt | None:
     """The prompt without personal data; None when there is none to hide, or nobody wants it hidden."""
-    if not request.policy.mask or verdict.action is not Action.ALLOW:
+    personal, required = request.policy.mask, verdict.action is Action.MASK
+    if not (required or (personal and verdict.action is Action.ALLOW)):
         return None
-    copies, originals, data_class = masked_prompt(request.messages, verdict.findings)
-    if not originals:
+    copies, originals, data_class = masked_prompt(request.messages, verdict.findings, personal=personal)
+    if not originals or (required and _too_many_to_mask(verdict)):
         return None
     return guard_pb2.MaskedPrompt(
         messages=copies,
         placeholders=[guard_pb2.Placeholder(text=text, original=original) for text, original in originals.items()],
         data_class=chat_pb2.DataClass.ValueType(max(data_class, request.data_class)),
+        required=required,
     )
+
+
+def _too_many_to_mask(verdict: Verdict) -> bool:
+    """Whether there may be more to hide than the verdict names."""
+    counts = Counter(found.rule for found in verdict.findings if found.action is Action.MASK)
+    return max(counts.values(), default=0) >= MOST_OF_A_RULE
+
+
+async def _from(
+    first: guard_pb2.WatchAnswerRequest, rest: AsyncIterator[guard_pb2.WatchAnswerRequest]
+) -> AsyncIterator[guard_pb2.WatchAnswerRequest]:
+    yield first
+    async for request in rest:
+        yield request
 
 
 async def _heard_out(requests: AsyncIterator[guard_pb2.WatchAnswerRequest]) -> None:

@@ -1,7 +1,8 @@
 """Judges an answer as it is spoken.
 
-Guarantee: no character of a match of a rule that stops answers ever leaves, however the text is cut into pieces and
-whatever invisible characters or look-alike letters it is written with; text is never re-ordered, lost or doubled.
+Guarantee: no character of a match of a rule that stops answers or masks them ever leaves, however the text is cut into
+pieces and whatever invisible characters or look-alike letters it is written with; text is never re-ordered, lost or
+doubled, but that a placeholder takes the place of what is masked.
 
 What is held back is the shortest tail that could still become such a match: mostly nothing, at most
 `AnswerRules.longest` visible characters. Hyperscan finds the matches; the `regex` package's partial matching finds the
@@ -19,6 +20,7 @@ from services.guard.folding import fold, origins
 from services.guard.matching import Compile, Event, ExpressionInvalid, StreamMatcher
 from services.guard.openings import Openings
 from services.guard.patterns import LAYER, MOST_FINDINGS, LoadedRule
+from services.guard.redaction import Redaction
 from services.guard.repetition import Repetition
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel, Verdict, merge, undecided
 
@@ -27,6 +29,7 @@ log = get_logger()
 MOST_HELD = 1024
 """Characters, invisible ones included. An unfinished match that hides in more of them stops the answer."""
 CONCEALED = "secret.concealed"
+UNMASKABLE = "answer.unmaskable"
 REPETITION = "answer.repetition"
 
 
@@ -46,39 +49,43 @@ class AnswerRules:
     def __init__(self, rules: Sequence[LoadedRule], compiled: Compile) -> None:
         self.rules = [loaded for loaded in rules for _ in loaded.expressions]
         self.matcher = StreamMatcher([expression for loaded in rules for expression in loaded.expressions], compiled)
-        stopping = [loaded for loaded in rules if loaded.rule.action is Action.BLOCK]
+        held = [loaded for loaded in rules if loaded.rule.action in (Action.BLOCK, Action.MASK)]
+        self.masks = any(loaded.rule.action is Action.MASK for loaded in rules)
         self.reach = _longest(rules)
         """Longest match of any rule, in visible characters: how far back a match may begin."""
-        self.longest = _longest(stopping)
-        """Longest match of a rule that stops answers: the most visible characters held back."""
-        self.openings = _openings(stopping)
+        self.longest = _longest(held)
+        """Longest match of a rule that stops or masks: the most visible characters held back."""
+        self.openings = _openings(held)
         """Finds what more text could turn into a match."""
 
     def watch(self, most_repeated: int = 0) -> AnswerWatch:
         """Start on a new answer that may repeat itself for so many characters; close the watch when done with it."""
-        return AnswerWatch(self, most_repeated)
+        return AnswerWatch([self], most_repeated)
 
 
 def _longest(rules: Sequence[LoadedRule]) -> int:
     return max((loaded.rule.max_length or 0 for loaded in rules), default=0)
 
 
-def _openings(stopping: Sequence[LoadedRule]) -> Openings:
-    for loaded in stopping:
+def _openings(held: Sequence[LoadedRule]) -> Openings:
+    for loaded in held:
         try:
             Openings(loaded.expressions)
         except ExpressionInvalid as error:
             raise ExpressionInvalid(f"{loaded.rule.id}: {error}") from error
-    return Openings([expression for loaded in stopping for expression in loaded.expressions])
+    return Openings([expression for loaded in held for expression in loaded.expressions])
 
 
 class AnswerWatch:
     """One answer on its way to the client."""
 
-    def __init__(self, rules: AnswerRules, most_repeated: int) -> None:
-        self._rules = rules
+    def __init__(self, sets: Sequence[AnswerRules], most_repeated: int, *, json: bool = False) -> None:
+        """Watch for several sets of rules at once. With `json` the answer stays JSON, or ends."""
         self._repetition = Repetition(most_repeated)
-        self._stream = rules.matcher.open()
+        self._streams = [(rules, rules.matcher.open()) for rules in sets]
+        self._longest = max(rules.longest for rules in sets)
+        self._reach = max(rules.reach for rules in sets)
+        self._redaction = Redaction(json=json) if any(rules.masks for rules in sets) else None
         self._findings: dict[tuple[str, int], Finding] = {}
         self._seconds = 0.0
         self._received = 0
@@ -91,8 +98,9 @@ class AnswerWatch:
         self._undecided = 0
 
     def close(self) -> None:
-        """Let go of the matcher's memory. Closing again does nothing."""
-        self._stream.close()
+        """Let go of the matchers' memory. Closing again does nothing."""
+        for _, stream in self._streams:
+            stream.close()
 
     def feed(self, text: str, *, last: bool = False) -> Release:
         """Take the next piece; returns what may be shown. Nothing may follow a verdict.
@@ -112,16 +120,16 @@ class AnswerWatch:
 
     def _feed(self, text: str, *, last: bool) -> Release:
         stops, open_from = self._look(text, last)
-        if stops:
-            return Release(self._release(min(*stops, open_from)), self._verdict())
-        if last:
-            return Release(self._release(len(self._window)), self._verdict())
-        released = self._release(open_from)
-        if len(self._held) > MOST_HELD:
-            self._findings[CONCEALED, 0] = self._concealed()
-            return Release(released, self._verdict())
-        self._forget()
-        return Release(released)
+        until = min(*stops, open_from) if stops else len(self._window) if last else open_from
+        released = self._release(until)
+        if self._redaction and self._redaction.broken:
+            self._stop(UNMASKABLE, "confidential")
+        elif not stops and len(self._held) > MOST_HELD:
+            self._stop(CONCEALED, "secret")
+        elif not stops and not last:
+            self._forget()
+            return Release(released)
+        return Release(released, self._verdict())
 
     def _cut(self, text: str) -> Release:
         """End the answer here, with all of it that may be shown."""
@@ -130,7 +138,7 @@ class AnswerWatch:
             REPETITION, "runaway", RiskLevel.MEDIUM, Action.ALLOW, DataClass.PUBLIC, 0, end
         )
         release = self._feed(text, last=True)
-        return replace(release, runaway=release.verdict is not None and release.verdict.action is Action.ALLOW)
+        return replace(release, runaway=release.verdict is not None and release.verdict.action < Action.BLOCK)
 
     def _look(self, text: str, last: bool) -> tuple[list[int], int]:
         """Where matches begin that stop the answer, and where an unfinished one may."""
@@ -139,16 +147,19 @@ class AnswerWatch:
         self._received += len(text)
         self._held += text
         self._window += folded
-        events = self._stream.scan(folded)
-        if last:
-            events += self._stream.close()
-        return self._judge(events), self._open_from()
+        stops: list[int] = []
+        for rules, stream in self._streams:
+            events = stream.scan(folded)
+            if last:
+                events += stream.close()
+            stops += self._judge(rules, events)
+        return stops, self._open_from()
 
-    def _judge(self, events: Sequence[Event]) -> list[int]:
+    def _judge(self, rules: AnswerRules, events: Sequence[Event]) -> list[int]:
         """Note what was found; returns where matches begin that stop the answer."""
         stops = []
         for number, start, end in events:
-            loaded = self._rules.rules[number]
+            loaded = rules.rules[number]
             span = loaded.confirmed(self._window, start - self._window_start, end - self._window_start)
             if span is None:
                 continue
@@ -160,13 +171,15 @@ class AnswerWatch:
     def _note(self, loaded: LoadedRule, start: int, end: int) -> None:
         rule = loaded.rule
         key = (rule.id, self._origins[start])
+        if self._redaction and rule.action is Action.MASK:
+            self._redaction.hide(key[1], self._origins[end - 1] + 1, rule.id)
         if len(self._findings) < MOST_FINDINGS or rule.action is Action.BLOCK or key in self._findings:
             self._findings[key] = loaded.finding(key[1], self._origins[end - 1] + 1)
 
     def _open_from(self) -> int:
-        """Where in the window an unfinished match of a rule that stops answers begins; its end when there is none."""
-        earliest = max(self._undecided, len(self._window) - self._rules.longest)
-        return self._rules.openings.start(self._window, earliest)
+        """Where in the window an unfinished match of a rule begins that stops or masks; its end when there is none."""
+        earliest = max(self._undecided, len(self._window) - self._longest)
+        return min(rules.openings.start(self._window, earliest) for rules, _ in self._streams)
 
     def _release(self, until: int) -> str:
         """Let go of the held text before a byte of the window."""
@@ -175,21 +188,22 @@ class AnswerWatch:
         assert count >= 0, "a match begins in text that has left"
         released, self._held = self._held[:count], self._held[count:]
         self._undecided = until
-        return released
+        return self._redaction.shown(released, before - count) if self._redaction else released
 
     def _forget(self) -> None:
         """Drop what no match can begin in; one byte more stays, for it decides whether a word begins after it."""
-        gone = min(self._undecided, len(self._window) - self._rules.reach) - 1
+        gone = min(self._undecided, len(self._window) - self._reach) - 1
         if gone > 0:
             self._window = self._window[gone:]
             del self._origins[:gone]
             self._window_start += gone
             self._undecided -= gone
 
-    def _concealed(self) -> Finding:
+    def _stop(self, rule: str, category: str) -> None:
+        """End the answer for what cannot be shown and cannot be hidden."""
         start = self._received - len(self._held)
-        return Finding(
-            CONCEALED, "secret", RiskLevel.CRITICAL, Action.BLOCK, DataClass.CONFIDENTIAL, start, self._received
+        self._findings[rule, 0] = Finding(
+            rule, category, RiskLevel.CRITICAL, Action.BLOCK, DataClass.CONFIDENTIAL, start, self._received
         )
 
     def _verdict(self) -> Verdict:

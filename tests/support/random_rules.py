@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from random import Random
@@ -131,22 +131,24 @@ _PIECES = st.recursive(
 
 
 @st.composite
-def random_rules(draw: st.DrawFn) -> list[RandomRule]:
-    """One to three rules; the first one stops answers."""
+def random_rules(draw: st.DrawFn, actions: Sequence[str] = ("block", "allow")) -> list[RandomRule]:
+    """One to three rules; the first one does the first of the actions."""
     pieces = draw(st.lists(_PIECES, min_size=1, max_size=3))
-    return [RandomRule(piece, _loaded(draw, number, piece)) for number, piece in enumerate(pieces)]
+    return [
+        RandomRule(piece, _loaded(draw, number, piece, draw(st.sampled_from(actions)) if number else actions[0]))
+        for number, piece in enumerate(pieces)
+    ]
 
 
-def _loaded(draw: st.DrawFn, number: int, piece: Piece) -> LoadedRule:
-    stops = number == 0 or draw(st.booleans())
+def _loaded(draw: st.DrawFn, number: int, piece: Piece, action: str) -> LoadedRule:
     rule = Rule.model_validate(
         {
             "id": f"random.rule_{number}",
             "category": "secret",
             "languages": ("any",),
             "direction": "output",
-            "severity": "critical" if stops else "high",
-            "action": "block" if stops else "allow",
+            "severity": "critical" if action == "block" else "high",
+            "action": action,
             "patterns": (piece.source,),
             "case_sensitive": draw(st.booleans()),
             "max_length": piece.longest,

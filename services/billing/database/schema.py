@@ -42,7 +42,10 @@ tenants = Table(
     words("currency_code"),
     Column("keep_contents", Boolean, nullable=False, server_default="false"),
     Column("rate_limits", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("guard_rules_version", Text, nullable=False, server_default=""),
 )
+
+guard_rules = Table("guard_rules", metadata, of_tenant(primary_key=True), words("rules_json"), words("version"))
 
 keys = Table(
     "keys",

@@ -13,9 +13,16 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 from services.billing.budgets.budget import NewBudget
 from services.billing.database.budgets import insert_budget
 from services.billing.database.engine import Database
-from services.billing.database.schema import keys, tenants
+from services.billing.database.schema import guard_rules, keys, tenants
 from services.billing.pagination import Position
-from services.billing.tenants.tenant import CacheLimits, Key, NewTenant, Policy, Tenant
+from services.billing.tenants.tenant import CacheLimits, GuardRules, Key, NewTenant, Policy, Tenant
+
+_PUT_RULES = text("""
+WITH changed AS (UPDATE tenants SET guard_rules_version = :version WHERE id = :tenant_id RETURNING id)
+INSERT INTO guard_rules (tenant_id, rules_json, version) SELECT id, :rules_json, :version FROM changed
+ON CONFLICT (tenant_id) DO UPDATE SET rules_json = excluded.rules_json, version = excluded.version
+RETURNING tenant_id
+""")
 
 
 class TenantStore:
@@ -66,6 +73,17 @@ class TenantStore:
         statement = update(tenants).where(tenants.c.id == tenant_id).values(columns).returning(tenants)
         rows = await self._database.fetch("update_tenant", statement)
         return _tenant(rows[0]) if rows else None
+
+    async def put_rules(self, tenant_id: str, rules: GuardRules) -> bool:
+        """Put a tenant's guard rules in place of those it has; False when there is no such tenant."""
+        row = {"tenant_id": tenant_id, "rules_json": rules.rules_json, "version": rules.version}
+        return bool(await self._database.fetch("put_guard_rules", _PUT_RULES, row))
+
+    async def rules(self, tenant_id: str) -> GuardRules:
+        """A tenant's guard rules."""
+        statement = select(guard_rules).where(guard_rules.c.tenant_id == tenant_id)
+        rows = await self._database.fetch("get_guard_rules", statement)
+        return GuardRules(rows[0]["rules_json"], rows[0]["version"]) if rows else GuardRules()
 
 
 class KeyStore:
@@ -186,7 +204,7 @@ def _tenant(row: RowMapping) -> Tenant:
         guard=row["guard"],
         rate_limits=row["rate_limits"],
     )
-    return Tenant(row["id"], row["display_name"], policy, row["create_time"])
+    return Tenant(row["id"], row["display_name"], policy, row["create_time"], row["guard_rules_version"])
 
 
 def _key(row: RowMapping) -> Key:

@@ -89,7 +89,7 @@ def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
         compliance_packs=tenant.policy.compliance_packs,
         violation_days=tenant.policy.violation_days,
         keep_contents=tenant.policy.keep_contents,
-        guard=_guard_message(tenant.policy.guard),
+        guard=_guard_message(tenant.policy.guard, tenant.guard_rules_version),
         rate_limits=rate_limits_message(tenant.policy.rate_limits),
     )
     return tenant_pb2.Tenant(
@@ -148,11 +148,15 @@ def _guard(message: tenant_pb2.GuardPolicy) -> dict[str, Any]:
         raise FieldInvalid("policy.guard.fail_open_layers", f"knows no {unknown[0]!r}, only {known}")
     if message.HasField("escalation_budget") and message.escalation_budget.ToNanoseconds() <= 0:
         raise FieldInvalid("policy.guard.escalation_budget", "must be more than 0")
-    return MessageToDict(message, preserving_proto_field_name=True)
+    words = MessageToDict(message, preserving_proto_field_name=True)
+    words.pop("rules_version", None)  # it says which rules there are, and changes none
+    return words
 
 
-def _guard_message(words: Mapping[str, Any]) -> tenant_pb2.GuardPolicy | None:
-    return ParseDict(dict(words), tenant_pb2.GuardPolicy(), ignore_unknown_fields=True) if words else None
+def _guard_message(words: Mapping[str, Any], rules_version: str) -> tenant_pb2.GuardPolicy | None:
+    if not (words or rules_version):
+        return None
+    return ParseDict({**words, "rules_version": rules_version}, tenant_pb2.GuardPolicy(), ignore_unknown_fields=True)
 
 
 def _names(field: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from services.billing.tenants.messages import (
 )
 from services.billing.tenants.policies import Policies
 from services.billing.tenants.rate_limits import key_policy_of
-from services.billing.tenants.tenant import Key, NewTenant, Policy, tenant_unknown
+from services.billing.tenants.tenant import GuardRules, Key, NewTenant, Policy, tenant_unknown
 
 KeyRequest: TypeAlias = tenant_pb2.UpdateKeyRequest | tenant_pb2.RotateKeyRequest | tenant_pb2.RevokeKeyRequest
 
@@ -191,6 +191,22 @@ class TenantServicer(TenantServiceServicer):
                 if first or revocations:
                     yield tenant_pb2.WatchRevocationsResponse(revocations=revocations)
                 first = False
+
+    async def PutGuardRules(
+        self, request: tenant_pb2.PutGuardRulesRequest, context: Context
+    ) -> tenant_pb2.PutGuardRulesResponse:
+        """Keep rules; every gateway hears of their version."""
+        rules = GuardRules(request.rules_json, request.version)
+        if not await self._tenants.put_rules(visible_tenant(request.tenant_id), rules):
+            raise tenant_unknown(request.tenant_id)
+        return tenant_pb2.PutGuardRulesResponse()
+
+    async def GetGuardRules(
+        self, request: tenant_pb2.GetGuardRulesRequest, context: Context
+    ) -> tenant_pb2.GetGuardRulesResponse:
+        """Rules as they were put."""
+        rules = await self._tenants.rules(visible_tenant(request.tenant_id))
+        return tenant_pb2.GetGuardRulesResponse(rules_json=rules.rules_json, version=rules.version)
 
     def _policy(self, message: tenant_pb2.Policy) -> Policy:
         policy = policy_of(message)

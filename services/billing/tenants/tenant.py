@@ -64,6 +64,16 @@ class Tenant:
     display_name: str
     policy: Policy
     create_time: datetime
+    guard_rules_version: str = ""
+    """Of the rules that the guard keeps for it; empty when there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardRules:
+    """A tenant's own rules, in the guard's words; empty when it has none."""
+
+    rules_json: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import grpc
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2
 from meshkit.deadline import time_left
-from meshkit.errors import GuardUnavailable
+from meshkit.errors import FieldInvalid, GuardUnavailable, error_reason
 from meshkit.log import get_logger
 from services.gateway.policies import TenantPolicy
 
@@ -56,7 +56,8 @@ class GuardPeer:
     ) -> guard_pb2.CheckPromptResponse:
         """The verdict on a prompt, and with `masks` what to send instead.
 
-        Raises GuardUnavailable when no verdict was reached, for whatever reason.
+        Raises GuardUnavailable when no verdict was reached, for whatever reason; FIELD_INVALID of a prompt that is too
+        long passes as the guard said it.
         """
         request = guard_pb2.CheckPromptRequest(
             messages=messages,
@@ -69,6 +70,8 @@ class GuardPeer:
         try:
             response = await self._stub.CheckPrompt(request, timeout=time_left(self._patience(policy)))
         except grpc.aio.AioRpcError as error:
+            if error_reason(error) == FieldInvalid.reason:
+                raise
             raise _away(error) from error
         if response.verdict.action not in JUDGED_ACTIONS:
             unjudged = NoVerdict(UNJUDGED, retry_after_seconds=2)

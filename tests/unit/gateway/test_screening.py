@@ -251,6 +251,15 @@ def test_what_would_have_to_be_hidden_in_the_options_is_not_masked() -> None:
     assert masked_prompt(chat_pb2.ChatPrompt(messages=[HELLO], options=options), masked_to(HELLO, hidden)) is None
 
 
+def test_what_a_rule_wants_hidden_in_the_options_is_not_sent_at_all() -> None:
+    options = chat_pb2.GenerationOptions(tools_json=['{"to":"falcon"}'])
+    hidden = chat_pb2.ChatMessage(role=chat_pb2.ROLE_SYSTEM, content=[chat_pb2.ContentPart(raw_json="{}")])
+    masked = masked_to(HELLO, hidden)
+    masked.required = True
+    with pytest.raises(PromptBlocked):
+        masked_prompt(chat_pb2.ChatPrompt(messages=[HELLO], options=options), masked)
+
+
 def typed(**change: Any) -> chat_pb2.ChatPrompt:
     return chat_pb2.ChatPrompt(**{"model": "m", "messages": [HELLO], **change})
 

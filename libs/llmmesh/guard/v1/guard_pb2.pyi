@@ -224,8 +224,11 @@ class MaskedPrompt(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     PLACEHOLDERS_FIELD_NUMBER: _builtins.int
     DATA_CLASS_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
     data_class: _chat_pb2.DataClass.ValueType
     """How sensitive what is left is."""
+    required: _builtins.bool
+    """Whether a rule wants something hidden: the prompt is then sent so or not at all."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
         """The same messages, in the same order."""
@@ -240,10 +243,11 @@ class MaskedPrompt(_message.Message):
         messages: _abc.Iterable[_chat_pb2.ChatMessage] | None = ...,
         placeholders: _abc.Iterable[Global___Placeholder] | None = ...,
         data_class: _chat_pb2.DataClass.ValueType = ...,
+        required: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "messages", b"messages", "placeholders", b"placeholders"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "messages", b"messages", "placeholders", b"placeholders", "required", b"required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,19 +287,29 @@ class WatchAnswerRequest(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text to append."""
     last: _builtins.bool
     """True on the last message: everything held is released or blocked."""
+    json: _builtins.bool
+    """Whether the whole text is JSON, which stays JSON where a rule hides something; of the first message alone."""
+    @_builtins.property
+    def policy(self) -> _tenant_pb2.GuardPolicy:
+        """What the tenant wants of the guard; of the first message alone."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         last: _builtins.bool = ...,
+        policy: _tenant_pb2.GuardPolicy | None = ...,
+        json: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last", b"last", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "last", b"last", "policy", b"policy", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -342,10 +356,13 @@ class CheckTextRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     DIRECTION_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    TENANT_RULES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text."""
     direction: Global___Direction.ValueType
     """Which side's rules apply; input by default."""
+    tenant_rules: _builtins.bool
+    """Whether the own rules of the caller's tenant are asked too."""
     @_builtins.property
     def policy(self) -> _tenant_pb2.GuardPolicy:
         """What a tenant would want of the guard, to try it. No cloud is asked, whatever it says: whose text it is, and where
@@ -358,10 +375,11 @@ class CheckTextRequest(_message.Message):
         text: _builtins.str = ...,
         direction: Global___Direction.ValueType = ...,
         policy: _tenant_pb2.GuardPolicy | None = ...,
+        tenant_rules: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "policy", b"policy", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "policy", b"policy", "tenant_rules", b"tenant_rules", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -485,6 +503,186 @@ class GetPolicyResponse(_message.Message):
 Global___GetPolicyResponse: _TypeAlias = GetPolicyResponse  # noqa: Y015
 
 @_typing.final
+class Rule(_message.Message):
+    """A rule of a tenant's own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DIRECTIONS_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    DATA_CLASS_FIELD_NUMBER: _builtins.int
+    PATTERNS_FIELD_NUMBER: _builtins.int
+    CASE_SENSITIVE_FIELD_NUMBER: _builtins.int
+    MUST_MATCH_FIELD_NUMBER: _builtins.int
+    MUST_NOT_MATCH_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Lower-case letters, digits and underscores; detections name it with "tenant." before it."""
+    category: _builtins.str
+    """What it finds: "prompt_injection", "personal_data", "secret", "organisation" or "confidential", which it is when empty.
+    What is prompt_injection is looked for in the words of users and tools only.
+    """
+    severity: Global___RiskLevel.ValueType
+    """How bad a match is; unspecified means critical for a rule that blocks, else medium."""
+    action: Global___Action.ValueType
+    """What a match does: ACTION_ALLOW reports it only, ACTION_MASK puts a placeholder in its place, ACTION_BLOCK refuses the
+    prompt or stops the answer. Unspecified means allow.
+    """
+    data_class: _chat_pb2.DataClass.ValueType
+    """Class of a text that matches, at least; unspecified means public."""
+    case_sensitive: _builtins.bool
+    """Whether the case of Latin letters matters."""
+    max_length: _builtins.int
+    """Longest possible match in characters, which answers may be held back for: worked out, whatever is sent."""
+    @_builtins.property
+    def directions(self) -> _containers.RepeatedScalarFieldContainer[Global___Direction.ValueType]:
+        """Which sides it looks at; empty means both."""
+
+    @_builtins.property
+    def patterns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Regular expressions in Hyperscan's syntax, over text without look-alikes; any of them is a match."""
+
+    @_builtins.property
+    def must_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts that it has to find."""
+
+    @_builtins.property
+    def must_not_match(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts that it has to leave alone."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        directions: _abc.Iterable[Global___Direction.ValueType] | None = ...,
+        category: _builtins.str = ...,
+        severity: Global___RiskLevel.ValueType = ...,
+        action: Global___Action.ValueType = ...,
+        data_class: _chat_pb2.DataClass.ValueType = ...,
+        patterns: _abc.Iterable[_builtins.str] | None = ...,
+        case_sensitive: _builtins.bool = ...,
+        must_match: _abc.Iterable[_builtins.str] | None = ...,
+        must_not_match: _abc.Iterable[_builtins.str] | None = ...,
+        max_length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "case_sensitive", b"case_sensitive", "category", b"category", "data_class", b"data_class", "directions", b"directions", "id", b"id", "max_length", b"max_length", "must_match", b"must_match", "must_not_match", b"must_not_match", "patterns", b"patterns", "severity", b"severity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rule: _TypeAlias = Rule  # noqa: Y015
+
+@_typing.final
+class ReplaceRulesRequest(_message.Message):
+    """Rules to put in place of those there are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rule]:
+        """Its rules, at most 100; none removes all."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        rules: _abc.Iterable[Global___Rule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceRulesRequest: _TypeAlias = ReplaceRulesRequest  # noqa: Y015
+
+@_typing.final
+class ReplaceRulesResponse(_message.Message):
+    """The rules as they are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Changes whenever any rule does; empty without rules."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rule]:
+        """In the order sent."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[Global___Rule] | None = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceRulesResponse: _TypeAlias = ReplaceRulesResponse  # noqa: Y015
+
+@_typing.final
+class ListRulesRequest(_message.Message):
+    """Whose rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRulesRequest: _TypeAlias = ListRulesRequest  # noqa: Y015
+
+@_typing.final
+class ListRulesResponse(_message.Message):
+    """Rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Changes whenever any rule does; empty without rules."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rule]:
+        """In the tenant's own order."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[Global___Rule] | None = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRulesResponse: _TypeAlias = ListRulesResponse  # noqa: Y015
+
+@_typing.final
 class Verdict(_message.Message):
     """What to do with a text, and why."""
 
@@ -503,7 +701,7 @@ class Verdict(_message.Message):
     data_class: _chat_pb2.DataClass.ValueType
     """How sensitive its data is."""
     policy_version: _builtins.str
-    """The policy that judged."""
+    """The policy that judged; where a tenant's own rules did too, their version follows after a plus sign."""
     @_builtins.property
     def detections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Detection]:
         """What was found, in order of place."""
@@ -548,7 +746,7 @@ class Detection(_message.Message):
     rule: _builtins.str
     """Rule name, such as "injection.override.en"."""
     layer: _builtins.str
-    """Layer that found it: "names", "patterns", "classifier", "llama_guard", "azure"."""
+    """Layer that found it: "names", "patterns", "tenant_rules", "classifier", "llama_guard", "azure"."""
     category: _builtins.str
     """Category, such as "prompt_injection" or "personal_data"."""
     severity: Global___RiskLevel.ValueType

@@ -55,6 +55,16 @@ class GuardServiceStub:
                 request_serializer=llmmesh_dot_guard_dot_v1_dot_guard__pb2.GetPolicyRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_guard_dot_v1_dot_guard__pb2.GetPolicyResponse.FromString,
                 _registered_method=True)
+        self.ReplaceRules = channel.unary_unary(
+                '/llmmesh.guard.v1.GuardService/ReplaceRules',
+                request_serializer=llmmesh_dot_guard_dot_v1_dot_guard__pb2.ReplaceRulesRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_guard_dot_v1_dot_guard__pb2.ReplaceRulesResponse.FromString,
+                _registered_method=True)
+        self.ListRules = channel.unary_unary(
+                '/llmmesh.guard.v1.GuardService/ListRules',
+                request_serializer=llmmesh_dot_guard_dot_v1_dot_guard__pb2.ListRulesRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_guard_dot_v1_dot_guard__pb2.ListRulesResponse.FromString,
+                _registered_method=True)
 
 
 class GuardServiceServicer:
@@ -90,6 +100,21 @@ class GuardServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplaceRules(self, request, context):
+        """Put these in place of all rules of a tenant. Each is compiled and tried on its own examples first; with any mistake
+        nothing changes. In force within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRules(self, request, context):
+        """The rules of a tenant, in its own order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GuardServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +137,16 @@ def add_GuardServiceServicer_to_server(servicer, server):
                     servicer.GetPolicy,
                     request_deserializer=llmmesh_dot_guard_dot_v1_dot_guard__pb2.GetPolicyRequest.FromString,
                     response_serializer=llmmesh_dot_guard_dot_v1_dot_guard__pb2.GetPolicyResponse.SerializeToString,
+            ),
+            'ReplaceRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaceRules,
+                    request_deserializer=llmmesh_dot_guard_dot_v1_dot_guard__pb2.ReplaceRulesRequest.FromString,
+                    response_serializer=llmmesh_dot_guard_dot_v1_dot_guard__pb2.ReplaceRulesResponse.SerializeToString,
+            ),
+            'ListRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRules,
+                    request_deserializer=llmmesh_dot_guard_dot_v1_dot_guard__pb2.ListRulesRequest.FromString,
+                    response_serializer=llmmesh_dot_guard_dot_v1_dot_guard__pb2.ListRulesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +258,60 @@ class GuardService:
             '/llmmesh.guard.v1.GuardService/GetPolicy',
             llmmesh_dot_guard_dot_v1_dot_guard__pb2.GetPolicyRequest.SerializeToString,
             llmmesh_dot_guard_dot_v1_dot_guard__pb2.GetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaceRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.guard.v1.GuardService/ReplaceRules',
+            llmmesh_dot_guard_dot_v1_dot_guard__pb2.ReplaceRulesRequest.SerializeToString,
+            llmmesh_dot_guard_dot_v1_dot_guard__pb2.ReplaceRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.guard.v1.GuardService/ListRules',
+            llmmesh_dot_guard_dot_v1_dot_guard__pb2.ListRulesRequest.SerializeToString,
+            llmmesh_dot_guard_dot_v1_dot_guard__pb2.ListRulesResponse.FromString,
             options,
             channel_credentials,
             insecure,

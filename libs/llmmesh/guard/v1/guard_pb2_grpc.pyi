@@ -43,6 +43,12 @@ class GuardServiceStub:
     """Try a text against the policy, with an explanation."""
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_guard_pb2.GetPolicyRequest, _guard_pb2.GetPolicyResponse]
     """The policy in force."""
+    ReplaceRules: _grpc.UnaryUnaryMultiCallable[_guard_pb2.ReplaceRulesRequest, _guard_pb2.ReplaceRulesResponse]
+    """Put these in place of all rules of a tenant. Each is compiled and tried on its own examples first; with any mistake
+    nothing changes. In force within a second.
+    """
+    ListRules: _grpc.UnaryUnaryMultiCallable[_guard_pb2.ListRulesRequest, _guard_pb2.ListRulesResponse]
+    """The rules of a tenant, in its own order."""
 
 @_typing.type_check_only
 class GuardServiceAsyncStub(GuardServiceStub):
@@ -59,6 +65,12 @@ class GuardServiceAsyncStub(GuardServiceStub):
     """Try a text against the policy, with an explanation."""
     GetPolicy: _aio.UnaryUnaryMultiCallable[_guard_pb2.GetPolicyRequest, _guard_pb2.GetPolicyResponse]  # type: ignore[assignment]
     """The policy in force."""
+    ReplaceRules: _aio.UnaryUnaryMultiCallable[_guard_pb2.ReplaceRulesRequest, _guard_pb2.ReplaceRulesResponse]  # type: ignore[assignment]
+    """Put these in place of all rules of a tenant. Each is compiled and tried on its own examples first; with any mistake
+    nothing changes. In force within a second.
+    """
+    ListRules: _aio.UnaryUnaryMultiCallable[_guard_pb2.ListRulesRequest, _guard_pb2.ListRulesResponse]  # type: ignore[assignment]
+    """The rules of a tenant, in its own order."""
 
 class GuardServiceServicer(metaclass=_abc_1.ABCMeta):
     """Verdicts on prompts before money is spent, and on answers before the client sees them."""
@@ -96,5 +108,23 @@ class GuardServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_guard_pb2.GetPolicyResponse, _abc.Awaitable[_guard_pb2.GetPolicyResponse]]:
         """The policy in force."""
+
+    @_abc_1.abstractmethod
+    def ReplaceRules(
+        self,
+        request: _guard_pb2.ReplaceRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guard_pb2.ReplaceRulesResponse, _abc.Awaitable[_guard_pb2.ReplaceRulesResponse]]:
+        """Put these in place of all rules of a tenant. Each is compiled and tried on its own examples first; with any mistake
+        nothing changes. In force within a second.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRules(
+        self,
+        request: _guard_pb2.ListRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guard_pb2.ListRulesResponse, _abc.Awaitable[_guard_pb2.ListRulesResponse]]:
+        """The rules of a tenant, in its own order."""
 
 def add_GuardServiceServicer_to_server(servicer: GuardServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -554,6 +554,7 @@ class GuardPolicy(_message.Message):
     ESCALATION_BUDGET_FIELD_NUMBER: _builtins.int
     CLOUD_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    RULES_VERSION_FIELD_NUMBER: _builtins.int
     mask: _builtins.bool
     """Personal data and secrets leave as placeholders; the caller's answer has them back."""
     sampled_share: _builtins.float
@@ -562,6 +563,8 @@ class GuardPolicy(_message.Message):
     """Whether texts may be judged by a cloud. Never those of a tenant whose data stays in Russia, nor any above public."""
     model: _builtins.bool
     """Whether texts may be judged by the guard model that our own machines run, where the mesh has one."""
+    rules_version: _builtins.str
+    """Version of the tenant's own rules, empty when it has none; what is sent here is passed over."""
     @_builtins.property
     def fail_open_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Layers whose failure is no error but passes, and is told in the verdict: "azure", "llama_guard"."""
@@ -579,14 +582,110 @@ class GuardPolicy(_message.Message):
         escalation_budget: _duration_pb2.Duration | None = ...,
         cloud: _builtins.bool = ...,
         model: _builtins.bool = ...,
+        rules_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["escalation_budget", b"escalation_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud", b"cloud", "escalation_budget", b"escalation_budget", "fail_open_layers", b"fail_open_layers", "mask", b"mask", "model", b"model", "sampled_share", b"sampled_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud", b"cloud", "escalation_budget", b"escalation_budget", "fail_open_layers", b"fail_open_layers", "mask", b"mask", "model", b"model", "rules_version", b"rules_version", "sampled_share", b"sampled_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GuardPolicy: _TypeAlias = GuardPolicy  # noqa: Y015
+
+@_typing.final
+class PutGuardRulesRequest(_message.Message):
+    """Rules to keep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    RULES_JSON_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant."""
+    rules_json: _builtins.str
+    """The rules, in the guard's own words as a JSON array."""
+    version: _builtins.str
+    """Their version; empty when there are none."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        rules_json: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules_json", b"rules_json", "tenant_id", b"tenant_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutGuardRulesRequest: _TypeAlias = PutGuardRulesRequest  # noqa: Y015
+
+@_typing.final
+class PutGuardRulesResponse(_message.Message):
+    """They are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutGuardRulesResponse: _TypeAlias = PutGuardRulesResponse  # noqa: Y015
+
+@_typing.final
+class GetGuardRulesRequest(_message.Message):
+    """Whose rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGuardRulesRequest: _TypeAlias = GetGuardRulesRequest  # noqa: Y015
+
+@_typing.final
+class GetGuardRulesResponse(_message.Message):
+    """Rules as they were put."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_JSON_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    rules_json: _builtins.str
+    """A JSON array; empty when there are none."""
+    version: _builtins.str
+    """Their version; empty when there are none."""
+    def __init__(
+        self,
+        *,
+        rules_json: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules_json", b"rules_json", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGuardRulesResponse: _TypeAlias = GetGuardRulesResponse  # noqa: Y015
 
 @_typing.final
 class CreateKeyRequest(_message.Message):

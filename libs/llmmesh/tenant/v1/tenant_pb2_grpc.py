@@ -96,6 +96,16 @@ class TenantServiceStub:
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchRevocationsRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchRevocationsResponse.FromString,
                 _registered_method=True)
+        self.PutGuardRules = channel.unary_unary(
+                '/llmmesh.tenant.v1.TenantService/PutGuardRules',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.PutGuardRulesRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.PutGuardRulesResponse.FromString,
+                _registered_method=True)
+        self.GetGuardRules = channel.unary_unary(
+                '/llmmesh.tenant.v1.TenantService/GetGuardRules',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetGuardRulesRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetGuardRulesResponse.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer:
@@ -186,6 +196,20 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutGuardRules(self, request, context):
+        """Keep the guard's rules of a tenant, which the guard has checked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetGuardRules(self, request, context):
+        """The guard's rules of a tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TenantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -248,6 +272,16 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.WatchRevocations,
                     request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchRevocationsRequest.FromString,
                     response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchRevocationsResponse.SerializeToString,
+            ),
+            'PutGuardRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutGuardRules,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.PutGuardRulesRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.PutGuardRulesResponse.SerializeToString,
+            ),
+            'GetGuardRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGuardRules,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetGuardRulesRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetGuardRulesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -575,6 +609,60 @@ class TenantService:
             '/llmmesh.tenant.v1.TenantService/WatchRevocations',
             llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchRevocationsRequest.SerializeToString,
             llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.WatchRevocationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutGuardRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/PutGuardRules',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.PutGuardRulesRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.PutGuardRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGuardRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/GetGuardRules',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetGuardRulesRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetGuardRulesResponse.FromString,
             options,
             channel_credentials,
             insecure,

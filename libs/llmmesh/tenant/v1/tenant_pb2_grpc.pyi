@@ -58,6 +58,10 @@ class TenantServiceStub:
     """All policies and revocations, then every change as it happens. Never ends by itself."""
     WatchRevocations: _grpc.UnaryStreamMultiCallable[_tenant_pb2.WatchRevocationsRequest, _tenant_pb2.WatchRevocationsResponse]
     """All revocations, then every further one: for rooms that need nothing else. Never ends by itself."""
+    PutGuardRules: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.PutGuardRulesRequest, _tenant_pb2.PutGuardRulesResponse]
+    """Keep the guard's rules of a tenant, which the guard has checked."""
+    GetGuardRules: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.GetGuardRulesRequest, _tenant_pb2.GetGuardRulesResponse]
+    """The guard's rules of a tenant."""
 
 @_typing.type_check_only
 class TenantServiceAsyncStub(TenantServiceStub):
@@ -88,6 +92,10 @@ class TenantServiceAsyncStub(TenantServiceStub):
     """All policies and revocations, then every change as it happens. Never ends by itself."""
     WatchRevocations: _aio.UnaryStreamMultiCallable[_tenant_pb2.WatchRevocationsRequest, _tenant_pb2.WatchRevocationsResponse]  # type: ignore[assignment]
     """All revocations, then every further one: for rooms that need nothing else. Never ends by itself."""
+    PutGuardRules: _aio.UnaryUnaryMultiCallable[_tenant_pb2.PutGuardRulesRequest, _tenant_pb2.PutGuardRulesResponse]  # type: ignore[assignment]
+    """Keep the guard's rules of a tenant, which the guard has checked."""
+    GetGuardRules: _aio.UnaryUnaryMultiCallable[_tenant_pb2.GetGuardRulesRequest, _tenant_pb2.GetGuardRulesResponse]  # type: ignore[assignment]
+    """The guard's rules of a tenant."""
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tenants and virtual keys. A key is a JWT signed by this service; it is shown once and can be revoked at once."""
@@ -187,5 +195,21 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tenant_pb2.WatchRevocationsResponse], _abc.AsyncIterator[_tenant_pb2.WatchRevocationsResponse]]:
         """All revocations, then every further one: for rooms that need nothing else. Never ends by itself."""
+
+    @_abc_1.abstractmethod
+    def PutGuardRules(
+        self,
+        request: _tenant_pb2.PutGuardRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.PutGuardRulesResponse, _abc.Awaitable[_tenant_pb2.PutGuardRulesResponse]]:
+        """Keep the guard's rules of a tenant, which the guard has checked."""
+
+    @_abc_1.abstractmethod
+    def GetGuardRules(
+        self,
+        request: _tenant_pb2.GetGuardRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.GetGuardRulesResponse, _abc.Awaitable[_tenant_pb2.GetGuardRulesResponse]]:
+        """The guard's rules of a tenant."""
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
