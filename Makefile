@@ -145,7 +145,7 @@ train-guard: $(VENV) ## Train the guard's classifier from its set of prompts; wr
 
 .PHONY: eval-guard
 eval-guard: $(VENV) ## Measure the guard's layers: recall and false positives; tables and plots in var/eval-guard
-	PYTHONPATH=.:libs python -m services.guard.training evaluate --into $(VAR)/eval-guard
+	PYTHONPATH=.:libs python -m services.guard.training evaluate --into $(VAR)/eval-guard $(ARGS)
 
 .PHONY: bench
 bench: $(VENV) ## Measure the mesh on this machine; prints a table, writes JSON

@@ -19,7 +19,7 @@ from meshkit.log import get_logger
 from meshkit.server import Mount, running
 from services.billing.alerts.channels import read_channels
 from services.billing.alerts.dispatcher import Dispatcher
-from services.billing.audit.anchor import Anchor
+from services.billing.audit.anchor import anchors
 from services.billing.audit.checkpoints import Seal
 from services.billing.audit.event import Event
 from services.billing.audit.notary import Notary
@@ -146,9 +146,9 @@ class _Room:
         lanes: list[Lane[Any, Any]] = [
             self._holds, self._releases, self._settlements, self._flushes, self._appends
         ]  # fmt: skip
-        notary = Notary(
-            self._audit, self._checkpoints, self._alerts, self._seal, Anchor(self._config.audit_anchor_file)
-        )
+        url = self._config.audit_anchor_url
+        kept = list(anchors(self._config.audit_anchor_file, url.get_secret_value() if url else None))
+        notary = Notary(self._audit, self._checkpoints, self._alerts, self._seal, kept)
         sealing = notary.run(self._config.audit_checkpoint_seconds)
         channels = read_channels(self._config.alert_channels)
         alerting = Dispatcher(self._alerts, channels, self._config.alert_poll_seconds).run()

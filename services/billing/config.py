@@ -55,11 +55,14 @@ class BillingConfig(ServiceSettings):
     """How often audit chains that grew are sealed; what is younger can be cut off unnoticed."""
     audit_anchor_file: Path | None = None
     """File outside the database that every checkpoint is added to; none keeps no copy."""
+    audit_anchor_url: SecretStr | None = None
+    """URL outside the database that every checkpoint is posted to, as JSON lines; none keeps no copy."""
 
     violation_days: int = Field(default=365, ge=1, le=3660)
     """How long violations are kept, unless a tenant's policy says."""
     contents_key: SecretStr | None = None
-    """32 bytes in base64 that wrap tenants' keys (`openssl rand -base64 32`); none keeps nobody's prompts."""
+    """32 bytes in base64 that wrap tenants' keys (`openssl rand -base64 32`), and after commas the keys before it; none
+    keeps nobody's prompts."""
     alert_channels: Path | None = None
     """YAML file of channels that alerts go through; none writes them to the log."""
     alert_poll_seconds: float = Field(default=1.0, gt=0)
@@ -83,6 +86,13 @@ class BillingConfig(ServiceSettings):
     def _outlasts_every_budget(cls, value: int) -> int:
         if 0 < value < SHORTEST_LEDGER_MONTHS:
             raise ValueError(f"must be 0 or at least {SHORTEST_LEDGER_MONTHS}: budgets roll over up to a year")
+        return value
+
+    @field_validator("audit_anchor_url")
+    @classmethod
+    def _is_web_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("https://", "http://")):
+            raise ValueError("must start with https:// (or http://)")
         return value
 
     @field_validator("contents_key")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from services.billing.money import MICROS
 
@@ -13,6 +13,9 @@ LEDGER_ROWS = Counter("llm_ledger_rows", "Ledger rows written, by what the cache
 LAPSED = Counter("llm_reservations_lapsed", "Reservations let go because nobody settled them in time.")
 AUDIT_RECORDS = Counter("llmmesh_audit_records", "Audit records written.")
 CHECKPOINTS = Counter("llmmesh_audit_checkpoints", "Checkpoints signed.")
+CHECKPOINTS_UNANCHORED = Gauge(
+    "llmmesh_audit_checkpoints_unanchored", "Checkpoints that wait for a place outside the database.", ["anchor"]
+)
 CHAINS_BROKEN = Counter("llmmesh_audit_chains_broken", "Times a chain was found to be not what was written.")
 BUDGET_EVENTS = Counter("llm_budget_events", "Thresholds that budgets reached.")
 ALERTS = Counter(

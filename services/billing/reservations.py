@@ -118,6 +118,8 @@ class Settled:
     """Billed; less than what was used cost, if a hard budget could not bear it."""
     first: bool
     """False when the request had been billed before."""
+    price_time: datetime | None = None
+    """Since when the deployment's price is in force."""
 
 
 class Reservations:
@@ -193,7 +195,7 @@ class Reservations:
         if settled.first:
             count_cost(provider, lease.model, lease.currency_code, settled.cost_micros)
             LEDGER_ROWS.labels("miss").inc()
-        return settled
+        return replace(settled, price_time=self._book.price(deployment, lease.priced_at).effective_time)
 
     async def cancel(self, caller: Identity, lease: Lease) -> None:
         """Let a reservation go; one that is gone already is no error."""

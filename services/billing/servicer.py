@@ -26,6 +26,7 @@ from services.billing.messages import (
     price_message,
     reservation_message,
     time_of,
+    timestamp,
     usage_of,
     usage_record_message,
     usage_total_message,
@@ -75,7 +76,11 @@ class BillingServicer(BillingServiceServicer):
             usage=usage_of("usage", request.usage),
             finish_reason=enum_word("finish_reason", chat_pb2.FinishReason, request.finish_reason),
         )
-        return billing_pb2.CommitReservationResponse(cost_micros=settled.cost_micros, currency_code=lease.currency_code)
+        return billing_pb2.CommitReservationResponse(
+            cost_micros=settled.cost_micros,
+            currency_code=lease.currency_code,
+            price_time=timestamp(settled.price_time) if settled.price_time else None,
+        )
 
     async def ExtendReservation(
         self, request: billing_pb2.ExtendReservationRequest, context: Context

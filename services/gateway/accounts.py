@@ -18,7 +18,7 @@ from llmmesh.gateway.v1 import gateway_pb2
 from meshkit.log import get_logger
 from services.gateway.exchange import CACHED, Exchange, cache_word
 from services.gateway.measures import TOKENS, meters_of
-from services.gateway.peers.fault import reason_of
+from services.gateway.peers.fault import attempts_of, reason_of
 
 REFUSALS = frozenset(
     {
@@ -81,6 +81,7 @@ class Accounts:
             raise
         except Exception as error:
             reason = reason_of(error)
+            exchange.attempts = attempts_of(error) or exchange.attempts
             outcome = "blocked" if reason == "PROMPT_BLOCKED" else "refused" if reason in REFUSALS else "failed"
             raise
         finally:
@@ -137,6 +138,9 @@ def _event(exchange: Exchange, outcome: str, reason: str, now: timestamp_pb2.Tim
         tenant_policy_version=exchange.tenant_policy_version,
         provider=exchange.provider,
         candidates=exchange.candidates,
+        attempts=exchange.attempts,
+        routes_version=exchange.routes_version,
+        price_time=exchange.price_time,
         cached_request_id=exchange.cached_request_id,
         cost_micros=exchange.cost_micros,
         currency_code=exchange.currency_code,

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from google.protobuf import timestamp_pb2
+
 from llmmesh.audit.v1 import audit_pb2
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.guard.v1 import guard_pb2
+from llmmesh.router.v1 import router_pb2
 from meshkit.identity import Identity
 from services.gateway.cache_control import AS_ALLOWED, CacheControl
 from services.gateway.stops import AnswerStopped
@@ -114,6 +117,12 @@ class Exchange:
     """Whether the tenant wants prompt and answer kept."""
     candidates: Sequence[str] = ()
     """Deployments it could have gone to."""
+    attempts: Sequence[audit_pb2.Attempt] = ()
+    """Deployments that did not answer, oldest first."""
+    routes_version: str = ""
+    """Of the routes file by which the deployment was chosen."""
+    price_time: timestamp_pb2.Timestamp | None = None
+    """Since when the price that was billed is in force."""
     cached_request_id: str = ""
     """Whose answer the cache gave."""
     cost_micros: int = 0
@@ -156,6 +165,14 @@ class Exchange:
     def overhead_seconds(self) -> float:
         """Time since the request arrived that was not the provider's."""
         return max(0.0, self.seconds() - self.provider_seconds)
+
+    def routed(self, route: router_pb2.RouteChosen) -> None:
+        """Take in who answers, and who did not."""
+        self.provider, self.deployment = route.provider, route.deployment
+        self.routes_version = route.routes_version
+        self.attempts = [
+            audit_pb2.Attempt(deployment=each.deployment, reason=each.reason) for each in route.failed_attempts
+        ]
 
     def judged(self, verdict: guard_pb2.Verdict, direction: Direction = "input") -> None:
         """Take in a verdict on the prompt or the answer; the strictest data class stays."""

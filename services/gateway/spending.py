@@ -64,7 +64,7 @@ class Spending:
     def begin(self, route: router_pb2.RouteChosen) -> None:
         """Note who answers: from now on something is owed; to those who were outpaced it is owed already."""
         self._begun = True
-        self._exchange.provider, self._exchange.deployment = route.provider, route.deployment
+        self._exchange.routed(route)
         outpaced = (attempt for attempt in route.failed_attempts if attempt.HasField("usage"))
         for number, attempt in enumerate(outpaced, 1):
             commit = billing_pb2.CommitReservationRequest(
@@ -142,7 +142,11 @@ class Spending:
             # A repeat is safe, an unsettled answer is not.
             self._later(settlement)
             raise
-        return response.cost_micros if response else None
+        if response is None:
+            return None
+        if response.HasField("price_time"):
+            self._exchange.price_time = response.price_time
+        return response.cost_micros
 
     def _settlement(self, usage: chat_pb2.TokenUsage | None, finish_reason: FinishReason) -> Settlement:
         """With what was used, or letting go when nothing was."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from services.guard.kept import Kept
 from services.guard.layers import PACKS, default_layers, refusals
-from services.guard.measuring import ALL, confusions, plot, table
+from services.guard.measuring import ALL, Judge, confusions, plot, table
 from services.guard.packfiles import PacksInvalid
+from services.guard.remote import SLOW_LAYERS, GuardAway, judged
 
 EPILOG = """\
 Each line of the file is a JSON object:
@@ -40,16 +43,27 @@ def main() -> None:
     """Run the command and exit with its status."""
     given = _parser().parse_args()
     try:
-        cases, layers = read(given.cases), default_layers(Kept(None), given.packs)
-    except (OSError, CasesInvalid, PacksInvalid) as error:
+        cases = read(given.cases)
+        judge, remarks = _by_running_guard(given.target, cases) if given.target else _by_default_layers(given.packs)
+    except (OSError, CasesInvalid, PacksInvalid, GuardAway) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    counts = confusions(cases, lambda text: refusals(layers, text))
-    print(table(counts))
+    counts = confusions(cases, judge)
+    print(table(counts), *remarks, sep="\n")
     if given.plot:
         plot(counts, given.plot, f"{given.cases.name}, {len(cases)} cases")
     total = counts[ALL, ALL, ALL]
     sys.exit(1 if total.missed or total.refused else 0)
+
+
+def _by_default_layers(packs: Path) -> tuple[Judge, list[str]]:
+    layers = default_layers(Kept(None), packs)
+    return lambda text: refusals(layers, text), ["", SLOW_LAYERS]
+
+
+def _by_running_guard(target: str, cases: Sequence[Case]) -> tuple[Judge, list[str]]:
+    found = asyncio.run(judged(target, (case.text for case in cases)))
+    return found.refusals.__getitem__, ["", *found.told()]
 
 
 class CasesInvalid(Exception):
@@ -90,5 +104,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     test.add_argument("cases", type=Path, help="file of cases, one JSON object a line")
     test.add_argument("--packs", type=Path, default=PACKS, help="folder of rule packs; those that ship by default")
+    test.add_argument("--target", help="ask the guard that runs here, with its slow layers; such as 127.0.0.1:15001")
     test.add_argument("--plot", type=Path, help="also draw a PNG here (needs matplotlib)")
     return parser

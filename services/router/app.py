@@ -122,7 +122,7 @@ class _Fleets:
             log.info("deployment_left_out", deployment=each.name, not_set=each.credential)
         egress = Egress(self.providers.open(routes.deployments))
         trials = Trials(routes.experiments, routes.prompts, decider)
-        return Fleet(routes.deployments, decider, egress, trials, shadowed(routes.deployments))
+        return Fleet(routes.deployments, decider, egress, trials, shadowed(routes.deployments), routes.version)
 
 
 def _routes(config: RouterConfig) -> Reloader[Routes]:

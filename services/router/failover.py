@@ -132,7 +132,12 @@ class Failover:
         return figures.first_token_p95_seconds if figures.recent >= LEAST_CALLS_FOR_P95 else None
 
     def _exhausted(self, model: str, ranked: Sequence[Deployment], failed: Sequence[FailedAttempt]) -> MeshError:
-        """What to tell the caller when nobody answered."""
+        """What to tell the caller when nobody answered, and the audit log of who was asked."""
+        error = self._failure(model, ranked, failed)
+        error.metadata["attempts"] = " ".join(f"{each.deployment.name}={each.failure.kind.reason}" for each in failed)
+        return error
+
+    def _failure(self, model: str, ranked: Sequence[Deployment], failed: Sequence[FailedAttempt]) -> MeshError:
         kinds = {attempt.failure.kind for attempt in failed}
         if FailureKind.REFUSED in kinds or kinds == {FailureKind.NOT_FOUND}:
             return _refused(failed[-1])

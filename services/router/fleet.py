@@ -24,6 +24,8 @@ class Fleet:
     egress: Egress
     trials: Trials
     shadows: Sequence[Shadowed] = ()
+    routes_version: str = ""
+    """Of the routes file."""
     users: int = 0
     """Requests under way."""
 

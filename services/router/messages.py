@@ -96,6 +96,7 @@ def chosen_route(chosen: Chosen) -> router_pb2.RouteChosen:
             for each in chosen.failed
         ],
         variant_use=USES[chosen.use] if chosen.use else router_pb2.VARIANT_USE_UNSPECIFIED,
+        routes_version=chosen.routes_version,
     )
 
 

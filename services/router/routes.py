@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ SECTIONS = ("deployments", "strategies", "rules", "learning", "experiments", "pr
 Section = TypeVar("Section", bound=BaseModel)
 
 _deployment: TypeAdapter[Deployment] = TypeAdapter(AnyDeployment)
+
+VERSION_DIGITS = 16
 
 
 class RoutesInvalid(FilesInvalid):
@@ -52,6 +55,8 @@ class Routes:
     """Between which variants requests are split."""
     prompts: dict[str, PromptTemplate] = field(default_factory=dict)
     """Templates that variants name."""
+    version: str = ""
+    """Names what the file says: the beginning of its SHA-256."""
 
     @property
     def answering(self) -> list[Deployment]:
@@ -66,7 +71,8 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
         RoutesInvalid: If anything in it is wrong.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        text = path.read_text(encoding="utf-8")
+        document = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
         raise RoutesInvalid(path, [_one_line(str(fault))]) from None
     read, mistakes = _read(document)
@@ -93,6 +99,7 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
         learning,
         [experiment for _, experiment in experiments],
         prompts,
+        hashlib.sha256(text.encode()).hexdigest()[:VERSION_DIGITS],
     )
 
 

@@ -41,6 +41,8 @@ class Chosen:
     """What became of the variant the request was assigned to; None when there was none."""
     outpaced_usage: chat_pb2.TokenUsage | None = None
     """What each deployment that was outpaced may have used until then: it read the prompt."""
+    routes_version: str = ""
+    """Of the routes file by which it was chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,11 @@ class Router:
             answered = await self._failover.first_answer(demand.model, fleet.decider.order(demand), attempts.embed)
         answered.attempt.completed()
         usage = answered.answer.usage or estimated_embedding_usage(demand.texts)
-        return RoutedVectors(answered.answer.vectors, usage, Chosen(answered.deployment, answered.failed))
+        return RoutedVectors(
+            answered.answer.vectors,
+            usage,
+            Chosen(answered.deployment, answered.failed, routes_version=fleet.routes_version),
+        )
 
     def models(self) -> dict[str, list[Deployment]]:
         """The public models by name, each with its deployments, cheapest first."""
@@ -139,14 +145,14 @@ class Router:
         attempts = ChatAttempts(fleet.egress, demand.prompt, demand.limits)
         opened = await self._opened(demand, order, hedge, attempts)
         self._first_tokens.note(opened.deployment, opened.answer.stream.waited_seconds)
-        return self._told(demand, attempts, opened)
+        return self._told(demand, attempts, opened, fleet.routes_version)
 
     async def _told(
-        self, demand: Demand, attempts: ChatAttempts, opened: Answered[OpenAnswer]
+        self, demand: Demand, attempts: ChatAttempts, opened: Answered[OpenAnswer], routes_version: str
     ) -> AsyncGenerator[RouteEvent, None]:
         """An open answer from its beginning to its end."""
         async with opened.attempt, aclosing(opened.answer) as answer:
-            yield _chosen(demand, opened)
+            yield _chosen(demand, opened, routes_version)
             said_bytes, event = 0, answer.first
             while not isinstance(event, Ended):
                 said_bytes += size_bytes(event)
@@ -165,10 +171,11 @@ class Router:
         return await self._failover.quickest_answer(demand.model, order, attempts.open, hedge, OpenAnswer.aclose)
 
 
-def _chosen(demand: Demand, opened: Answered[OpenAnswer]) -> Chosen:
+def _chosen(demand: Demand, opened: Answered[OpenAnswer], routes_version: str) -> Chosen:
     use = demand.treatment.use_of(opened.deployment.name) if demand.treatment else None
     outpaced = any(each.outpaced for each in opened.failed)
-    return Chosen(opened.deployment, opened.failed, use, estimated_chat_usage(demand.prompt, 0) if outpaced else None)
+    usage = estimated_chat_usage(demand.prompt, 0) if outpaced else None
+    return Chosen(opened.deployment, opened.failed, use, usage, routes_version)
 
 
 async def _next(opened: Answered[OpenAnswer]) -> AnswerEvent:

@@ -28,6 +28,7 @@ from tests.load import routing_decision
 from tests.load.awake import awake
 from tests.load.bench_billing import billing_figures
 from tests.load.bench_cache import crowd_figure, lookup_figures
+from tests.load.bench_guard import guard_figures
 from tests.load.bench_router import router_figures
 from tests.load.bench_semantic import semantic_figures
 from tests.load.figure import Figure, at_least, at_most
@@ -250,6 +251,7 @@ async def _start(at: Setting) -> list[Figure]:
 ALONE: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
     "decision": _decision,
     "billing": billing_figures,
+    "guard": guard_figures,
     "semantic": _semantic,
     "replicas": _replicas,
 }

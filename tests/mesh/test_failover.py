@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import openai
 import orjson
 import pytest
@@ -27,6 +29,40 @@ async def test_a_provider_that_fails_before_the_first_token_is_not_noticed(
     answer = await tenant.chat(f"Survive {status}.")
     assert answer.status_code == 200
     assert answer.headers["x-llmmesh-provider"] == "second"
+
+
+async def audited(tenant: Tenant) -> dict[str, Any]:
+    """The newest audit record, once it is written."""
+
+    async def events() -> list[dict[str, Any]]:
+        return list((await tenant.admin_get("/audit")).get("events", []))
+
+    await eventually(events)
+    return (await events())[0]
+
+
+async def test_the_audit_log_names_who_did_not_answer_and_by_which_routes_and_price(
+    tenant: Tenant, first: ScriptedProvider, second: ScriptedProvider
+) -> None:
+    first.set(fail_next=1, fail_status=503)
+    await tenant.chat("Who was asked in vain?")
+    event = await audited(tenant)
+    (attempt,) = event["attempts"]
+    assert attempt["deployment"] != event["deployment"]
+    assert attempt["reason"].startswith("PROVIDER_")
+    assert len(event["routes_version"]) == 16
+    assert event["price_time"]
+
+
+async def test_the_audit_log_names_everyone_who_did_not_answer_when_nobody_did(
+    tenant: Tenant, first: ScriptedProvider, second: ScriptedProvider
+) -> None:
+    first.set(fail_next=-1)
+    second.set(fail_next=-1)
+    await tenant.chat("Nobody is there, says the log.")
+    event = await audited(tenant)
+    assert event["outcome"] == "failed"
+    assert {attempt["deployment"] for attempt in event["attempts"]} == set(event["candidates"])
 
 
 async def test_a_provider_that_answers_with_a_web_page_is_not_noticed(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-from services.billing.audit.event import Event, Finding
+from services.billing.audit.event import Attempt, Event, Finding
 
 VERSION = 1
 NOTHING = "0" * 64
@@ -70,6 +70,7 @@ def sha256(body: bytes) -> str:
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Event)}
+TIMES = {"create_time", "price_time"}
 _FINDING = tuple(field.name for field in fields(Finding) if field.name != "masked_context")
 
 
@@ -78,14 +79,19 @@ def _said(event: Event) -> dict[str, Any]:
     said = {name: value for name, default in _DEFAULTS.items() if (value := getattr(event, name)) != default}
     if event.findings:
         said["findings"] = [{name: getattr(found, name) for name in _FINDING} for found in event.findings]
-    said["create_time"] = event.create_time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if event.attempts:
+        said["attempts"] = [asdict(attempt) for attempt in event.attempts]
+    for name in TIMES & said.keys():
+        said[name] = said[name].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return said
 
 
 def _event(body: dict[str, Any]) -> Event:
     said = {name: body[name] for name in _DEFAULTS if name in body}
-    said["create_time"] = datetime.fromisoformat(said["create_time"])
+    for name in TIMES & said.keys():
+        said[name] = datetime.fromisoformat(said[name])
     for name in ("guard_rules", "candidates"):
         said[name] = tuple(said.get(name, ()))
     said["findings"] = tuple(Finding(**found) for found in said.get("findings", ()))
+    said["attempts"] = tuple(Attempt(**attempt) for attempt in said.get("attempts", ()))
     return Event(**said)

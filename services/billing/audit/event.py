@@ -25,6 +25,14 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """A deployment that did not answer, and why."""
+
+    deployment: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One inference decision; never holds the prompt or the answer."""
 
@@ -52,3 +60,7 @@ class Event:
     finish_reason: str = "unspecified"
     prompt_sha256: str = ""
     answer_sha256: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    routes_version: str = ""
+    price_time: datetime | None = None
+    """Since when the price that was billed is in force."""

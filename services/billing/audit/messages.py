@@ -11,7 +11,7 @@ from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
 from services.billing.audit.chain import Record
 from services.billing.audit.checkpoints import Checkpoint
-from services.billing.audit.event import CACHE_STATUSES, DIRECTIONS, OUTCOMES, SEVERITIES, Event, Finding
+from services.billing.audit.event import CACHE_STATUSES, DIRECTIONS, OUTCOMES, SEVERITIES, Attempt, Event, Finding
 from services.billing.compliance.violation import LONGEST_CONTEXT
 from services.billing.fields import check_listed, check_micros, check_number_of, check_sha256, check_text
 from services.billing.messages import enum_value, enum_word, time_of, timestamp
@@ -20,7 +20,7 @@ MOST_RULES = 1000
 MOST_CANDIDATES = 100
 _TEXTS = (
     "key_id", "model", "reason", "guard_policy_version", "tenant_policy_version", "provider", "deployment",
-    "cached_request_id", "currency_code",
+    "cached_request_id", "currency_code", "routes_version",
 )  # fmt: skip
 
 
@@ -36,6 +36,7 @@ def _event(message: audit_pb2.Event) -> Event:
     check_number_of("guard_rules", len(message.guard_rules), most=MOST_RULES)
     check_number_of("findings", len(message.findings), most=MOST_RULES)
     check_number_of("candidates", len(message.candidates), most=MOST_CANDIDATES)
+    check_number_of("attempts", len(message.attempts), most=MOST_CANDIDATES)
     now = datetime.now(UTC)
     return Event(
         request_id=check_text("request_id", message.request_id),
@@ -47,6 +48,8 @@ def _event(message: audit_pb2.Event) -> Event:
         findings=tuple(_finding(f"findings[{index}]", found) for index, found in enumerate(message.findings)),
         unguarded=message.unguarded,
         candidates=tuple(check_text("candidates", name) for name in message.candidates),
+        attempts=tuple(_attempt(f"attempts[{index}]", each) for index, each in enumerate(message.attempts)),
+        price_time=time_of("price_time", message.price_time) if message.HasField("price_time") else None,
         cache_status=check_listed("cache_status", message.cache_status, CACHE_STATUSES),
         cost_micros=check_micros("cost_micros", message.cost_micros),
         finish_reason=_word("finish_reason", chat_pb2.FinishReason, message.finish_reason),
@@ -88,6 +91,9 @@ def event_message(record: Record) -> audit_pb2.Event:
         prompt_sha256=event.prompt_sha256,
         answer_sha256=event.answer_sha256,
         create_time=timestamp(event.create_time),
+        attempts=[audit_pb2.Attempt(deployment=each.deployment, reason=each.reason) for each in event.attempts],
+        routes_version=event.routes_version,
+        price_time=timestamp(event.price_time) if event.price_time else None,
         position=record.position,
         record_sha256=record.sha256,
     )
@@ -101,6 +107,13 @@ def checkpoint_message(checkpoint: Checkpoint) -> audit_pb2.Checkpoint:
         head_sha256=checkpoint.head,
         create_time=timestamp(checkpoint.create_time),
         jws=checkpoint.jws,
+    )
+
+
+def _attempt(field: str, message: audit_pb2.Attempt) -> Attempt:
+    return Attempt(
+        deployment=check_text(f"{field}.deployment", message.deployment),
+        reason=check_text(f"{field}.reason", message.reason, required=False),
     )
 
 

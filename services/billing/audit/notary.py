@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import NoReturn
 
 from meshkit.errors import DependencyUnavailable
@@ -28,13 +28,18 @@ class Notary:
     """Goes along what is new, and signs only what it has found whole."""
 
     def __init__(
-        self, records: AuditStore, checkpoints: CheckpointStore, alerts: AlertStore, seal: Seal, anchor: Anchor
+        self,
+        records: AuditStore,
+        checkpoints: CheckpointStore,
+        alerts: AlertStore,
+        seal: Seal,
+        anchors: Sequence[Anchor],
     ) -> None:
         self._records = records
         self._checkpoints = checkpoints
         self._alerts = alerts
         self._seal = seal
-        self._anchor = anchor
+        self._anchors = anchors
 
     async def run(self, interval_seconds: float) -> NoReturn:
         """Seal at every interval until cancelled, through any outage of the database."""
@@ -46,7 +51,14 @@ class Notary:
                 log.warning("checkpoints_postponed")
 
     async def seal_grown(self) -> None:
-        """Give every chain that grew a checkpoint; one that is broken gets none, and is reported."""
+        """Give every chain that grew a checkpoint, kept outside too; a broken one gets none, and is reported."""
+        try:
+            await self._seal_all()
+        finally:
+            for anchor in self._anchors:
+                await anchor.flush()
+
+    async def _seal_all(self) -> None:
         for tenant_id in await self._checkpoints.grown():
             try:
                 await self._seal_one(tenant_id)
@@ -68,7 +80,8 @@ class Notary:
         )
         if await self._checkpoints.add(checkpoint, walk.tree.peaks):
             CHECKPOINTS.inc()
-            await self._anchor.keep(checkpoint)
+            for anchor in self._anchors:
+                anchor.add(checkpoint)
 
     async def _left_off(self, tenant_id: str) -> tuple[Checkpoint | None, Walk]:
         kept = await self._checkpoints.last(tenant_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from base64 import b64decode
+from contextlib import suppress
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -21,20 +22,15 @@ class ContentsUnreadable(Exception):
 
 
 class MasterKey:
-    """The key that wraps tenants' keys; it is never in the database."""
+    """The key that wraps tenants' keys, and those it follows; none is ever in the database."""
 
     def __init__(self, encoded: str) -> None:
-        try:
-            key = b64decode(encoded, validate=True)
-        except ValueError:
-            key = b""
-        if len(key) != KEY_BYTES:
-            raise ValueError(f"must be {KEY_BYTES} bytes in base64: openssl rand -base64 {KEY_BYTES}")
-        self._cipher = AESGCM(key)
+        """`encoded` is the key that wraps, and after commas the former ones, which only unwrap."""
+        self._ciphers = [_cipher(each) for each in encoded.split(",")]
 
     def new_key(self, tenant_id: str) -> bytes:
         """A new key of a tenant, wrapped."""
-        return _sealed(self._cipher, secrets.token_bytes(KEY_BYTES), tenant_id)
+        return _sealed(self._ciphers[0], secrets.token_bytes(KEY_BYTES), tenant_id)
 
     def unwrapped(self, wrapped: bytes, tenant_id: str) -> TenantKey:
         """A tenant's key, ready to use.
@@ -42,7 +38,25 @@ class MasterKey:
         Raises:
             ContentsUnreadable: If it was wrapped by another key, or for another tenant.
         """
-        return TenantKey(_opened(self._cipher, wrapped, tenant_id))
+        return TenantKey(self._opened(wrapped, tenant_id))
+
+    def rewrapped(self, wrapped: bytes, tenant_id: str) -> bytes | None:
+        """A tenant's key wrapped by the key that wraps now; None when it is already.
+
+        Raises:
+            ContentsUnreadable: As for `unwrapped`.
+        """
+        try:
+            _opened(self._ciphers[0], wrapped, tenant_id)
+        except ContentsUnreadable:
+            return _sealed(self._ciphers[0], self._opened(wrapped, tenant_id), tenant_id)
+        return None
+
+    def _opened(self, wrapped: bytes, tenant_id: str) -> bytes:
+        for cipher in self._ciphers[:-1]:
+            with suppress(ContentsUnreadable):
+                return _opened(cipher, wrapped, tenant_id)
+        return _opened(self._ciphers[-1], wrapped, tenant_id)
 
 
 class TenantKey:
@@ -62,6 +76,16 @@ class TenantKey:
             ContentsUnreadable: If it was changed, or belongs to another request or key.
         """
         return _opened(self._cipher, sealed, request_id)
+
+
+def _cipher(encoded: str) -> AESGCM:
+    try:
+        key = b64decode(encoded.strip(), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"must be {KEY_BYTES} bytes in base64: openssl rand -base64 {KEY_BYTES}")
+    return AESGCM(key)
 
 
 def _sealed(cipher: AESGCM, plain: bytes, belongs_to: str) -> bytes:

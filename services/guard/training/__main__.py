@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,15 @@ from services.guard.layers import PACKS, default_layers, refusals
 from services.guard.matching import compile_database
 from services.guard.measuring import Judge, confusions, plot, table
 from services.guard.policy import load_policy
+from services.guard.remote import SLOW_LAYERS, judged
 from services.guard.training.logistic import fit
-from services.guard.training.sets import Sample, load
-from services.guard.verdict import Direction
+from services.guard.training.sets import LANGUAGES, Sample, load
+from services.guard.verdict import Action, Direction
 
 FOLDS = 5
-MOST_REFUSED, MOST_UNSURE = 0.02, 0.08
-"""Shares of the innocent that the thresholds let be refused, or looked at by others, in cross-validation."""
+MOST_REFUSED, MOST_REFUSED_OF_A_LANGUAGE, MOST_UNSURE = 0.02, 0.03, 0.08
+"""Shares of the innocent that the thresholds let be refused by all layers together, or looked at by others, in
+cross-validation."""
 LEAST_BLOCK = 0.45
 MOST_WINDOWS = 12
 """Of one text that are learnt from."""
@@ -36,24 +39,22 @@ def main() -> None:
     train.add_argument("--into", type=Path, default=WEIGHTS)
     evaluate = commands.add_parser("evaluate", help="measure the layers that ship; writes tables and plots")
     evaluate.add_argument("--into", type=Path, default=Path("var/eval-guard"))
+    evaluate.add_argument("--target", help="also ask the guard that runs here, with its slow layers; 127.0.0.1:15001")
     given = parser.parse_args()
-    _train(given.into) if given.command == "train" else _evaluate(given.into)
+    _train(given.into) if given.command == "train" else _evaluate(given.into, given.target)
 
 
 def _train(path: Path) -> None:
     """Fit on all but the held-out part; thresholds from scores of texts that the scoring head has not seen."""
     reader = Reader()
     known = [sample for sample in load() if sample.part != "held_out"]
-    scores = reader.unseen_scores(known)
-    innocent = sorted(score for each, score in zip(known, scores, strict=True) if not each.is_attack)
-    block_from = max(LEAST_BLOCK, _above(innocent, MOST_REFUSED))
-    unsure_from = min(block_from, _above(innocent, MOST_UNSURE))
+    block_from, unsure_from = _thresholds(known, reader.unseen_scores(known), reader.refused_by_patterns)
     head = reader.fitted(known)._replace(block_from=block_from, unsure_from=unsure_from)
     head.save(path)
     print(f"{path}: {len(known)} prompts; refuses from {head.block_from:.3f}, unsure from {head.unsure_from:.3f}")
 
 
-def _evaluate(folder: Path) -> None:
+def _evaluate(folder: Path, target: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     layers = default_layers(Kept(None))
     samples, reader = load(), Reader()
@@ -67,7 +68,14 @@ def _evaluate(folder: Path) -> None:
         known,
         lambda text: {**refusals(layers[:1], text), "classifier": scores[text] >= shipped.block_from},
     )
-    _report(folder, "held-out", [each for each in samples if each not in known], lambda text: refusals(layers, text))
+    held_out = [each for each in samples if each.part == "held_out"]
+    _report(folder, "held-out", held_out, lambda text: refusals(layers, text))
+    if target:
+        running = asyncio.run(judged(target, (each.text for each in held_out)))
+        _report(folder, "held-out, the running guard", held_out, running.refusals.__getitem__)
+        print(*running.told(), sep="\n")
+    else:
+        print(SLOW_LAYERS)
     _leave_one_family_out(reader, samples)
 
 
@@ -94,9 +102,14 @@ class Reader:
     """Reads prompts as the classifier does, each once."""
 
     def __init__(self) -> None:
-        self._readable = load_policy(PACKS).scanners[Direction.INPUT].readable
+        self._patterns = load_policy(PACKS).scanners[Direction.INPUT]
+        self._readable = self._patterns.readable
         self._concepts = Concepts(compile_database)
         self._seen: dict[str, list[Features]] = {}
+
+    def refused_by_patterns(self, text: str) -> bool:
+        """Whether the layer before refuses a prompt."""
+        return any(found.action is Action.BLOCK for found in self._patterns.scan(text))
 
     def scanner(self, head: Head) -> ClassifierScanner:
         """The layer with other weights."""
@@ -142,9 +155,26 @@ class Reader:
         return self._seen[text]
 
 
-def _above(ascending: Sequence[float], share: float) -> float:
+def _thresholds(
+    known: Sequence[Sample], scores: Sequence[float], refused_by_patterns: Callable[[str], bool]
+) -> tuple[float, float]:
+    """From which scores prompts are refused and looked at by others; what the patterns refuse counts as refused."""
+    scored = zip(known, scores, strict=True)
+    innocent = [
+        (each.language, 1.0 if refused_by_patterns(each.text) else score)
+        for each, score in scored
+        if not each.is_attack
+    ]
+    everyone = [score for _, score in innocent]
+    of_languages = [[score for language, score in innocent if language == wanted] for wanted in LANGUAGES]
+    lowest = [_above(everyone, MOST_REFUSED), *(_above(each, MOST_REFUSED_OF_A_LANGUAGE) for each in of_languages)]
+    block_from = max(LEAST_BLOCK, *lowest)
+    return block_from, min(block_from, _above(everyone, MOST_UNSURE))
+
+
+def _above(scores: Sequence[float], share: float) -> float:
     """The threshold that lets this share of scores reach it."""
-    return float(np.quantile(ascending, 1 - share)) + 1e-6
+    return float(np.quantile(scores, 1 - share)) + 1e-6
 
 
 main()

@@ -1,8 +1,8 @@
 """The sets of attacks and innocent prompts, each template or situation in one part only.
 
-A template has slots; a situation is told in one or several ways, and stands at the same place in both languages. Of
-every five of a family three are for training, one for setting thresholds, one for measuring; the words of the slots are
-shared out alike.
+A template has slots; a situation is told in one or several ways, and stands at the same place in both languages; a pair
+tells one in both. Of every five of a family three are for training, one for setting thresholds, one for measuring; the
+words of the slots are shared out alike.
 """
 
 from __future__ import annotations
@@ -74,8 +74,9 @@ class Sample:
 
 
 def load(folder: Path = FOLDER) -> list[Sample]:
-    """All prompts of all templates and situations."""
-    return [*_each(folder / "templates", _from_templates), *_each(folder / "situations", _from_situations)]
+    """All prompts of all templates, situations and pairs."""
+    told_once = [*_each(folder / "templates", _from_templates), *_each(folder / "situations", _from_situations)]
+    return [*told_once, *_from_pairs(folder / "pairs")]
 
 
 def _each(folder: Path, read: Callable[[Families], Iterator[Told]]) -> Iterator[Sample]:
@@ -86,11 +87,26 @@ def _each(folder: Path, read: Callable[[Families], Iterator[Told]]) -> Iterator[
             yield Sample(text, kind == "attacks", language, family, _part_of(number), situation)
 
 
+def _from_pairs(folder: Path) -> Iterator[Sample]:
+    for path in sorted(folder.glob("*.yaml")):
+        kind = path.stem
+        for family, pairs in yaml.load(path.read_text("utf-8"), yaml.CSafeLoader).items():
+            for number, pair in enumerate(pairs):
+                situation = f"{folder.name}.{kind}.{family}.{number}"
+                for language in LANGUAGES:
+                    text = _in_code(pair[language])
+                    yield Sample(text, kind == "attacks", language, family, _part_of(number), situation)
+
+
 def _from_situations(families: Families) -> Iterator[Told]:
     for family, situations in families.items():
         for number, told in enumerate(situations):
             for text in [told] if isinstance(told, str) else told:
-                yield family, number, WRITTEN_IN_CODE.sub(lambda found: CODES[found[2]](found[1]), text)
+                yield family, number, _in_code(text)
+
+
+def _in_code(text: str) -> str:
+    return WRITTEN_IN_CODE.sub(lambda found: CODES[found[2]](found[1]), text)
 
 
 def _from_templates(families: Families) -> Iterator[Told]:

@@ -47,8 +47,10 @@ async def test_an_event_is_read_back_as_it_was_written(room: Room) -> None:
         audit_pb2.Event(
             unguarded=True, tenant_policy_version="3", provider="local", candidates=["local/small", "cloud/large"],
             cached_request_id="r0", cost_micros=7, currency_code="RUB", finish_reason=chat_pb2.FINISH_REASON_STOP,
+            attempts=[audit_pb2.Attempt(deployment="cloud/large", reason="PROVIDER_TIMEOUT")], routes_version="abc",
         )
     )  # fmt: skip
+    event.price_time.FromSeconds(1_600_000_000)
     await append(room, event)
     (read,) = await listed(room, "whole")
     assert (read.position, len(read.record_sha256)) == (1, 64)
@@ -99,6 +101,7 @@ async def test_more_than_a_thousand_events_are_refused(room: Room) -> None:
         ("events[0].model", {"model": "a\0"}),
         ("events[0].cost_micros", {"cost_micros": -1}),
         ("events[0].candidates", {"candidates": ["a"] * 101}),
+        ("events[0].attempts[0].deployment", {"attempts": [audit_pb2.Attempt(reason="PROVIDER_TIMEOUT")]}),
         ("events[0].findings[0].severity", {"findings": [audit_pb2.Finding(rule="a", direction="input")]}),
     ],
 )

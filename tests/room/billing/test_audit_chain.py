@@ -13,7 +13,7 @@ import orjson
 import psycopg
 import pytest
 
-from services.billing.audit.anchor import Anchor
+from services.billing.audit.anchor import anchors
 from services.billing.audit.chain import canonical, sha256
 from services.billing.audit.checkpoints import Seal, stated
 from services.billing.audit.command import main
@@ -63,7 +63,7 @@ class Log:
     def notary(self, database: Database) -> Notary:
         seal = Seal(signing_key_from(self.key_file))
         stores = AuditStore(database), CheckpointStore(database), AlertStore(database)
-        return Notary(*stores, seal, Anchor(self.anchor))
+        return Notary(*stores, seal, list(anchors(self.anchor, None)))
 
     def tamper(self, *statements: str, **values: Any) -> None:
         """What a superuser can do: triggers are no obstacle."""

@@ -13,6 +13,7 @@ from llmmesh.audit.v1 import contents_pb2
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.errors import error_info, error_reason
 from meshkit.identity import Identity, acting_as
+from services.billing.contents.rewrapping import main
 from tests.room.billing.conftest import Configure
 from tests.support.billing_room import ADMIN, Room, billing_room
 
@@ -116,3 +117,30 @@ async def test_a_tenant_may_ask_to_have_its_contents_kept(vault: Room) -> None:
     with acting_as(ADMIN):
         tenant = (await vault.tenants.GetTenant(tenant_pb2.GetTenantRequest(tenant_id="asking"))).tenant
     assert tenant.policy.keep_contents
+
+
+def rewrap(url: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["--database-url", url])
+    return int(str(ended.value.code))
+
+
+async def test_the_master_key_is_exchanged_and_contents_stay_readable(
+    configure: Configure, fresh_books: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = b64encode(bytes(range(32, 64))).decode()
+    both = f"{newest},{KEY}"
+    async with billing_room(configure(fresh_books, contents_key=KEY)) as room:
+        await keep(room, "early", "r1")
+    async with billing_room(configure(fresh_books, contents_key=both)) as room:
+        await keep(room, "late", "r1")
+        monkeypatch.setenv("LLMMESH_BILLING_CONTENTS_KEY", both)
+        assert await asyncio.to_thread(rewrap, fresh_books) == 0
+        assert "1 keys wrapped anew, 1 were so already" in capsys.readouterr().out
+        await keep(room, "early", "r2")
+    async with billing_room(configure(fresh_books, contents_key=newest)) as room:
+        for tenant_id, request_id in (("early", "r1"), ("early", "r2"), ("late", "r1")):
+            assert (await show(room, tenant_id, request_id))[0] == PROMPT
+    monkeypatch.setenv("LLMMESH_BILLING_CONTENTS_KEY", KEY)
+    assert rewrap(fresh_books) == 1
+    assert "the key of early fits none of the master keys" in capsys.readouterr().err

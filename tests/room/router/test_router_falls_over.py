@@ -65,7 +65,8 @@ async def test_a_request_the_provider_refuses_goes_to_nobody_else(room, status, 
     room.cheap.set(fail_next=-1, fail_status=status, error_message=leak, error_code="invalid_value")
     error = await room.failure("my secret prompt")
     assert error_reason(error) == "PROVIDER_REFUSED"
-    assert dict(error_info(error).metadata) == {"provider": "cheap", "status": str(status)}
+    told = {"provider": "cheap", "status": str(status), "attempts": "cheap=PROVIDER_REFUSED"}
+    assert dict(error_info(error).metadata) == told
     assert "invalid_value" in error.details()
     logged = capsys.readouterr().out
     assert "provider_failed" in logged

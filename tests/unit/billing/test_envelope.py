@@ -12,6 +12,7 @@ from services.billing.contents.envelope import ContentsUnreadable, MasterKey
 
 MASTER = MasterKey(b64encode(bytes(range(32))).decode())
 OTHER = MasterKey(b64encode(bytes(32)).decode())
+FORMER, NEWEST = b64encode(bytes(range(32))).decode(), b64encode(bytes(range(32, 64))).decode()
 
 
 @given(st.binary(max_size=300), st.text(max_size=20))
@@ -45,7 +46,29 @@ def test_contents_are_opened_by_their_key_for_their_request_unchanged() -> None:
         MASTER.unwrapped(MASTER.new_key("acme"), "acme").open(sealed, "r1")
 
 
-@pytest.mark.parametrize("key", ["", "short", b64encode(bytes(16)).decode(), "не base64" * 5])
+@pytest.mark.parametrize("key", ["", f"{FORMER},", "short", b64encode(bytes(16)).decode(), "не base64" * 5])
 def test_a_weak_master_key_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="32 bytes in base64"):
         MasterKey(key)
+
+
+def test_a_former_master_key_unwraps_and_no_longer_wraps() -> None:
+    rotating = MasterKey(f"{NEWEST}, {FORMER}")
+    wrapped = MASTER.new_key("acme")
+    sealed = MASTER.unwrapped(wrapped, "acme").seal(b"hello", "r1")
+    assert rotating.unwrapped(wrapped, "acme").open(sealed, "r1") == b"hello"
+    MasterKey(NEWEST).unwrapped(rotating.new_key("acme"), "acme")
+
+
+def test_a_key_wrapped_anew_is_the_same_key_and_needs_the_former_master_no_longer() -> None:
+    rotating, newest = MasterKey(f"{NEWEST},{FORMER}"), MasterKey(NEWEST)
+    wrapped = MASTER.new_key("acme")
+    sealed = MASTER.unwrapped(wrapped, "acme").seal(b"hello", "r1")
+    anew = rotating.rewrapped(wrapped, "acme")
+    assert anew is not None
+    assert newest.unwrapped(anew, "acme").open(sealed, "r1") == b"hello"
+    assert rotating.rewrapped(anew, "acme") is None
+    with pytest.raises(ContentsUnreadable):
+        MASTER.unwrapped(anew, "acme")
+    with pytest.raises(ContentsUnreadable):
+        newest.rewrapped(wrapped, "acme")

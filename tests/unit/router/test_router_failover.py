@@ -64,7 +64,7 @@ async def test_nobody_else_is_asked_when_the_request_is_at_fault(failover, ranke
     refusal = ProviderFailure(FailureKind.REFUSED, "for the log", status="400", public="param 'top_p'")
     with pytest.raises(ProviderRefused) as caught:
         await failover.first_answer("m", ranked, failing(a=refusal))
-    assert caught.value.metadata == {"provider": "cloud", "status": "400"}
+    assert caught.value.metadata == {"provider": "cloud", "status": "400", "attempts": "a=PROVIDER_REFUSED"}
     assert "param 'top_p'" in str(caught.value)
     assert "for the log" not in str(caught.value)
 

@@ -67,7 +67,7 @@ securityContext:
 {{- range $name, $from := $workload.secretSettings }}
 - name: {{ $prefix }}{{ upper $name }}
   valueFrom:
-    secretKeyRef: {name: {{ $from.secret }}, key: {{ $from.key }}}
+    secretKeyRef: {name: {{ $from.secret }}, key: {{ $from.key }}, optional: {{ $from.optional | default false }}}
 {{- end }}
 {{- with $root.Values.otlpEndpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT

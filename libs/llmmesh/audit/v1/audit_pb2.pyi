@@ -150,6 +150,9 @@ class Event(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     RECORD_SHA256_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    ROUTES_VERSION_FIELD_NUMBER: _builtins.int
+    PRICE_TIME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The gateway's request id, unique."""
     tenant_id: _builtins.str
@@ -192,6 +195,8 @@ class Event(_message.Message):
     """Its place in the tenant's chain, from 1; set by the service."""
     record_sha256: _builtins.str
     """SHA-256 of the record, hex; set by the service."""
+    routes_version: _builtins.str
+    """Version of the routes file by which the deployment was chosen; empty when none was."""
     @_builtins.property
     def guard_rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Guard rules that matched."""
@@ -207,6 +212,14 @@ class Event(_message.Message):
     @_builtins.property
     def candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Deployments that the request could have gone to, in the order of preference."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
+        """Deployments that were tried and did not answer, oldest first."""
+
+    @_builtins.property
+    def price_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when the price that was billed is in force; absent when nothing was billed by a price."""
 
     def __init__(
         self,
@@ -236,14 +249,43 @@ class Event(_message.Message):
         finish_reason: _chat_pb2.FinishReason.ValueType = ...,
         position: _builtins.int = ...,
         record_sha256: _builtins.str = ...,
+        attempts: _abc.Iterable[Global___Attempt] | None = ...,
+        routes_version: _builtins.str = ...,
+        price_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "price_time", b"price_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_sha256", b"answer_sha256", "cache_status", b"cache_status", "cached_request_id", b"cached_request_id", "candidates", b"candidates", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "data_class", b"data_class", "deployment", b"deployment", "findings", b"findings", "finish_reason", b"finish_reason", "guard_policy_version", b"guard_policy_version", "guard_rules", b"guard_rules", "key_id", b"key_id", "model", b"model", "outcome", b"outcome", "position", b"position", "prompt_sha256", b"prompt_sha256", "provider", b"provider", "reason", b"reason", "record_sha256", b"record_sha256", "request_id", b"request_id", "tenant_id", b"tenant_id", "tenant_policy_version", b"tenant_policy_version", "unguarded", b"unguarded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_sha256", b"answer_sha256", "attempts", b"attempts", "cache_status", b"cache_status", "cached_request_id", b"cached_request_id", "candidates", b"candidates", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "data_class", b"data_class", "deployment", b"deployment", "findings", b"findings", "finish_reason", b"finish_reason", "guard_policy_version", b"guard_policy_version", "guard_rules", b"guard_rules", "key_id", b"key_id", "model", b"model", "outcome", b"outcome", "position", b"position", "price_time", b"price_time", "prompt_sha256", b"prompt_sha256", "provider", b"provider", "reason", b"reason", "record_sha256", b"record_sha256", "request_id", b"request_id", "routes_version", b"routes_version", "tenant_id", b"tenant_id", "tenant_policy_version", b"tenant_policy_version", "unguarded", b"unguarded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """A deployment that did not answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Deployment name."""
+    reason: _builtins.str
+    """An ErrorReason without its prefix."""
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
 class Finding(_message.Message):

@@ -273,19 +273,25 @@ class CommitReservationResponse(_message.Message):
 
     COST_MICROS_FIELD_NUMBER: _builtins.int
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    PRICE_TIME_FIELD_NUMBER: _builtins.int
     cost_micros: _builtins.int
     """Price in micro-units."""
     currency_code: _builtins.str
     """ISO 4217 code."""
+    @_builtins.property
+    def price_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when the deployment's price is in force."""
+
     def __init__(
         self,
         *,
         cost_micros: _builtins.int = ...,
         currency_code: _builtins.str = ...,
+        price_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price_time", b"price_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_micros", b"cost_micros", "currency_code", b"currency_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_micros", b"cost_micros", "currency_code", b"currency_code", "price_time", b"price_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

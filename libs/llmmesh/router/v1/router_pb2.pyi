@@ -386,6 +386,7 @@ class RouteChosen(_message.Message):
     FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
     VARIANT_USE_FIELD_NUMBER: _builtins.int
     FIRST_FIELD_NUMBER: _builtins.int
+    ROUTES_VERSION_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Deployment name."""
     provider: _builtins.str
@@ -394,6 +395,8 @@ class RouteChosen(_message.Message):
     """The provider's own name for the model."""
     variant_use: Global___VariantUse.ValueType
     """What became of the prompt's variant."""
+    routes_version: _builtins.str
+    """Names what the routes file said when the deployment was chosen."""
     @_builtins.property
     def failed_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedAttempt]:
         """Deployments tried before, oldest first."""
@@ -411,10 +414,11 @@ class RouteChosen(_message.Message):
         failed_attempts: _abc.Iterable[Global___FailedAttempt] | None = ...,
         variant_use: Global___VariantUse.ValueType = ...,
         first: _chat_pb2.Delta | None = ...,
+        routes_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "failed_attempts", b"failed_attempts", "first", b"first", "provider", b"provider", "provider_model", b"provider_model", "variant_use", b"variant_use"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "failed_attempts", b"failed_attempts", "first", b"first", "provider", b"provider", "provider_model", b"provider_model", "routes_version", b"routes_version", "variant_use", b"variant_use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
