@@ -123,7 +123,8 @@ class PolicyTable:
             self._policies, self._keys, self._of_keys = {}, {}, {}
             self._complete, self._broken_at = True, None
             POLICY_AGE_SECONDS.set(0)
-        self._policies.update((tenant.id, TenantPolicy.from_message(tenant.policy)) for tenant in message.tenants)
+        for tenant in message.tenants:
+            self._take_tenant(tenant)
         for key in message.keys:
             self._keys.setdefault(key.tenant_id, {})[key.id] = key
         self._narrow(message.keys)
@@ -163,6 +164,14 @@ class PolicyTable:
     def get(self, tenant_id: str) -> TenantPolicy | None:
         """The policy of any tenant, as far as it is known."""
         return self._policies.get(tenant_id)
+
+    def _take_tenant(self, tenant: tenant_pb2.Tenant) -> None:
+        if not tenant.HasField("delete_time"):
+            self._policies[tenant.id] = TenantPolicy.from_message(tenant.policy)
+            return
+        self._policies.pop(tenant.id, None)
+        for key_id in self._keys.pop(tenant.id, {}):
+            self._of_keys.pop((tenant.id, key_id), None)
 
     def _narrow(self, keys: Iterable[tenant_pb2.Key]) -> None:
         """Work out what keys may do, as far as their tenants are known."""

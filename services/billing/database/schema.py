@@ -42,6 +42,8 @@ tenants = Table(
     words("currency_code"),
     Column("keep_contents", Boolean, nullable=False, server_default="false"),
     Column("rate_limits", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("delete_time", DateTime(timezone=True)),
+    Column("version", Integer, nullable=False, server_default="1"),
 )
 
 keys = Table(
@@ -58,7 +60,19 @@ keys = Table(
     Column("tags", ARRAY(Text), nullable=False),
     Column("policy", JSONB, nullable=False, server_default=text("'{}'")),
     Column("user_id", Text, nullable=False, server_default=""),
+    Column("version", Integer, nullable=False, server_default="1"),
     Index(None, "tenant_id", "create_time", "id"),
+)
+
+change_requests = Table(
+    "change_requests",
+    metadata,
+    words("caller_id", primary_key=True),
+    words("request_id", primary_key=True),
+    words("fingerprint"),
+    words("resource"),
+    made(),
+    Index(None, "create_time"),
 )
 
 audit_chains = Table(

@@ -76,6 +76,17 @@ async def test_a_revoked_key_is_invalid(table: PolicyTable) -> None:
         await table.admit(ADA)
 
 
+async def test_a_deleted_tenant_is_let_in_with_none_of_its_keys(table: PolicyTable) -> None:
+    key = tenant_pb2.Key(id=ADA.key_id, tenant_id="acme", team_id="red")
+    table.take(tenant_pb2.WatchPoliciesResponse(keys=[key]), everything=False)
+    await table.admit(ADA)
+    gone = tenant_pb2.Tenant(id="acme", delete_time=Timestamp(seconds=1))
+    table.take(tenant_pb2.WatchPoliciesResponse(tenants=[gone]), everything=False)
+    for caller in (ADA, Identity("acme", "corp:ada")):
+        with pytest.raises(CredentialInvalid, match="no tenant"):
+            await table.admit(caller)
+
+
 async def test_a_tenant_nobody_knows_is_invalid(table: PolicyTable) -> None:
     with pytest.raises(CredentialInvalid):
         await table.admit(Identity("stranger", "key-9"))

@@ -56,6 +56,16 @@ class TenantServiceStub:
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateTenantRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateTenantResponse.FromString,
                 _registered_method=True)
+        self.DeleteTenant = channel.unary_unary(
+                '/llmmesh.tenant.v1.TenantService/DeleteTenant',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.DeleteTenantRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.DeleteTenantResponse.FromString,
+                _registered_method=True)
+        self.UndeleteTenant = channel.unary_unary(
+                '/llmmesh.tenant.v1.TenantService/UndeleteTenant',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UndeleteTenantRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UndeleteTenantResponse.FromString,
+                _registered_method=True)
         self.CreateKey = channel.unary_unary(
                 '/llmmesh.tenant.v1.TenantService/CreateKey',
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.CreateKeyRequest.SerializeToString,
@@ -130,8 +140,23 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteTenant(self, request, context):
+        """Delete a tenant: its keys are revoked for good, nobody is admitted as it, and nothing is spent for it any more. Its
+        books stay, answers under way are settled, and its id is never given out again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteTenant(self, request, context):
+        """Take a deletion back. The tenant is as it was, but for its keys: it needs new ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateKey(self, request, context):
-        """Make a key. The token is in this answer and never again.
+        """Make a key. The token is in this answer and never again, but for a repeat with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,6 +233,16 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.UpdateTenant,
                     request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateTenantRequest.FromString,
                     response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateTenantResponse.SerializeToString,
+            ),
+            'DeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTenant,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.DeleteTenantRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.DeleteTenantResponse.SerializeToString,
+            ),
+            'UndeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteTenant,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UndeleteTenantRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UndeleteTenantResponse.SerializeToString,
             ),
             'CreateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateKey,
@@ -359,6 +394,60 @@ class TenantService:
             '/llmmesh.tenant.v1.TenantService/UpdateTenant',
             llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateTenantRequest.SerializeToString,
             llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/DeleteTenant',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.DeleteTenantRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.DeleteTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/UndeleteTenant',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UndeleteTenantRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UndeleteTenantResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,8 +42,14 @@ class TenantServiceStub:
     """All tenants, by id."""
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantRequest, _tenant_pb2.UpdateTenantResponse]
     """Change a tenant's policy; absent fields stay."""
+    DeleteTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.DeleteTenantRequest, _tenant_pb2.DeleteTenantResponse]
+    """Delete a tenant: its keys are revoked for good, nobody is admitted as it, and nothing is spent for it any more. Its
+    books stay, answers under way are settled, and its id is never given out again.
+    """
+    UndeleteTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.UndeleteTenantRequest, _tenant_pb2.UndeleteTenantResponse]
+    """Take a deletion back. The tenant is as it was, but for its keys: it needs new ones."""
     CreateKey: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.CreateKeyRequest, _tenant_pb2.CreateKeyResponse]
-    """Make a key. The token is in this answer and never again."""
+    """Make a key. The token is in this answer and never again, but for a repeat with the same request_id."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.ListKeysRequest, _tenant_pb2.ListKeysResponse]
     """Keys of a tenant, newest first, without their tokens."""
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.UpdateKeyRequest, _tenant_pb2.UpdateKeyResponse]
@@ -72,8 +78,14 @@ class TenantServiceAsyncStub(TenantServiceStub):
     """All tenants, by id."""
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantRequest, _tenant_pb2.UpdateTenantResponse]  # type: ignore[assignment]
     """Change a tenant's policy; absent fields stay."""
+    DeleteTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.DeleteTenantRequest, _tenant_pb2.DeleteTenantResponse]  # type: ignore[assignment]
+    """Delete a tenant: its keys are revoked for good, nobody is admitted as it, and nothing is spent for it any more. Its
+    books stay, answers under way are settled, and its id is never given out again.
+    """
+    UndeleteTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.UndeleteTenantRequest, _tenant_pb2.UndeleteTenantResponse]  # type: ignore[assignment]
+    """Take a deletion back. The tenant is as it was, but for its keys: it needs new ones."""
     CreateKey: _aio.UnaryUnaryMultiCallable[_tenant_pb2.CreateKeyRequest, _tenant_pb2.CreateKeyResponse]  # type: ignore[assignment]
-    """Make a key. The token is in this answer and never again."""
+    """Make a key. The token is in this answer and never again, but for a repeat with the same request_id."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_tenant_pb2.ListKeysRequest, _tenant_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Keys of a tenant, newest first, without their tokens."""
     UpdateKey: _aio.UnaryUnaryMultiCallable[_tenant_pb2.UpdateKeyRequest, _tenant_pb2.UpdateKeyResponse]  # type: ignore[assignment]
@@ -125,12 +137,30 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         """Change a tenant's policy; absent fields stay."""
 
     @_abc_1.abstractmethod
+    def DeleteTenant(
+        self,
+        request: _tenant_pb2.DeleteTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.DeleteTenantResponse, _abc.Awaitable[_tenant_pb2.DeleteTenantResponse]]:
+        """Delete a tenant: its keys are revoked for good, nobody is admitted as it, and nothing is spent for it any more. Its
+        books stay, answers under way are settled, and its id is never given out again.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteTenant(
+        self,
+        request: _tenant_pb2.UndeleteTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.UndeleteTenantResponse, _abc.Awaitable[_tenant_pb2.UndeleteTenantResponse]]:
+        """Take a deletion back. The tenant is as it was, but for its keys: it needs new ones."""
+
+    @_abc_1.abstractmethod
     def CreateKey(
         self,
         request: _tenant_pb2.CreateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.CreateKeyResponse, _abc.Awaitable[_tenant_pb2.CreateKeyResponse]]:
-        """Make a key. The token is in this answer and never again."""
+        """Make a key. The token is in this answer and never again, but for a repeat with the same request_id."""
 
     @_abc_1.abstractmethod
     def ListKeys(
