@@ -54,6 +54,18 @@ async def test_the_openai_client_is_told_its_limits_and_when_to_come_back(mesh: 
         assert caught.value.response.headers["x-ratelimit-remaining-requests"] == "0"
 
 
+async def test_a_new_keys_own_policy_holds_from_its_first_request_on(mesh: Mesh, first: ScriptedProvider) -> None:
+    tenant = await mesh.tenant()
+    for number in range(20):
+        await tenant.key(policy={"allowed_models": ["scripted-other"]})
+        assert (await tenant.chat(f"Am I fast enough, {number}?")).status_code == 403
+    await tenant.key(policy={"rate_limits": {"requests_per_minute": 1}})
+    answers = await asyncio.gather(*(tenant.chat(f"At once, {n}.") for n in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [429] * 7
+    described = await mesh.http.get(f"/v1/tenants/{tenant.id}/keys/{tenant.key_id}", headers=mesh.admin)
+    assert described.json()["key"]["policy"] == {"rate_limits": {"requests_per_minute": "1"}}
+
+
 async def test_a_burst_gets_exactly_what_its_limit_allows(mesh: Mesh, first: ScriptedProvider) -> None:
     tenant = await mesh.tenant(rate_limits={"tenant": {"requests_per_minute": 20}})
     answers = await asyncio.gather(*(tenant.chat(f"Burst {n}.") for n in range(50)))
@@ -170,8 +182,8 @@ async def test_another_tenants_names_do_not_exist(mesh: Mesh) -> None:
     mine, theirs = await mesh.tenant(), await mesh.tenant()
     await mine.key(roles=["ROLE_FINANCE", "ROLE_AUDITOR"])
     doors = (
-        "", "/keys", "/budget", "/budgets", "/budget-events", "/usage", "/usage:summary", "/report", "/audit",
-        "/audit/chain", "/audit/checkpoints", "/violations", "/contents/some-request",
+        "", "/keys", "/keys/key-1", "/budget", "/budgets", "/budget-events", "/usage", "/usage:summary", "/report",
+        "/audit", "/audit/chain", "/audit/checkpoints", "/violations", "/contents/some-request",
     )  # fmt: skip
     seen = {
         path: [

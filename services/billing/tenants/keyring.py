@@ -54,7 +54,8 @@ class Keyring:
         """
         now = _now()
         expires = _expiry(now, expire_time or now + DEFAULT_LIFETIME)
-        new = Key(new_key_id(), tenant_id, display_name, roles, now, expires, None, team_id, tags, policy, user_id)
+        key_id = new_key_id(bound=bool(team_id or user_id or policy))
+        new = Key(key_id, tenant_id, display_name, roles, now, expires, None, team_id, tags, policy, user_id)
         key = await self._write(new, once)
         return key, self._signing_key.sign(key)
 
@@ -68,7 +69,9 @@ class Keyring:
         """
         now = _now()
         expires = _expiry(now, expire_time or now + (old.expire_time - old.create_time))
-        successor = replace(old, id=new_key_id(), create_time=now, expire_time=expires, revoke_time=None, version=1)
+        successor = replace(
+            old, id=new_key_id(bound=old.restricted), create_time=now, expire_time=expires, revoke_time=None, version=1
+        )
         key, ended = await self._replace(old.id, successor, overlap, once)
         return key, self._signing_key.sign(key), ended
 

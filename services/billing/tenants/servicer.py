@@ -11,6 +11,7 @@ from google.api import httpbody_pb2
 from llmmesh.tenant.v1 import tenant_pb2
 from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceServicer
 from meshkit.errors import FieldInvalid
+from meshkit.identity import current_identity
 from meshkit.server import Context
 from services.billing import pagination
 from services.billing.access import only_tenant, visible_tenant
@@ -35,7 +36,7 @@ from services.billing.tenants.messages import (
 )
 from services.billing.tenants.policies import Policies
 from services.billing.tenants.rate_limits import key_policy_of
-from services.billing.tenants.tenant import NewTenant, Policy, key_unknown, tenant_unknown
+from services.billing.tenants.tenant import Key, NewTenant, Policy, key_unknown, tenant_unknown
 from services.billing.versions import version_of
 
 
@@ -145,6 +146,10 @@ class TenantServicer(TenantServiceServicer):
         )
         return tenant_pb2.CreateKeyResponse(key=key_message(key), token=token)
 
+    async def GetKey(self, request: tenant_pb2.GetKeyRequest, context: Context) -> tenant_pb2.GetKeyResponse:
+        """One key."""
+        return tenant_pb2.GetKeyResponse(key=key_message(await self._key(request.tenant_id, request.key_id)))
+
     async def UpdateKey(self, request: tenant_pb2.UpdateKeyRequest, context: Context) -> tenant_pb2.UpdateKeyResponse:
         """Change a key."""
         named = request.HasField("display_name")
@@ -161,10 +166,7 @@ class TenantServicer(TenantServiceServicer):
     async def RotateKey(self, request: tenant_pb2.RotateKeyRequest, context: Context) -> tenant_pb2.RotateKeyResponse:
         """Make a key's successor and set the time the key itself ends."""
         overlap, expires = rotation_of(request)
-        tenant_id = visible_tenant(request.tenant_id)
-        old = await self._keys.get(check_text("key_id", request.key_id))
-        if old is None or old.tenant_id != tenant_id:
-            raise key_unknown(tenant_id, request.key_id)
+        old = await self._key(request.tenant_id, request.key_id)
         once = Once.of(request, request.request_id)
         key, token, ended = await self._keyring.rotate(old, expire_time=expires, overlap=overlap, once=once)
         return tenant_pb2.RotateKeyResponse(key=key_message(key), token=token, old_key=key_message(ended))
@@ -197,6 +199,11 @@ class TenantServicer(TenantServiceServicer):
         await context.send_initial_metadata((("cache-control", f"public, max-age={self._jwks_seconds}"),))
         return httpbody_pb2.HttpBody(content_type="application/jwk-set+json", data=self._jwks())
 
+    async def LookupKey(self, request: tenant_pb2.LookupKeyRequest, context: Context) -> tenant_pb2.LookupKeyResponse:
+        """The key that the caller shows, from the database itself."""
+        key = await self._key(current_identity().tenant_id, request.key_id)
+        return tenant_pb2.LookupKeyResponse(key=key_message(key))
+
     async def WatchPolicies(
         self, request: tenant_pb2.WatchPoliciesRequest, context: Context
     ) -> AsyncIterator[tenant_pb2.WatchPoliciesResponse]:
@@ -216,6 +223,13 @@ class TenantServicer(TenantServiceServicer):
                 if first or revocations:
                     yield tenant_pb2.WatchRevocationsResponse(revocations=revocations)
                 first = False
+
+    async def _key(self, tenant_id: str, key_id: str) -> Key:
+        visible_tenant(tenant_id)
+        key = await self._keys.get(check_text("key_id", key_id))
+        if key is None or key.tenant_id != tenant_id:
+            raise key_unknown(tenant_id, key_id)
+        return key
 
     def _policy(self, message: tenant_pb2.Policy) -> Policy:
         policy = policy_of(message)

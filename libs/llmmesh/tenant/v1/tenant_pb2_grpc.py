@@ -76,6 +76,11 @@ class TenantServiceStub:
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysResponse.FromString,
                 _registered_method=True)
+        self.GetKey = channel.unary_unary(
+                '/llmmesh.tenant.v1.TenantService/GetKey',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetKeyRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetKeyResponse.FromString,
+                _registered_method=True)
         self.UpdateKey = channel.unary_unary(
                 '/llmmesh.tenant.v1.TenantService/UpdateKey',
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateKeyRequest.SerializeToString,
@@ -95,6 +100,11 @@ class TenantServiceStub:
                 '/llmmesh.tenant.v1.TenantService/GetJwks',
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetJwksRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.LookupKey = channel.unary_unary(
+                '/llmmesh.tenant.v1.TenantService/LookupKey',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.LookupKeyRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.LookupKeyResponse.FromString,
                 _registered_method=True)
         self.WatchPolicies = channel.unary_stream(
                 '/llmmesh.tenant.v1.TenantService/WatchPolicies',
@@ -169,6 +179,13 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetKey(self, request, context):
+        """One key, without its token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateKey(self, request, context):
         """Change a key's name or policy; absent fields stay. Gateways know within a second.
         """
@@ -192,6 +209,13 @@ class TenantServiceServicer:
 
     def GetJwks(self, request, context):
         """The public keys that virtual keys are signed with, as a JSON Web Key Set (RFC 7517).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LookupKey(self, request, context):
+        """What a key may do, asked by a gateway that has not heard of it yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -254,6 +278,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysRequest.FromString,
                     response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysResponse.SerializeToString,
             ),
+            'GetKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKey,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetKeyRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetKeyResponse.SerializeToString,
+            ),
             'UpdateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateKey,
                     request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateKeyRequest.FromString,
@@ -273,6 +302,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.GetJwks,
                     request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetJwksRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'LookupKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.LookupKey,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.LookupKeyRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.LookupKeyResponse.SerializeToString,
             ),
             'WatchPolicies': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchPolicies,
@@ -513,6 +547,33 @@ class TenantService:
             _registered_method=True)
 
     @staticmethod
+    def GetKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/GetKey',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetKeyRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpdateKey(request,
             target,
             options=(),
@@ -610,6 +671,33 @@ class TenantService:
             '/llmmesh.tenant.v1.TenantService/GetJwks',
             llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetJwksRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LookupKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/LookupKey',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.LookupKeyRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.LookupKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
