@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
@@ -35,6 +36,7 @@ from services.router.measures import ROUTES_LOADS, ROUTES_REFUSED
 from services.router.observing import Observation, ObservedRouter
 from services.router.prices import fresh_prices
 from services.router.providers.adapters import Providers, opened_providers
+from services.router.references import named_files
 from services.router.routes import Routes, load_routes
 from services.router.routing import Router
 from services.router.rules import RuleBook
@@ -103,7 +105,11 @@ async def router(config: RouterConfig) -> AsyncIterator[int]:
 
 def _routes(config: RouterConfig) -> Reloader[Routes]:
     path, meters = config.routes, LoadMeters(ROUTES_LOADS, ROUTES_REFUSED)
-    return Reloader("routes", lambda: [path], lambda: load_routes(path, os.environ), meters, config.routes_poll_seconds)
+
+    def files() -> list[Path]:
+        return [path, *named_files(path)]
+
+    return Reloader("routes", files, lambda: load_routes(path, os.environ), meters, config.routes_poll_seconds)
 
 
 def _fleet(routes: Routes, decider: Decider, providers: Providers) -> Fleet:
