@@ -6,9 +6,9 @@ MeshError (INTERNAL)
   RoleMissing · ModelNotAllowed · RegionNotAllowed · EgressRefused  PERMISSION_DENIED
   ModelNotFound · ResourceNotFound                         NOT_FOUND
   ResourceExists                                           ALREADY_EXISTS
-  ReservationConflict · VersionConflict                    ABORTED
+  ReservationConflict · VersionConflict · RequestConflict  ABORTED
   BudgetExceeded · RateLimited                             RESOURCE_EXHAUSTED
-  ProviderRefused                                          FAILED_PRECONDITION
+  ProviderRefused · ResourceInUse                          FAILED_PRECONDITION
   AnswerInvalid                                            DATA_LOSS
   ProviderTimeout · DependencyTimeout                      DEADLINE_EXCEEDED
   DependencyUnavailable (Guard-, Billing-, ProviderUnavailable, ModelWarming, ProviderStreamBroken)  UNAVAILABLE
@@ -156,6 +156,20 @@ class VersionConflict(MeshError):
 
     code = grpc.StatusCode.ABORTED
     reason = "VERSION_CONFLICT"
+
+
+class RequestConflict(MeshError):
+    """The request id was used with another body."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "REQUEST_CONFLICT"
+
+
+class ResourceInUse(MeshError):
+    """Others depend on the resource."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "RESOURCE_IN_USE"
 
 
 class BudgetExceeded(MeshError):

@@ -12,6 +12,8 @@ KEY = "x-llmmesh-key"
 ROLES = "x-llmmesh-roles"
 USER = "x-llmmesh-user"
 REQUEST_ID = "x-request-id"
+BOUND_KEY = "key-bound-"
+"""How the ids of keys begin that were made with more to know about them than their tokens say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ _SHAPES: dict[str, tuple[str, str | None]] = {
     "RESOURCE_EXISTS": ("invalid_request_error", "resource_exists"),
     "RESERVATION_CONFLICT": ("invalid_request_error", "reservation_conflict"),
     "VERSION_CONFLICT": ("invalid_request_error", "version_conflict"),
+    "REQUEST_CONFLICT": ("invalid_request_error", "request_conflict"),
+    "RESOURCE_IN_USE": ("invalid_request_error", "resource_in_use"),
     "BUDGET_EXCEEDED": ("insufficient_quota", "insufficient_quota"),
     "RATE_LIMITED": ("rate_limit_error", "rate_limit_exceeded"),
     "PROVIDER_REFUSED": ("invalid_request_error", "provider_refused"),

@@ -13,7 +13,7 @@ from meshkit.tls import OWN_NAME, own_tls
 
 def serving(target: str, timeout_seconds: float = 3.0) -> bool:
     """Whether the room at `target` is SERVING."""
-    with _channel(target) as channel:
+    with own_channel(target) as channel:
         try:
             stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stub forgets the methods
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_seconds)
@@ -22,7 +22,8 @@ def serving(target: str, timeout_seconds: float = 3.0) -> bool:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _channel(target: str) -> grpc.Channel:
+def own_channel(target: str) -> grpc.Channel:
+    """A channel to a room on this machine, certified as this process is."""
     tls = own_tls()
     if tls is None:
         return grpc.insecure_channel(target)

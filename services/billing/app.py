@@ -39,13 +39,15 @@ from services.billing.database.budgets import BudgetStore, BudgetUpkeep
 from services.billing.database.checkpoints import CheckpointStore
 from services.billing.database.contents import ContentStore
 from services.billing.database.engine import Database
+from services.billing.database.keys import KeyStore
 from services.billing.database.ledger import LedgerStore
 from services.billing.database.ledger_months import LedgerMonths
 from services.billing.database.prices import PriceStore
+from services.billing.database.repeats import RepeatStore
 from services.billing.database.reservations import ReservationStore
 from services.billing.database.rollups import Rollup, RollupStore
 from services.billing.database.settlements import SettlementStore
-from services.billing.database.tenants import KeyStore, TenantStore
+from services.billing.database.tenants import TenantStore
 from services.billing.database.violations import ViolationStore
 from services.billing.database.wire import Wire
 from services.billing.following import Following
@@ -201,7 +203,7 @@ class _Room:
         return TenantServicer(
             tenants=self._tenants,
             keys=self._keys,
-            keyring=Keyring(self._signing_key, write=self._keys.create),
+            keyring=Keyring(self._signing_key, write=self._keys.create, replace=self._keys.replace),
             policies=self.policies,
             prices=self._book,
             jwks=self._signing_key.jwks,
@@ -264,16 +266,16 @@ class _Room:
                 await self._keep_months()
                 await self._alerts.sweep(self._config.alert_days)
                 await self._contents.sweep(self._config.violation_days)
+                await RepeatStore(self.database).sweep()
             except DependencyUnavailable:
                 log.warning("sweep_postponed")
 
     async def _keep_months(self) -> None:
         months = LedgerMonths(self.database)
         await months.prepare()
-        if self._config.ledger_months:
-            dropped = await months.drop(kept=self._config.ledger_months)
-            if dropped:
-                log.warning("ledger_months_dropped", partitions=dropped)
+        kept = self._config.ledger_months
+        if kept and (dropped := await months.drop(kept=kept)):
+            log.warning("ledger_months_dropped", partitions=dropped)
 
     async def _roll_up(self) -> NoReturn:
         while True:

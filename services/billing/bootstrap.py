@@ -12,14 +12,16 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
 
-from meshkit.errors import MeshError
+from meshkit.errors import MeshError, ResourceExists
 from services.billing.database.engine import Database
-from services.billing.database.tenants import KeyStore, TenantStore
+from services.billing.database.keys import KeyStore
+from services.billing.database.tenants import TenantStore
 from services.billing.fields import check_currency, check_id, check_micros
 from services.billing.migrations.upgrade import upgrade
 from services.billing.tenants.keyring import Keyring
@@ -38,11 +40,12 @@ class Bootstrap:
         self._signing_key = signing_key
         self._tenants = TenantStore(database)
         self._keys = KeyStore(database)
-        self._keyring = Keyring(signing_key, write=self._keys.create)
+        self._keyring = Keyring(signing_key, write=self._keys.create, replace=self._keys.replace)
 
     async def run(self, tenant: NewTenant, kept: Mapping[str, str]) -> dict[str, str]:
         """Make the tenant, and each key that is not kept or no longer good; an existing tenant stays as it is."""
-        await self._tenants.create(tenant)
+        with suppress(ResourceExists):
+            await self._tenants.create(tenant)
         tokens = {}
         for name, roles in KEYS.items():
             token = kept.get(name, "")

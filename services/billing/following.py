@@ -8,9 +8,10 @@ from typing import NoReturn
 from meshkit.errors import DependencyUnavailable
 from meshkit.log import get_logger
 from services.billing.database.engine import Database
+from services.billing.database.keys import KeyStore
 from services.billing.database.notifications import listening
 from services.billing.database.prices import PriceStore
-from services.billing.database.tenants import KeyStore, TenantStore
+from services.billing.database.tenants import TenantStore
 from services.billing.prices import PriceBook
 from services.billing.tenants.policies import Policies
 
@@ -80,6 +81,9 @@ class Following:
         elif kind == "key":
             key = await self._keys.get(changed_id)
             if key:
+                self._policies.put_key(key)
+        elif kind == "keys":
+            for key in await self._keys.watched(changed_id):
                 self._policies.put_key(key)
 
     async def _read_prices(self) -> None:

@@ -32,12 +32,12 @@ async def gateway(config: GatewayConfig) -> AsyncIterator[int]:
 
     On leaving, running calls end first, then what is owed to other rooms is delivered.
     """
-    known = Knowledge(
-        PolicyTable(config.policy_max_stale_seconds, config.policy_arrival_seconds),
-        Catalogue(),
-        GuardPolicy(config.guard_policy_max_stale_seconds),
-    )
     async with connected(config) as peers, _limiter(config) as limiter:
+        known = Knowledge(
+            PolicyTable(peers.billing.key, config.policy_max_stale_seconds, config.policy_arrival_seconds),
+            Catalogue(),
+            GuardPolicy(config.guard_policy_max_stale_seconds),
+        )
         outboxes = Outboxes.to(peers, config)
         flights = Flights(config.flight_seconds)
         accounts = Accounts(

@@ -22,6 +22,10 @@ class Coalescing(Generic[Result]):
         self._kept_seconds = kept_seconds
         self._tasks: dict[Hashable, asyncio.Task[Result]] = {}
 
+    def __len__(self) -> int:
+        """How much is under way or kept."""
+        return len(self._tasks)
+
     async def join(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """The result of the work for `key`, begun now if there is none."""
         task = self._tasks.get(key)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.deadline import time_left
 from meshkit.errors import BillingUnavailable, CredentialInvalid, DependencyUnavailable
-from meshkit.identity import Identity
+from meshkit.identity import BOUND_KEY, Identity
 from meshkit.log import get_logger
 from meshkit.revocation import Revocations
+from services.gateway.coalescing import Coalescing
 from services.gateway.limits.scope import KeyTies, Limits, RateLimits, Scope
 from services.gateway.measures import POLICY_AGE_SECONDS
 
@@ -23,6 +25,11 @@ PAUSE_SECONDS = 0.25
 """Between a broken stream and the next attempt."""
 RENEWAL_SECONDS = 0.05
 """Between a stream that was ended on purpose and the next."""
+MOST_ASKED = 1000
+"""Keys asked for at once."""
+
+Ask: TypeAlias = Callable[[Identity], Coroutine[Any, Any, tenant_pb2.Key | None]]
+"""Finds out what a caller's key may do; None when there is no such key."""
 
 log = get_logger()
 
@@ -99,8 +106,9 @@ class PolicyTable:
     """
 
     def __init__(
-        self, max_stale_seconds: float, arrival_seconds: float, clock: Callable[[], float] = time.monotonic
+        self, ask: Ask, max_stale_seconds: float, arrival_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        self._ask = ask
         self._max_stale_seconds = max_stale_seconds
         self._arrival_seconds = arrival_seconds
         self._clock = clock
@@ -109,6 +117,7 @@ class PolicyTable:
         self._keys: dict[str, dict[str, tenant_pb2.Key]] = {}
         self._of_keys: dict[tuple[str, str], TenantPolicy] = {}
         self._revocations = Revocations()
+        self._asking: Coalescing[tenant_pb2.Key | None] = Coalescing()
         self._complete = False
         self._broken_at: float | None = None
 
@@ -123,7 +132,8 @@ class PolicyTable:
             self._policies, self._keys, self._of_keys = {}, {}, {}
             self._complete, self._broken_at = True, None
             POLICY_AGE_SECONDS.set(0)
-        self._policies.update((tenant.id, TenantPolicy.from_message(tenant.policy)) for tenant in message.tenants)
+        for tenant in message.tenants:
+            self._take_tenant(tenant)
         for key in message.keys:
             self._keys.setdefault(key.tenant_id, {})[key.id] = key
         self._narrow(message.keys)
@@ -140,9 +150,10 @@ class PolicyTable:
         POLICY_AGE_SECONDS.set(self._age_seconds())
 
     async def admit(self, caller: Identity) -> TenantPolicy:
-        """The policy of the caller's tenant.
+        """The policy of the caller's tenant, as its key narrows it.
 
-        A tenant that was made a moment ago is waited for: its policy may be on its way.
+        A tenant that was made a moment ago is waited for: its policy may be on its way. A key made with a policy of its
+        own that is not here yet is asked for, once for all who show it.
 
         Raises:
             CredentialInvalid: If the key is revoked or its tenant unknown.
@@ -150,11 +161,12 @@ class PolicyTable:
         """
         if not self.usable:
             raise BillingUnavailable("Keys cannot be checked right now: retry in a moment.", retry_after_seconds=2)
-        if self.revoked(caller.key_id):
-            raise CredentialInvalid("This API key is revoked: ask for a new one.")
-        tenant_id = caller.tenant_id
-        policy = self._of_keys.get((tenant_id, caller.key_id)) or self._policies.get(tenant_id)
-        return await self._arrival(tenant_id) if policy is None else policy
+        self._check_unrevoked(caller.key_id)
+        of_key = self._of_keys.get((caller.tenant_id, caller.key_id))
+        if of_key is not None:
+            return of_key
+        policy = self._policies.get(caller.tenant_id) or await self._arrival(caller.tenant_id)
+        return await self._of_new_key(caller) if caller.key_id.startswith(BOUND_KEY) else policy
 
     def revoked(self, key_id: str) -> bool:
         """Whether a key is no longer good."""
@@ -164,12 +176,44 @@ class PolicyTable:
         """The policy of any tenant, as far as it is known."""
         return self._policies.get(tenant_id)
 
+    def _take_tenant(self, tenant: tenant_pb2.Tenant) -> None:
+        if not tenant.HasField("delete_time"):
+            self._policies[tenant.id] = TenantPolicy.from_message(tenant.policy)
+            return
+        self._policies.pop(tenant.id, None)
+        for key_id in self._keys.pop(tenant.id, {}):
+            self._of_keys.pop((tenant.id, key_id), None)
+
     def _narrow(self, keys: Iterable[tenant_pb2.Key]) -> None:
         """Work out what keys may do, as far as their tenants are known."""
         for key in keys:
             policy = self._policies.get(key.tenant_id)
             if policy is not None:
                 self._of_keys[key.tenant_id, key.id] = policy.of_key(key)
+
+    async def _of_new_key(self, caller: Identity) -> TenantPolicy:
+        if len(self._asking) >= MOST_ASKED:
+            raise BillingUnavailable("Too many new keys at once: retry in a moment.", retry_after_seconds=1)
+        name = (caller.tenant_id, caller.key_id)
+        key = await self._asking.join(name, lambda: self._ask(caller))
+        # What was pushed meanwhile is newer.
+        if key is not None and key.id not in self._keys.get(key.tenant_id, {}):
+            revoked = [key] if key.HasField("revoke_time") else []
+            self._revocations.take(
+                (tenant_pb2.Revocation(key_id=each.id, revoke_time=each.revoke_time) for each in revoked),
+                everything=False,
+            )
+            self._keys.setdefault(key.tenant_id, {})[key.id] = key
+            self._narrow([key])
+        self._check_unrevoked(caller.key_id)
+        policy = self._of_keys.get(name)
+        if policy is None:
+            raise CredentialInvalid("This API key is none of ours: ask for a new one.")
+        return policy
+
+    def _check_unrevoked(self, key_id: str) -> None:
+        if self.revoked(key_id):
+            raise CredentialInvalid("This API key is revoked: ask for a new one.")
 
     async def _arrival(self, tenant_id: str) -> TenantPolicy:
         try:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
@@ -37,6 +38,7 @@ from services.router.observing import Observation, ObservedRouter
 from services.router.prices import fresh_prices
 from services.router.providers.adapters import Providers, opened_providers
 from services.router.ranking import Price
+from services.router.references import named_files
 from services.router.routes import Routes, load_routes
 from services.router.routing import Router
 from services.router.rules import RuleBook
@@ -127,7 +129,11 @@ class _Fleets:
 
 def _routes(config: RouterConfig) -> Reloader[Routes]:
     path, meters = config.routes, LoadMeters(ROUTES_LOADS, ROUTES_REFUSED)
-    return Reloader("routes", lambda: [path], lambda: load_routes(path, os.environ), meters, config.routes_poll_seconds)
+
+    def files() -> list[Path]:
+        return [path, *named_files(path)]
+
+    return Reloader("routes", files, lambda: load_routes(path, os.environ), meters, config.routes_poll_seconds)
 
 
 @contextmanager

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import ipaddress
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
+from pydantic import Field, JsonValue, PrivateAttr, StringConstraints, field_validator, model_validator
 
 from meshkit.egress import DataClass, Region, known_region
 from services.router.deployment import Capability, Deployment, LocalDeployment
+from services.router.references import REFERENCE, resolved
 
-Reference = Annotated[str, StringConstraints(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$")]
+Reference = Annotated[str, StringConstraints(pattern=REFERENCE)]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$", to_lower=True)]
 HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]+$")]
 PathPart = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$", max_length=128)]
@@ -45,22 +47,31 @@ class HttpDeployment(Deployment):
     base_url: str
     """Up to and with the version, such as https://api.openai.com/v1."""
     credential: Reference | None = None
-    """env:NAME of the variable that holds the secret we are known by."""
+    """env:NAME of the variable, or file:/PATH of the file, that holds the secret we are known by."""
     optional: bool = False
     """Leave the deployment out, rather than refuse to start, while its credential is not set."""
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
-    """Sent with every request; a value env:NAME is read from that variable."""
+    """Sent with every request; a value env:NAME or file:/PATH is read from there."""
     health_path: HealthPath = ""
     """Path below base_url that answers 200 to a GET with our credential while it can be called, such as /models."""
     ca_file: Path | None = None
     """PEM file with the authorities to trust instead of the system's; there is no way not to check."""
+    _secrets: str = PrivateAttr("")
+    """Tells an entry from the same one whose secrets are others: equal entries share a provider and its connections."""
 
     @property
     def references(self) -> dict[str, str]:
-        """Every value that may be read from the environment, by its place in the entry."""
+        """Every value that may be read from elsewhere, by its place in the entry."""
         return {"credential": self.credential or ""} | {
             f"headers.{name}": value for name, value in self.headers.items()
         }
+
+    def with_secrets(self, environment: Mapping[str, str]) -> Self:
+        """The same entry, equal only to itself with the secrets of this moment."""
+        values = "\0".join(resolved(value, environment) for value in self.references.values())
+        entry = self.model_copy()
+        entry._secrets = hashlib.sha256(values.encode()).hexdigest()
+        return entry
 
     @field_validator("base_url")
     @classmethod

@@ -18,9 +18,9 @@ from services.router.endpoints import AnyDeployment, HttpDeployment
 from services.router.experiments.plan import Experiment, PromptTemplate, PromptTemplates, contradictions
 from services.router.learned.bandit import Learning
 from services.router.preferences import StrategyTable
+from services.router.references import resolved, unset
 from services.router.rules import Rule, unknown_names
 
-REFERENCE = "env:"
 SECTIONS = ("deployments", "strategies", "rules", "learning", "experiments", "prompts")
 Section = TypeVar("Section", bound=BaseModel)
 
@@ -92,7 +92,7 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
     if mistakes:
         raise RoutesInvalid(path, mistakes)
     return Routes(
-        [deployment for _, deployment in kept],
+        [each.with_secrets(environment) if isinstance(each, HttpDeployment) else each for _, each in kept],
         left_out,
         strategies,
         [rule for _, rule in rules],
@@ -101,11 +101,6 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
         prompts,
         hashlib.sha256(text.encode()).hexdigest()[:VERSION_DIGITS],
     )
-
-
-def resolved(value: str, environment: Mapping[str, str]) -> str:
-    """A value of the file, read from the environment when it says env:NAME; empty when that is not set."""
-    return environment.get(value.removeprefix(REFERENCE), "") if value.startswith(REFERENCE) else value
 
 
 def _read(document: Any) -> tuple[list[tuple[int, Deployment]], list[str]]:
@@ -175,14 +170,13 @@ def _is_left_out(deployment: HttpDeployment, environment: Mapping[str, str]) -> 
 
 
 def _unset(read: list[tuple[int, Deployment]], environment: Mapping[str, str]) -> Iterator[str]:
-    """Variables the file names that hold nothing."""
+    """Variables and files that the file names and that hold nothing."""
     for index, deployment in read:
         if not isinstance(deployment, HttpDeployment):
             continue
         for place, value in deployment.references.items():
             if value and not resolved(value, environment):
-                variable = value.removeprefix(REFERENCE)
-                yield f"deployments[{index}].{place}: {variable} is not set; set it, or mark the deployment optional"
+                yield f"deployments[{index}].{place}: {unset(value)}, or mark the deployment optional"
 
 
 def _clashes(read: list[tuple[int, Deployment]]) -> Iterator[str]:

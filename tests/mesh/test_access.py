@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import openai
@@ -53,6 +54,18 @@ async def test_the_openai_client_is_told_its_limits_and_when_to_come_back(mesh: 
         assert caught.value.response.headers["x-ratelimit-remaining-requests"] == "0"
 
 
+async def test_a_new_keys_own_policy_holds_from_its_first_request_on(mesh: Mesh, first: ScriptedProvider) -> None:
+    tenant = await mesh.tenant()
+    for number in range(20):
+        await tenant.key(policy={"allowed_models": ["scripted-other"]})
+        assert (await tenant.chat(f"Am I fast enough, {number}?")).status_code == 403
+    await tenant.key(policy={"rate_limits": {"requests_per_minute": 1}})
+    answers = await asyncio.gather(*(tenant.chat(f"At once, {n}.") for n in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [429] * 7
+    described = await mesh.http.get(f"/v1/tenants/{tenant.id}/keys/{tenant.key_id}", headers=mesh.admin)
+    assert described.json()["key"]["policy"] == {"rate_limits": {"requests_per_minute": "1"}}
+
+
 async def test_a_burst_gets_exactly_what_its_limit_allows(mesh: Mesh, first: ScriptedProvider) -> None:
     tenant = await mesh.tenant(rate_limits={"tenant": {"requests_per_minute": 20}})
     answers = await asyncio.gather(*(tenant.chat(f"Burst {n}.") for n in range(50)))
@@ -85,6 +98,50 @@ async def test_a_revoked_key_opens_no_door_of_any_room_within_a_second(mesh: Mes
     assert await seconds_until(shut) < 1
     refused = (await mesh.http.get("/v1/tenants", headers={"authorization": f"Bearer {key}"})).json()
     assert refused["error"]["code"] == "invalid_api_key"
+
+
+async def test_a_deleted_tenant_is_shut_everywhere_within_a_second_and_its_books_stay(
+    mesh: Mesh, first: ScriptedProvider
+) -> None:
+    tenant = await mesh.tenant()
+    path = f"/v1/tenants/{tenant.id}"
+    assert (await tenant.chat("Remember me.")).status_code == 200
+    await tenant.usage(rows=1)
+    refused = await mesh.http.delete(path, headers=mesh.admin)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "resource_in_use")
+    (await mesh.http.delete(f"{path}?force=true", headers=mesh.admin)).raise_for_status()
+
+    async def shut() -> bool:
+        return set(await statuses(mesh, tenant.token, (*ADMIN_DOORS, "/v1/models"))) == {401}
+
+    assert await seconds_until(shut) < 1
+    assert (await tenant.chat("Remember me.")).status_code == 401
+    assert len(await tenant.usage(rows=1)) == 1
+    purged = await mesh.http.post("/v1/cache:purge", headers=mesh.admin, json={"tenant_id": tenant.id})
+    assert purged.raise_for_status().json()["exact_count"] == 1
+    assert (await mesh.http.post(f"{path}/keys", headers=mesh.admin, json={})).status_code == 404
+    (await mesh.http.post(f"{path}:undelete", headers=mesh.admin, json={})).raise_for_status()
+    await tenant.key()
+    assert (await tenant.chat("I am back.")).status_code == 200
+
+
+async def test_changes_name_their_version_and_are_made_once(mesh: Mesh) -> None:
+    tenant = await mesh.tenant()
+    path = f"/v1/tenants/{tenant.id}"
+    read = (await mesh.http.get(path, headers=mesh.admin)).json()["tenant"]
+    body = {"display_name": "New", "etag": read["etag"], "request_id": str(uuid4())}
+    answers = [await mesh.http.patch(path, headers=mesh.admin, json=body) for _ in range(2)]
+    assert [answer.json()["tenant"]["display_name"] for answer in answers] == ["New", "New"]
+    stale = await mesh.http.patch(path, headers=mesh.admin, json={**body, "request_id": str(uuid4())})
+    assert (stale.status_code, stale.json()["error"]["code"]) == (409, "version_conflict")
+    other = await mesh.http.patch(path, headers=mesh.admin, json={**body, "display_name": "Newer"})
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "request_conflict")
+    key = {"display_name": "ci", "request_id": str(uuid4())}
+    made = [(await mesh.http.post(f"{path}/keys", headers=mesh.admin, json=key)).json() for _ in range(2)]
+    assert made[0] == made[1]
+    mesh.secrets.add(made[0]["token"])
+    named = (await mesh.http.get(f"{path}/keys?live=true&tag=%25", headers=mesh.admin)).json()
+    assert named.get("keys", []) == []
 
 
 async def test_a_rotated_key_and_its_successor_are_good_side_by_side(mesh: Mesh, first: ScriptedProvider) -> None:
@@ -125,8 +182,8 @@ async def test_another_tenants_names_do_not_exist(mesh: Mesh) -> None:
     mine, theirs = await mesh.tenant(), await mesh.tenant()
     await mine.key(roles=["ROLE_FINANCE", "ROLE_AUDITOR"])
     doors = (
-        "", "/keys", "/budget", "/budgets", "/budget-events", "/usage", "/usage:summary", "/report", "/audit",
-        "/audit/chain", "/audit/checkpoints", "/violations", "/contents/some-request",
+        "", "/keys", "/keys/key-1", "/budget", "/budgets", "/budget-events", "/usage", "/usage:summary", "/report",
+        "/audit", "/audit/chain", "/audit/checkpoints", "/violations", "/contents/some-request",
     )  # fmt: skip
     seen = {
         path: [

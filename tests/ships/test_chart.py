@@ -7,20 +7,54 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
 from deploy.envoy.catalogue import DESCRIPTOR_SET, ROOMS
 from deploy.envoy.render import to_yaml
-from deploy.envoy.topology import containers
+from deploy.envoy.topology import Tls, containers
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "k8s"
 CHART = DEPLOY / "llmmesh"
 VARIANTS = ["default", *sorted(path.name.removesuffix("-values.yaml") for path in CHART.glob("ci/*-values.yaml"))]
 WORKLOADS = {*ROOMS, "envoy"}
 LARGEST_CONFIG_MAP_BYTES = 1024 * 1024
+TLS = "/etc/llmmesh-tls"
 
+CERTIFICATE = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["secretName", "issuerRef", "dnsNames"],
+    "properties": {
+        "secretName": {"type": "string", "maxLength": 253},
+        "commonName": {"type": "string", "maxLength": 64},
+        "dnsNames": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        "usages": {
+            "items": {"enum": ["digital signature", "key encipherment", "server auth", "client auth"]},
+            "type": "array",
+        },
+        "privateKey": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "algorithm": {"enum": ["RSA", "ECDSA", "Ed25519"]},
+                "size": {"type": "integer"},
+                "rotationPolicy": {"enum": ["Never", "Always"]},
+            },
+        },
+        "duration": {"type": "string"},
+        "renewBefore": {"type": "string"},
+        "issuerRef": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["name"],
+            "properties": {name: {"type": "string", "minLength": 1} for name in ("name", "kind", "group")},
+        },
+    },
+}
+"""What the chart uses of a Certificate, as cert-manager.io/docs/reference/api-docs has it."""
 Manifest = dict[str, Any]
 """One Kubernetes object."""
 
@@ -76,7 +110,10 @@ def test_helm_finds_nothing_to_complain_about(variant: str) -> None:
 
 def test_every_object_is_what_kubernetes_expects(manifests: list[Manifest]) -> None:
     for manifest in manifests:
-        kubernetes_validate.validate(manifest, "1.37", strict=True)
+        if manifest["apiVersion"] == "cert-manager.io/v1":
+            jsonschema_rs.validate(CERTIFICATE, manifest["spec"])
+        else:
+            kubernetes_validate.validate(manifest, "1.37", strict=True)
 
 
 def test_names_are_unique(manifests: list[Manifest]) -> None:
@@ -173,6 +210,8 @@ def test_services_look_for_the_mesh_where_envoy_listens(shipped: list[Manifest])
 def test_the_chart_carries_the_envoy_configuration_of_this_tree(shipped: list[Manifest]) -> None:
     """`deploy/k8s/render.sh` brings it up to date."""
     assert (CHART / "files" / "envoy.yaml").read_text() == to_yaml(containers("@fullname@-{room}"))
+    certified = containers("@fullname@-{room}", tls=Tls(f"{TLS}/tls.crt", f"{TLS}/tls.key", f"{TLS}/ca.crt"))
+    assert (CHART / "files" / "envoy-mtls.yaml").read_text() == to_yaml(certified)
     config_map = of_kind(shipped, "ConfigMap")["envoy"]
     assert base64.b64decode(config_map["binaryData"]["mesh.binpb"]) == DESCRIPTOR_SET.read_bytes()
     assert len(yaml.safe_dump(config_map)) < LARGEST_CONFIG_MAP_BYTES
@@ -199,6 +238,8 @@ def test_secrets_are_named_never_held(manifests: list[Manifest]) -> None:
         (["services.gateway.drainseconds=3"], "drainseconds"),
         (["services.cache.secretSettings.qdrant_url=null"], "the embedded vector store belongs to one pod"),
         (["services.guard.autoscaling.minReplicas=20"], "minReplicas is above maxReplicas"),
+        (["mtls.enabled=true", "mtls.certManager.enabled=true"], "needs issuer.name"),
+        (["mtls.certManager.enabled=true"], "unless mtls.enabled"),
         (["services.billing.storage.claim=disk"], "storage.claim belongs to one pod"),
     ],
 )
@@ -215,3 +256,34 @@ def test_new_routes_restart_no_router_and_other_files_restart_their_service(ship
         if room in ROOMS
     }
     assert annotated == {room: room != "router" for room in annotated}
+
+
+def test_with_certificates_nothing_between_envoy_and_the_services_is_plain() -> None:
+    rendered = helm("template", "llmmesh", str(CHART), *values_of("mtls"))
+    manifests = [manifest for manifest in yaml.safe_load_all(rendered.stdout) if manifest]
+    certificates = of_kind(manifests, "Certificate")
+    assert set(certificates) == WORKLOADS
+    for component, deployment in of_kind(manifests, "Deployment").items():
+        pod, container = deployment["spec"]["template"]["spec"], container_of(deployment)
+        [secret] = [volume["secret"]["secretName"] for volume in pod["volumes"] if volume["name"] == "tls"]
+        spec = certificates[component]["spec"]
+        assert (spec["secretName"], spec["dnsNames"]) == (secret, [f"{component}.llmmesh", "localhost"])
+        assert {"name": "tls", "mountPath": TLS, "readOnly": True} in container["volumeMounts"]
+        if component != "envoy":
+            given = {
+                each["name"]: each["value"] for each in container["env"] if each["name"].startswith("LLMMESH_TLS_")
+            }
+            assert given == {
+                "LLMMESH_TLS_CERTIFICATE": f"{TLS}/tls.crt",
+                "LLMMESH_TLS_KEY": f"{TLS}/tls.key",
+                "LLMMESH_TLS_AUTHORITY": f"{TLS}/ca.crt",
+            }
+            assert not [probe for probe in ("startupProbe", "readinessProbe") if "grpc" in container[probe]]
+    config = of_kind(manifests, "ConfigMap")["envoy"]["data"]["envoy.yaml"]
+    clusters = yaml.safe_load(config)["static_resources"]["clusters"]
+    assert {cluster["name"] for cluster in clusters if "transport_socket" in cluster} >= set(ROOMS)
+
+
+def test_without_certificates_nobody_asks_for_one(shipped: list[Manifest]) -> None:
+    assert "llmmesh-tls" not in yaml.safe_dump_all(shipped)
+    assert not of_kind(shipped, "Certificate")

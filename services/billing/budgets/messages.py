@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from llmmesh.billing.v1 import billing_pb2, budgets_pb2
-from meshkit.errors import FieldInvalid
 from services.billing.budgets.budget import Budget, BudgetChange, BudgetEvent, NewBudget, check_percents
 from services.billing.fields import check_id, check_micros, check_text
 from services.billing.messages import enum_value, enum_word, timestamp
@@ -34,15 +33,6 @@ def budget_change_of(request: budgets_pb2.ChangeBudgetRequest) -> BudgetChange:
         soft=request.soft if request.HasField("soft") else None,
         alert_percents=check_percents(request.alert_percents) if request.alert_percents else None,
     )
-
-
-def version_of(etag: str) -> int:
-    """The version an etag names; 0 for any."""
-    if not etag:
-        return 0
-    if not etag.isascii() or not etag.isdecimal() or not 0 < len(etag) < 10:
-        raise FieldInvalid("etag", "is not an etag of this service: take it from the resource you read")
-    return int(etag)
 
 
 def budget_message(budget: Budget) -> billing_pb2.Budget:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmmesh.billing.v1 import budgets_pb2
 from llmmesh.billing.v1.budgets_pb2_grpc import BudgetServiceServicer
-from meshkit.errors import FieldInvalid, ResourceExists, VersionConflict
+from meshkit.errors import FieldInvalid, ResourceExists
 from meshkit.server import Context
 from services.billing import pagination
 from services.billing.access import visible_tenant
@@ -14,10 +14,10 @@ from services.billing.budgets.messages import (
     budget_message,
     event_message,
     new_budget_of,
-    version_of,
 )
 from services.billing.database.budgets import BudgetStore
 from services.billing.fields import check_id
+from services.billing.versions import changed, version_of
 
 
 class BudgetServicer(BudgetServiceServicer):
@@ -68,7 +68,7 @@ class BudgetServicer(BudgetServiceServicer):
         await self._check_budget(request.tenant_id, request.budget_id)
         budget = await self._budgets.change(request.tenant_id, request.budget_id, change, version=version)
         if budget is None:
-            raise _changed(request.tenant_id, request.budget_id)
+            raise changed(f"tenants/{request.tenant_id}/budgets/{request.budget_id}")
         return budgets_pb2.ChangeBudgetResponse(budget=budget_message(budget))
 
     async def DeleteBudget(
@@ -80,7 +80,7 @@ class BudgetServicer(BudgetServiceServicer):
             raise FieldInvalid("budget_id", "must not be the default budget: raise its limit instead")
         await self._check_budget(request.tenant_id, request.budget_id)
         if not await self._budgets.delete(request.tenant_id, request.budget_id, version=version):
-            raise _changed(request.tenant_id, request.budget_id)
+            raise changed(f"tenants/{request.tenant_id}/budgets/{request.budget_id}")
         return budgets_pb2.DeleteBudgetResponse()
 
     async def ListBudgetEvents(
@@ -106,10 +106,3 @@ class BudgetServicer(BudgetServiceServicer):
         await self._currency(tenant_id)
         if await self._budgets.get(tenant_id, check_id("budget_id", budget_id)) is None:
             raise budget_unknown(tenant_id, budget_id)
-
-
-def _changed(tenant_id: str, budget_id: str) -> VersionConflict:
-    return VersionConflict(
-        f"The budget {budget_id!r} has changed since you read it: read it again.",
-        resource=f"tenants/{tenant_id}/budgets/{budget_id}",
-    )

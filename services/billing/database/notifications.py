@@ -12,7 +12,7 @@ import psycopg
 from services.billing.database.engine import cut_off, translated
 
 CHANNEL = "llmmesh_billing"
-"""Triggers announce here: "tenant ID", "key ID" or "prices"."""
+"""Triggers announce here: "tenant ID", "key ID", "keys TENANT" when several change at once, or "prices"."""
 
 
 class Listener:

@@ -43,6 +43,8 @@ tenants = Table(
     Column("keep_contents", Boolean, nullable=False, server_default="false"),
     Column("rate_limits", JSONB, nullable=False, server_default=text("'{}'")),
     Column("guard_rules_version", Text, nullable=False, server_default=""),
+    Column("delete_time", DateTime(timezone=True)),
+    Column("version", Integer, nullable=False, server_default="1"),
 )
 
 guard_rules = Table("guard_rules", metadata, of_tenant(primary_key=True), words("rules_json"), words("version"))
@@ -61,7 +63,19 @@ keys = Table(
     Column("tags", ARRAY(Text), nullable=False),
     Column("policy", JSONB, nullable=False, server_default=text("'{}'")),
     Column("user_id", Text, nullable=False, server_default=""),
+    Column("version", Integer, nullable=False, server_default="1"),
     Index(None, "tenant_id", "create_time", "id"),
+)
+
+change_requests = Table(
+    "change_requests",
+    metadata,
+    words("caller_id", primary_key=True),
+    words("request_id", primary_key=True),
+    words("fingerprint"),
+    words("resource"),
+    made(),
+    Index(None, "create_time"),
 )
 
 audit_chains = Table(

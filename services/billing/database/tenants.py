@@ -1,27 +1,49 @@
-"""Tenants and their keys in Postgres. Triggers announce every change to whoever listens."""
+"""Tenants in Postgres. Triggers announce every change to whoever listens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import ColumnElement, RowMapping, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from meshkit.errors import ResourceExists, ResourceInUse
 from services.billing.budgets.budget import NewBudget
 from services.billing.database.budgets import insert_budget
 from services.billing.database.engine import Database
-from services.billing.database.schema import guard_rules, keys, tenants
-from services.billing.pagination import Position
-from services.billing.tenants.tenant import CacheLimits, GuardRules, Key, NewTenant, Policy, Tenant
+from services.billing.database.repeats import done_before
+from services.billing.database.schema import guard_rules, tenants
+from services.billing.once import Once
+from services.billing.tenants.tenant import (
+    CacheLimits,
+    GuardRules,
+    NewTenant,
+    Policy,
+    Tenant,
+    TenantFilter,
+    tenant_deleted,
+    tenant_unknown,
+)
+from services.billing.versions import changed
 
+_IN_USE = text("""
+SELECT (SELECT count(*) FROM keys WHERE tenant_id = :tenant_id AND expire_time > now()
+        AND (revoke_time IS NULL OR revoke_time > now())) AS keys,
+    (SELECT count(*) FROM reservations WHERE tenant_id = :tenant_id) AS running
+""")
 _PUT_RULES = text("""
-WITH changed AS (UPDATE tenants SET guard_rules_version = :version WHERE id = :tenant_id RETURNING id)
+WITH changed AS (
+    UPDATE tenants SET guard_rules_version = :version, version = version + 1 WHERE id = :tenant_id RETURNING id
+)
 INSERT INTO guard_rules (tenant_id, rules_json, version) SELECT id, :rules_json, :version FROM changed
 ON CONFLICT (tenant_id) DO UPDATE SET rules_json = excluded.rules_json, version = excluded.version
 RETURNING tenant_id
+""")
+_REVOKE = text("""
+UPDATE keys SET revoke_time = now(), version = version + 1
+WHERE tenant_id = :tenant_id AND expire_time > now() AND (revoke_time IS NULL OR revoke_time > now())
 """)
 
 
@@ -31,8 +53,12 @@ class TenantStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, new: NewTenant) -> Tenant | None:
-        """Make a tenant and its first budget; None when the id is taken."""
+    async def create(self, new: NewTenant, once: Once | None = None) -> Tenant:
+        """Make a tenant and its first budget.
+
+        Raises:
+            ResourceExists: If there is, or ever was, a tenant of this id.
+        """
         row = {
             "id": new.id,
             "display_name": new.display_name,
@@ -41,38 +67,87 @@ class TenantStore:
         }
         statement = insert_or_skip(tenants).values(row).on_conflict_do_nothing().returning(tenants)
         async with self._database.transaction("create_tenant") as connection:
+            if await done_before(connection, once, new.id):
+                return await _one(connection, new.id)
             made = (await connection.execute(statement)).mappings().one_or_none()
             if made is None:
-                return None
+                raise ResourceExists(f"There is, or was, a tenant {new.id!r} already.", resource=f"tenants/{new.id}")
             await insert_budget(connection, NewBudget(new.id, new.budget_limit_micros))
         return _tenant(made)
 
     async def get(self, tenant_id: str) -> Tenant | None:
-        """One tenant."""
+        """One tenant, deleted or not."""
         rows = await self._database.fetch("get_tenant", select(tenants).where(tenants.c.id == tenant_id))
         return _tenant(rows[0]) if rows else None
 
-    async def page(self, *, most: int, after: str, only: str | None) -> list[Tenant]:
-        """At most `most` tenants by id, after the id `after`; `only` one when it is given."""
-        statement = select(tenants).where(tenants.c.id > after).order_by(tenants.c.id).limit(most)
-        if only is not None:
-            statement = statement.where(tenants.c.id == only)
+    async def page(self, which: TenantFilter, *, most: int, after: str) -> list[Tenant]:
+        """At most `most` tenants by id, after the id `after`."""
+        statement = select(tenants).where(tenants.c.id > after, *_chosen(which)).order_by(tenants.c.id).limit(most)
         return [_tenant(row) for row in await self._database.fetch("list_tenants", statement)]
 
     async def all(self) -> list[Tenant]:
-        """Every tenant."""
-        return [_tenant(row) for row in await self._database.fetch("all_tenants", select(tenants))]
+        """Every tenant that is not deleted."""
+        statement = select(tenants).where(tenants.c.delete_time.is_(None))
+        return [_tenant(row) for row in await self._database.fetch("all_tenants", statement)]
 
-    async def update(self, tenant_id: str, *, display_name: str | None, policy: Policy | None) -> Tenant | None:
-        """Change what is given; None when there is no such tenant."""
+    async def update(
+        self,
+        tenant_id: str,
+        *,
+        display_name: str | None,
+        policy: Policy | None,
+        version: int = 0,
+        once: Once | None = None,
+    ) -> Tenant:
+        """Change what is given, of one version if it is given.
+
+        Raises:
+            ResourceNotFound: If there is no such tenant, or it is deleted.
+            VersionConflict: If it is another version by now.
+        """
         columns = dict(_columns(policy)) if policy else {}
         if display_name is not None:
             columns["display_name"] = display_name
-        if not columns:
-            return await self.get(tenant_id)
-        statement = update(tenants).where(tenants.c.id == tenant_id).values(columns).returning(tenants)
-        rows = await self._database.fetch("update_tenant", statement)
-        return _tenant(rows[0]) if rows else None
+        async with self._database.transaction("update_tenant") as connection:
+            if await done_before(connection, once, tenant_id):
+                return await _one(connection, tenant_id)
+            tenant = await _locked(connection, tenant_id, version)
+            if tenant.delete_time:
+                raise tenant_deleted(tenant_id)
+            return await _changed(connection, tenant_id, columns) if columns else tenant
+
+    async def delete(self, tenant_id: str, *, version: int, force: bool, once: Once | None) -> Tenant:
+        """Delete a tenant and revoke its keys.
+
+        Raises:
+            ResourceNotFound: If there is no such tenant, or it is deleted.
+            VersionConflict: If it is another version by now.
+            ResourceInUse: If it has keys that are good or answers under way, and `force` is not given.
+        """
+        async with self._database.transaction("delete_tenant") as connection:
+            if await done_before(connection, once, tenant_id):
+                return await _one(connection, tenant_id)
+            if (await _locked(connection, tenant_id, version)).delete_time:
+                raise tenant_deleted(tenant_id)
+            if not force:
+                await _check_unused(connection, tenant_id)
+            await connection.execute(_REVOKE, {"tenant_id": tenant_id})
+            return await _changed(connection, tenant_id, {"delete_time": func.now()})
+
+    async def undelete(self, tenant_id: str, *, version: int, once: Once | None) -> Tenant:
+        """Take a deletion back; keys stay revoked.
+
+        Raises:
+            ResourceNotFound: If there is no such tenant.
+            ResourceExists: If it is not deleted.
+            VersionConflict: If it is another version by now.
+        """
+        async with self._database.transaction("undelete_tenant") as connection:
+            if await done_before(connection, once, tenant_id):
+                return await _one(connection, tenant_id)
+            if not (await _locked(connection, tenant_id, version)).delete_time:
+                raise ResourceExists(f"The tenant {tenant_id!r} is not deleted.", resource=f"tenants/{tenant_id}")
+            return await _changed(connection, tenant_id, {"delete_time": None})
 
     async def put_rules(self, tenant_id: str, rules: GuardRules) -> bool:
         """Put a tenant's guard rules in place of those it has; False when there is no such tenant."""
@@ -86,86 +161,50 @@ class TenantStore:
         return GuardRules(rows[0]["rules_json"], rows[0]["version"]) if rows else GuardRules()
 
 
-class KeyStore:
-    """Virtual keys in Postgres: their ids, never their tokens."""
+async def _locked(connection: AsyncConnection, tenant_id: str, version: int) -> Tenant:
+    """A tenant, of one version if it is given, that nobody else changes until the transaction ends."""
+    tenant = await _one(connection, tenant_id, locked=True)
+    if version not in (0, tenant.version):
+        raise changed(f"tenants/{tenant_id}")
+    return tenant
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
-    async def create(self, key: Key) -> bool:
-        """Write a key; False when there is no such tenant."""
-        source = select(tenants.c.id).where(tenants.c.id == key.tenant_id)
-        row = {
-            "id": key.id,
-            "tenant_id": key.tenant_id,
-            "display_name": key.display_name,
-            "roles": list(key.roles),
-            "create_time": key.create_time,
-            "expire_time": key.expire_time,
-            "team_id": key.team_id,
-            "tags": list(key.tags),
-            "policy": dict(key.policy),
-            "user_id": key.user_id,
-        }
-        async with self._database.transaction("create_key") as connection:
-            if (await connection.execute(source)).one_or_none() is None:
-                return False
-            await connection.execute(insert(keys).values(row))
-        return True
+async def _changed(connection: AsyncConnection, tenant_id: str, columns: dict[str, Any]) -> Tenant:
+    statement = update(tenants).where(tenants.c.id == tenant_id).values(**columns, version=tenants.c.version + 1)
+    return _tenant((await connection.execute(statement.returning(tenants))).mappings().one())
 
-    async def get(self, key_id: str) -> Key | None:
-        """One key, whoever's it is."""
-        rows = await self._database.fetch("get_key", select(keys).where(keys.c.id == key_id))
-        return _key(rows[0]) if rows else None
 
-    async def page(self, tenant_id: str, *, most: int, before: Position | None) -> list[Key]:
-        """At most `most` keys of a tenant, newest first, older than `before`."""
-        statement = select(keys).where(keys.c.tenant_id == tenant_id)
-        if before:
-            statement = statement.where(tuple_(keys.c.create_time, keys.c.id) < (before.time, before.id))
-        statement = statement.order_by(keys.c.create_time.desc(), keys.c.id.desc()).limit(most)
-        return [_key(row) for row in await self._database.fetch("list_keys", statement)]
-
-    async def change(
-        self, tenant_id: str, key_id: str, *, display_name: str | None, policy: Mapping[str, Any] | None
-    ) -> Key | None:
-        """Change what is given; None when the tenant has no such key."""
-        columns: dict[str, Any] = {} if policy is None else {"policy": dict(policy)}
-        if display_name is not None:
-            columns["display_name"] = display_name
-        one = (keys.c.tenant_id == tenant_id, keys.c.id == key_id)
-        statement = update(keys).where(*one).values(columns).returning(keys) if columns else select(keys).where(*one)
-        rows = await self._database.fetch("change_key", statement)
-        return _key(rows[0]) if rows else None
-
-    async def revoke(self, tenant_id: str, key_id: str, *, after: timedelta = timedelta()) -> Key | None:
-        """Revoke a key for good; the earliest time counts. None when the tenant has no such key."""
-        # LEAST passes over NULL.
-        statement = (
-            update(keys)
-            .where(keys.c.tenant_id == tenant_id, keys.c.id == key_id)
-            .values(revoke_time=func.least(keys.c.revoke_time, func.now() + after))
-            .returning(keys)
+async def _check_unused(connection: AsyncConnection, tenant_id: str) -> None:
+    use = (await connection.execute(_IN_USE, {"tenant_id": tenant_id})).mappings().one()
+    if use["keys"] or use["running"]:
+        raise ResourceInUse(
+            f"The tenant {tenant_id!r} has {use['keys']} keys that are good and {use['running']} answers under way:"
+            " end them first, or send force=true.",
+            resource=f"tenants/{tenant_id}",
         )
-        rows = await self._database.fetch("revoke_key", statement)
-        return _key(rows[0]) if rows else None
 
-    async def revoke_named(self, tenant_id: str, display_name: str) -> None:
-        """Revoke every key of a tenant that goes by a name."""
-        statement = (
-            update(keys)
-            .where(keys.c.tenant_id == tenant_id, keys.c.display_name == display_name, keys.c.revoke_time.is_(None))
-            .values(revoke_time=func.now())
-        )
-        await self._database.fetch("revoke_keys", statement)
 
-    async def watched(self) -> list[Key]:
-        """Keys that have not expired and are revoked, will be, or are restricted."""
-        restricted = or_(keys.c.team_id != "", keys.c.user_id != "", keys.c.policy != text("'{}'::jsonb"))
-        statement = select(keys).where(
-            keys.c.expire_time > func.now(), or_(keys.c.revoke_time.is_not(None), restricted)
-        )
-        return [_key(row) for row in await self._database.fetch("watched_keys", statement)]
+async def _one(connection: AsyncConnection, tenant_id: str, *, locked: bool = False) -> Tenant:
+    statement = select(tenants).where(tenants.c.id == tenant_id)
+    if locked:
+        statement = statement.with_for_update(key_share=True)
+    row = (await connection.execute(statement)).mappings().one_or_none()
+    if row is None:
+        raise tenant_unknown(tenant_id)
+    return _tenant(row)
+
+
+def _chosen(which: TenantFilter) -> list[ColumnElement[bool]]:
+    # No LIKE: what is looked for has no wildcards.
+    sought = which.text.lower()
+    found = [func.strpos(func.lower(column), sought) > 0 for column in (tenants.c.id, tenants.c.display_name)]
+    conditions = [
+        (tenants.c.id == which.only, which.only is not None),
+        (tenants.c.tags.contains([which.tag]), which.tag),
+        (or_(*found), sought),
+        (tenants.c.delete_time.is_(None), not which.deleted),
+    ]
+    return [condition for condition, wanted in conditions if wanted]
 
 
 def _columns(policy: Policy) -> dict[str, object]:
@@ -204,20 +243,12 @@ def _tenant(row: RowMapping) -> Tenant:
         guard=row["guard"],
         rate_limits=row["rate_limits"],
     )
-    return Tenant(row["id"], row["display_name"], policy, row["create_time"], row["guard_rules_version"])
-
-
-def _key(row: RowMapping) -> Key:
-    return Key(
+    return Tenant(
         id=row["id"],
-        tenant_id=row["tenant_id"],
         display_name=row["display_name"],
-        roles=tuple(row["roles"]),
+        policy=policy,
         create_time=row["create_time"],
-        expire_time=row["expire_time"],
-        revoke_time=row["revoke_time"],
-        team_id=row["team_id"],
-        tags=tuple(row["tags"]),
-        policy=row["policy"],
-        user_id=row["user_id"],
+        guard_rules_version=row["guard_rules_version"],
+        delete_time=row["delete_time"],
+        version=row["version"],
     )

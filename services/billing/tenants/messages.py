@@ -19,7 +19,7 @@ from services.billing.messages import enum_value, enum_word, time_of, timestamp
 from services.billing.tenants.cache_limits import cache_limits_message, cache_limits_of
 from services.billing.tenants.policies import PolicyChange
 from services.billing.tenants.rate_limits import key_policy_message, rate_limits_message, rate_limits_of
-from services.billing.tenants.tenant import Key, Policy, Tenant
+from services.billing.tenants.tenant import Key, KeyFilter, Policy, Tenant, TenantFilter
 
 MOST_NAMES = 1000
 MOST_VIOLATION_DAYS = 3660
@@ -65,6 +65,20 @@ def tags_of(tags: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({check_text("tags", tag, longest=63) for tag in tags}))
 
 
+def tenant_filter_of(request: tenant_pb2.ListTenantsRequest, *, only: str | None) -> TenantFilter:
+    """Which tenants to list, of those the caller may see."""
+    tag = check_text("tag", request.tag, required=False)
+    return TenantFilter(only, tag, check_text("text", request.text, required=False), request.show_deleted)
+
+
+def key_filter_of(request: tenant_pb2.ListKeysRequest) -> KeyFilter:
+    """Which keys to list."""
+    team_id, user_id, tag = (
+        check_text(field, getattr(request, field), required=False) for field in ("team_id", "user_id", "tag")
+    )
+    return KeyFilter(team_id, user_id, tag, request.live)
+
+
 def rotation_of(request: tenant_pb2.RotateKeyRequest) -> tuple[timedelta, datetime | None]:
     """How long the old key stays good, and when the new one ends; None leaves that to the old one's lifetime."""
     overlap = request.overlap if request.HasField("overlap") else Duration(seconds=DEFAULT_OVERLAP_SECONDS)
@@ -97,6 +111,8 @@ def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
         display_name=tenant.display_name,
         policy=policy,
         create_time=timestamp(tenant.create_time),
+        delete_time=timestamp(tenant.delete_time) if tenant.delete_time else None,
+        etag=str(tenant.version),
     )
 
 
@@ -114,6 +130,7 @@ def key_message(key: Key) -> tenant_pb2.Key:
         tags=key.tags,
         policy=key_policy_message(key.policy),
         user_id=key.user_id,
+        etag=str(key.version),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from meshkit.errors import DependencyUnavailable
@@ -50,10 +50,12 @@ class Policies:
 
     def reset(self, tenants: Iterable[Tenant], keys: Iterable[Key]) -> None:
         """Take the database's word for everything, and tell it to every watcher."""
-        self._tenants = {tenant.id: tenant for tenant in tenants}
+        before, self._tenants = self._tenants, {tenant.id: tenant for tenant in tenants}
         self._keys = {key.id: key for key in keys}
         self.live = True
-        self._tell(self._tenants.values(), self._unexpired())
+        # Whoever watched through an outage of the database was not told of those deleted meanwhile.
+        gone = [replace(before[name], delete_time=datetime.now(UTC)) for name in before.keys() - self._tenants.keys()]
+        self._tell([*self._tenants.values(), *gone], self._unexpired())
 
     def of(self, tenant_id: str) -> Policy:
         """What a tenant may do, as far as is known now; the defaults for one that is not known."""
@@ -61,8 +63,11 @@ class Policies:
         return tenant.policy if tenant else Policy()
 
     def put_tenant(self, tenant: Tenant) -> None:
-        """A tenant is new or changed."""
-        self._tenants[tenant.id] = tenant
+        """A tenant is new, changed or deleted."""
+        if tenant.delete_time:
+            self._tenants.pop(tenant.id, None)
+        else:
+            self._tenants[tenant.id] = tenant
         self._tell([tenant], [])
 
     def put_key(self, key: Key) -> None:

@@ -5,36 +5,39 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import TypeAlias
 
 from google.api import httpbody_pb2
 
 from llmmesh.tenant.v1 import tenant_pb2
 from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceServicer
-from meshkit.errors import FieldInvalid, ResourceExists, ResourceNotFound
+from meshkit.errors import FieldInvalid
+from meshkit.identity import current_identity
 from meshkit.server import Context
 from services.billing import pagination
 from services.billing.access import only_tenant, visible_tenant
-from services.billing.database.tenants import KeyStore, TenantStore
+from services.billing.database.keys import KeyStore
+from services.billing.database.tenants import TenantStore
 from services.billing.fields import check_currency, check_id, check_micros, check_text
 from services.billing.messages import time_of
+from services.billing.once import Once
 from services.billing.prices import PriceBook
 from services.billing.tenants.keyring import Keyring
 from services.billing.tenants.messages import (
     change_message,
+    key_filter_of,
     key_message,
     policy_of,
     revocation_messages,
     roles_of,
     rotation_of,
     tags_of,
+    tenant_filter_of,
     tenant_message,
 )
 from services.billing.tenants.policies import Policies
 from services.billing.tenants.rate_limits import key_policy_of
-from services.billing.tenants.tenant import GuardRules, Key, NewTenant, Policy, tenant_unknown
-
-KeyRequest: TypeAlias = tenant_pb2.UpdateKeyRequest | tenant_pb2.RotateKeyRequest | tenant_pb2.RevokeKeyRequest
+from services.billing.tenants.tenant import GuardRules, Key, NewTenant, Policy, key_unknown, tenant_unknown
+from services.billing.versions import version_of
 
 
 class TenantServicer(TenantServiceServicer):
@@ -65,11 +68,7 @@ class TenantServicer(TenantServiceServicer):
         self, request: tenant_pb2.CreateTenantRequest, context: Context
     ) -> tenant_pb2.CreateTenantResponse:
         """Make a tenant with its budget."""
-        tenant = await self._tenants.create(self._new_tenant(request))
-        if tenant is None:
-            raise ResourceExists(
-                f"There is a tenant {request.tenant_id!r} already.", resource=f"tenants/{request.tenant_id}"
-            )
+        tenant = await self._tenants.create(self._new_tenant(request), Once.of(request, request.request_id))
         return tenant_pb2.CreateTenantResponse(tenant=tenant_message(tenant))
 
     async def GetTenant(self, request: tenant_pb2.GetTenantRequest, context: Context) -> tenant_pb2.GetTenantResponse:
@@ -84,12 +83,14 @@ class TenantServicer(TenantServiceServicer):
     ) -> tenant_pb2.ListTenantsResponse:
         """A page of tenants."""
         size = pagination.page_size(request.page_size)
-        after = pagination.position(request.page_token, "tenants", str)
-        found = await self._tenants.page(most=size + 1, after=str(after.id) if after else "", only=only_tenant())
+        which = tenant_filter_of(request, only=only_tenant())
+        listing = f"tenants/{which}"
+        after = pagination.position(request.page_token, listing, str)
+        found = await self._tenants.page(which, most=size + 1, after=str(after.id) if after else "")
         rows, last = pagination.split(found, size)
         return tenant_pb2.ListTenantsResponse(
             tenants=[tenant_message(tenant) for tenant in rows],
-            next_page_token=pagination.token("tenants", last.create_time, last.id) if last else "",
+            next_page_token=pagination.token(listing, last.create_time, last.id) if last else "",
         )
 
     async def UpdateTenant(
@@ -101,10 +102,33 @@ class TenantServicer(TenantServiceServicer):
             visible_tenant(request.tenant_id),
             display_name=check_text("display_name", request.display_name, required=False) if named else None,
             policy=self._policy(request.policy) if request.HasField("policy") else None,
+            version=version_of(request.etag),
+            once=Once.of(request, request.request_id),
         )
-        if tenant is None:
-            raise tenant_unknown(request.tenant_id)
         return tenant_pb2.UpdateTenantResponse(tenant=tenant_message(tenant))
+
+    async def DeleteTenant(
+        self, request: tenant_pb2.DeleteTenantRequest, context: Context
+    ) -> tenant_pb2.DeleteTenantResponse:
+        """Delete a tenant."""
+        tenant = await self._tenants.delete(
+            visible_tenant(request.tenant_id),
+            version=version_of(request.etag),
+            force=request.force,
+            once=Once.of(request, request.request_id),
+        )
+        return tenant_pb2.DeleteTenantResponse(tenant=tenant_message(tenant))
+
+    async def UndeleteTenant(
+        self, request: tenant_pb2.UndeleteTenantRequest, context: Context
+    ) -> tenant_pb2.UndeleteTenantResponse:
+        """Take a deletion back."""
+        tenant = await self._tenants.undelete(
+            visible_tenant(request.tenant_id),
+            version=version_of(request.etag),
+            once=Once.of(request, request.request_id),
+        )
+        return tenant_pb2.UndeleteTenantResponse(tenant=tenant_message(tenant))
 
     async def CreateKey(self, request: tenant_pb2.CreateKeyRequest, context: Context) -> tenant_pb2.CreateKeyResponse:
         """Make a key and show its token."""
@@ -118,8 +142,13 @@ class TenantServicer(TenantServiceServicer):
             tags=tags_of(request.tags),
             policy=key_policy_of(request.policy),
             user_id=check_text("user_id", request.user_id, required=False),
+            once=Once.of(request, request.request_id),
         )
         return tenant_pb2.CreateKeyResponse(key=key_message(key), token=token)
+
+    async def GetKey(self, request: tenant_pb2.GetKeyRequest, context: Context) -> tenant_pb2.GetKeyResponse:
+        """One key."""
+        return tenant_pb2.GetKeyResponse(key=key_message(await self._key(request.tenant_id, request.key_id)))
 
     async def UpdateKey(self, request: tenant_pb2.UpdateKeyRequest, context: Context) -> tenant_pb2.UpdateKeyResponse:
         """Change a key."""
@@ -129,23 +158,18 @@ class TenantServicer(TenantServiceServicer):
             check_text("key_id", request.key_id),
             display_name=check_text("display_name", request.display_name, required=False) if named else None,
             policy=key_policy_of(request.policy) if request.HasField("policy") else None,
+            version=version_of(request.etag),
+            once=Once.of(request, request.request_id),
         )
-        return tenant_pb2.UpdateKeyResponse(key=key_message(_found(key, request)))
+        return tenant_pb2.UpdateKeyResponse(key=key_message(key))
 
     async def RotateKey(self, request: tenant_pb2.RotateKeyRequest, context: Context) -> tenant_pb2.RotateKeyResponse:
-        """Make a key's successor, then set the time the key itself ends."""
+        """Make a key's successor and set the time the key itself ends."""
         overlap, expires = rotation_of(request)
-        tenant_id = visible_tenant(request.tenant_id)
-        old = await self._keys.get(check_text("key_id", request.key_id))
-        if old is None or old.tenant_id != tenant_id:
-            raise _key_unknown(request)
-        if old.revoke_time:
-            raise FieldInvalid("key_id", "is revoked, or rotated already: rotate its successor")
-        key, token = await self._keyring.replace(old, expires)
-        ended = await self._keys.revoke(tenant_id, old.id, after=overlap)
-        return tenant_pb2.RotateKeyResponse(
-            key=key_message(key), token=token, old_key=key_message(_found(ended, request))
-        )
+        old = await self._key(request.tenant_id, request.key_id)
+        once = Once.of(request, request.request_id)
+        key, token, ended = await self._keyring.rotate(old, expire_time=expires, overlap=overlap, once=once)
+        return tenant_pb2.RotateKeyResponse(key=key_message(key), token=token, old_key=key_message(ended))
 
     async def ListKeys(self, request: tenant_pb2.ListKeysRequest, context: Context) -> tenant_pb2.ListKeysResponse:
         """A page of keys."""
@@ -153,9 +177,10 @@ class TenantServicer(TenantServiceServicer):
         if await self._tenants.get(tenant_id) is None:
             raise tenant_unknown(tenant_id)
         size = pagination.page_size(request.page_size)
-        listing = f"keys/{tenant_id}"
+        which = key_filter_of(request)
+        listing = f"keys/{tenant_id}/{which}"
         before = pagination.position(request.page_token, listing, str)
-        rows, last = pagination.split(await self._keys.page(tenant_id, most=size + 1, before=before), size)
+        rows, last = pagination.split(await self._keys.page(tenant_id, which, most=size + 1, before=before), size)
         return tenant_pb2.ListKeysResponse(
             keys=[key_message(key) for key in rows],
             next_page_token=pagination.token(listing, last.create_time, last.id) if last else "",
@@ -165,12 +190,19 @@ class TenantServicer(TenantServiceServicer):
         """Revoke a key."""
         tenant_id = visible_tenant(request.tenant_id)
         key = await self._keys.revoke(tenant_id, check_text("key_id", request.key_id))
-        return tenant_pb2.RevokeKeyResponse(key=key_message(_found(key, request)))
+        if key is None:
+            raise key_unknown(tenant_id, request.key_id)
+        return tenant_pb2.RevokeKeyResponse(key=key_message(key))
 
     async def GetJwks(self, request: tenant_pb2.GetJwksRequest, context: Context) -> httpbody_pb2.HttpBody:
         """The key set, which may be cached."""
         await context.send_initial_metadata((("cache-control", f"public, max-age={self._jwks_seconds}"),))
         return httpbody_pb2.HttpBody(content_type="application/jwk-set+json", data=self._jwks())
+
+    async def LookupKey(self, request: tenant_pb2.LookupKeyRequest, context: Context) -> tenant_pb2.LookupKeyResponse:
+        """The key that the caller shows, from the database itself."""
+        key = await self._key(current_identity().tenant_id, request.key_id)
+        return tenant_pb2.LookupKeyResponse(key=key_message(key))
 
     async def WatchPolicies(
         self, request: tenant_pb2.WatchPoliciesRequest, context: Context
@@ -208,6 +240,13 @@ class TenantServicer(TenantServiceServicer):
         rules = await self._tenants.rules(visible_tenant(request.tenant_id))
         return tenant_pb2.GetGuardRulesResponse(rules_json=rules.rules_json, version=rules.version)
 
+    async def _key(self, tenant_id: str, key_id: str) -> Key:
+        visible_tenant(tenant_id)
+        key = await self._keys.get(check_text("key_id", key_id))
+        if key is None or key.tenant_id != tenant_id:
+            raise key_unknown(tenant_id, key_id)
+        return key
+
     def _policy(self, message: tenant_pb2.Policy) -> Policy:
         policy = policy_of(message)
         if policy.keep_contents and not self._keeps_contents:
@@ -225,16 +264,3 @@ class TenantServicer(TenantServiceServicer):
             currency_code=currency_code,
             policy=self._policy(request.policy),
         )
-
-
-def _found(key: Key | None, request: KeyRequest) -> Key:
-    if key is None:
-        raise _key_unknown(request)
-    return key
-
-
-def _key_unknown(request: KeyRequest) -> ResourceNotFound:
-    return ResourceNotFound(
-        f"Tenant {request.tenant_id!r} has no key {request.key_id!r}.",
-        resource=f"tenants/{request.tenant_id}/keys/{request.key_id}",
-    )

@@ -66,6 +66,9 @@ class Tenant:
     create_time: datetime
     guard_rules_version: str = ""
     """Of the rules that the guard keeps for it; empty when there are none."""
+    delete_time: datetime | None = None
+    version: int = 1
+    """Counts changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,29 @@ class GuardRules:
 
     rules_json: str = ""
     version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantFilter:
+    """Which tenants; empty means any."""
+
+    only: str | None = None
+    tag: str = ""
+    text: str = ""
+    """In the id or name, whatever its case."""
+    deleted: bool = False
+    """Also those that are deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFilter:
+    """Which keys of a tenant; empty means any."""
+
+    team_id: str = ""
+    user_id: str = ""
+    tag: str = ""
+    live: bool = False
+    """Neither expired nor revoked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +121,8 @@ class Key:
     """What it may do beyond its roles, in the words of the message `KeyPolicy` as JSON."""
     user_id: str = ""
     """Who uses it; empty means nobody in particular."""
+    version: int = 1
+    """Counts changes."""
 
     def revoked(self, now: datetime) -> bool:
         """Whether it is no longer good; the database's clock may be a little ahead of ours."""
@@ -109,3 +137,15 @@ class Key:
 def tenant_unknown(tenant_id: str) -> ResourceNotFound:
     """The error for a tenant that does not exist or is not the caller's: the two look the same."""
     return ResourceNotFound(f"There is no tenant {tenant_id!r}.", resource=f"tenants/{tenant_id}")
+
+
+def tenant_deleted(tenant_id: str) -> ResourceNotFound:
+    """The error for a change of a tenant that is deleted."""
+    return ResourceNotFound(f"The tenant {tenant_id!r} is deleted: undelete it first.", resource=f"tenants/{tenant_id}")
+
+
+def key_unknown(tenant_id: str, key_id: str) -> ResourceNotFound:
+    """The error for a key that does not exist, or not in this tenant."""
+    return ResourceNotFound(
+        f"Tenant {tenant_id!r} has no key {key_id!r}.", resource=f"tenants/{tenant_id}/keys/{key_id}"
+    )

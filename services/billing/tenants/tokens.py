@@ -14,6 +14,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import KeySet, OKPKey
 
+from meshkit.identity import BOUND_KEY
 from meshkit.log import get_logger
 from services.billing.key_file import signing_keys_from
 from services.billing.tenants.tenant import Key
@@ -94,9 +95,9 @@ class SigningKey:
         return status.st_mtime_ns, status.st_ino
 
 
-def new_key_id() -> str:
-    """An id nobody can guess."""
-    return f"key-{secrets.token_hex(12)}"
+def new_key_id(*, bound: bool) -> str:
+    """An id nobody can guess, which says whether there is more to know of the key than its token holds."""
+    return f"{BOUND_KEY if bound else 'key-'}{secrets.token_hex(12)}"
 
 
 def _seconds(time: datetime) -> int:

@@ -90,6 +90,17 @@ class BillingPeer:
         for contents in batch:
             await self._reached(self._contents.KeepContents(contents, timeout=self._call_seconds))
 
+    async def key(self, caller: Identity) -> tenant_pb2.Key | None:
+        """What the caller's key may do; None when there is no such key. Raises BillingUnavailable."""
+        request = tenant_pb2.LookupKeyRequest(key_id=caller.key_id)
+        try:
+            with acting_as(caller):
+                return (await self._reached(self._tenants.LookupKey(request, timeout=self._call_seconds))).key
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise _away(error) from error
+
     async def policies(self) -> AsyncGenerator[tenant_pb2.WatchPoliciesResponse, None]:
         """All policies, then changes, until it is time to resync. Raises BillingUnavailable when the stream breaks."""
         call = self._tenants.WatchPolicies(tenant_pb2.WatchPoliciesRequest(), timeout=self._resync_seconds)

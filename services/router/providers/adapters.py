@@ -30,7 +30,7 @@ from services.router.providers.openai import OpenAIProvider
 from services.router.providers.profiles import PROFILES
 from services.router.providers.provider import Provider
 from services.router.providers.yandex import YandexProvider
-from services.router.routes import resolved
+from services.router.references import resolved
 
 if TYPE_CHECKING:
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub

@@ -57,4 +57,4 @@ def _choice(choice: dict[str, Any]) -> dict[str, Any]:
         state = delta.get("functions_state_id")
         delta["tool_calls"] = [{"index": 0, "id": call_id(state), "function": function}]
     finish = choice.get("finish_reason")
-    return {"index": choice.get("index"), "delta": delta, "finish_reason": FINISH_REASONS.get(finish, finish)}
+    return {"index": choice.get("index"), "delta": delta, "finish_reason": FINISH_REASONS.get(finish or "", finish)}

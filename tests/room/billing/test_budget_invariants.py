@@ -28,9 +28,10 @@ from meshkit.errors import BudgetExceeded
 from services.billing.budgets.budget import BudgetChange, NewBudget
 from services.billing.database.budgets import BudgetStore, BudgetUpkeep
 from services.billing.database.engine import Database
+from services.billing.database.keys import KeyStore
 from services.billing.database.reservations import ReservationStore
 from services.billing.database.settlements import SettlementStore
-from services.billing.database.tenants import KeyStore, TenantStore
+from services.billing.database.tenants import TenantStore
 from services.billing.database.wire import Wire
 from services.billing.lease import Lease
 from services.billing.migrations.upgrade import upgrade

@@ -100,7 +100,10 @@ async def test_a_reset_tells_watchers_everything_again(policies: Policies) -> No
     async with open_watch(policies) as watch:
         await anext(watch)
         policies.reset([tenant("a", "missed")], [revoked("k9")])
-        assert await anext(watch) == PolicyChange([tenant("a", "missed")], [revoked("k9")])
+        change = await anext(watch)
+    assert (change.tenants[0], change.keys) == (tenant("a", "missed"), [revoked("k9")])
+    # Whoever is there no longer was deleted meanwhile.
+    assert [(each.id, each.delete_time is None) for each in change.tenants] == [("a", True), ("b", False)]
 
 
 async def test_losing_the_database_ends_watches_and_refuses_new_ones(policies: Policies) -> None:

@@ -21,12 +21,16 @@ from meshkit.errors import (
     ModelNotAllowed,
     ModelNotFound,
 )
-from meshkit.identity import Identity
+from meshkit.identity import BOUND_KEY, Identity
 from services.gateway.catalogue import Catalogue
 from services.gateway.guard_policy import GuardPolicy
 from services.gateway.policies import PolicyTable, TenantPolicy, follow_policies
 
 ADA = Identity("acme", "key-1")
+
+
+async def unheard_of(caller: Identity) -> None:
+    return None
 
 
 class Clock:
@@ -52,13 +56,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def table(clock: Clock) -> PolicyTable:
-    table = PolicyTable(300, 0, clock)
+    table = PolicyTable(unheard_of, 300, 0, clock)
     table.take(policies("acme"), everything=True)
     return table
 
 
 async def test_before_the_first_snapshot_nobody_is_judged() -> None:
-    table = PolicyTable(300, 0)
+    table = PolicyTable(unheard_of, 300, 0)
     assert not table.usable
     with pytest.raises(BillingUnavailable):
         await table.admit(ADA)
@@ -76,13 +80,75 @@ async def test_a_revoked_key_is_invalid(table: PolicyTable) -> None:
         await table.admit(ADA)
 
 
+async def test_a_deleted_tenant_is_let_in_with_none_of_its_keys(table: PolicyTable) -> None:
+    key = tenant_pb2.Key(id=ADA.key_id, tenant_id="acme", team_id="red")
+    table.take(tenant_pb2.WatchPoliciesResponse(keys=[key]), everything=False)
+    await table.admit(ADA)
+    gone = tenant_pb2.Tenant(id="acme", delete_time=Timestamp(seconds=1))
+    table.take(tenant_pb2.WatchPoliciesResponse(tenants=[gone]), everything=False)
+    for caller in (ADA, Identity("acme", "corp:ada")):
+        with pytest.raises(CredentialInvalid, match="no tenant"):
+            await table.admit(caller)
+
+
+async def test_a_new_key_is_asked_for_once_by_all_who_show_it_and_never_again(clock: Clock) -> None:
+    asked: list[Identity] = []
+
+    async def ask(caller: Identity) -> tenant_pb2.Key:
+        asked.append(caller)
+        await asyncio.sleep(0)
+        own = tenant_pb2.KeyPolicy(allowed_models=["small"])
+        return tenant_pb2.Key(id=caller.key_id, tenant_id=caller.tenant_id, policy=own)
+
+    table = PolicyTable(ask, 300, 0, clock)
+    table.take(policies("acme"), everything=True)
+    bound = Identity("acme", f"{BOUND_KEY}1")
+    admitted = await asyncio.gather(*(table.admit(bound) for _ in range(100)))
+    admitted.append(await table.admit(bound))
+    assert {policy.allowed_models for policy in admitted} == {frozenset({"small"})}
+    assert asked == [bound]
+    assert (await table.admit(ADA)).allowed_models == frozenset()
+    assert asked == [bound]
+
+
+async def test_a_new_key_that_billing_does_not_know_or_has_revoked_is_invalid() -> None:
+    async def ask(caller: Identity) -> tenant_pb2.Key:
+        return tenant_pb2.Key(id=caller.key_id, tenant_id="acme", revoke_time=Timestamp(seconds=1))
+
+    for asking in (ask, unheard_of):
+        table = PolicyTable(asking, 300, 0)
+        table.take(policies("acme"), everything=True)
+        with pytest.raises(CredentialInvalid):
+            await table.admit(Identity("acme", f"{BOUND_KEY}1"))
+
+
+async def test_a_new_key_that_cannot_be_asked_for_is_our_fault_and_asked_for_again() -> None:
+    async def away(caller: Identity) -> None:
+        raise BillingUnavailable("Away.")
+
+    async def late(caller: Identity) -> tenant_pb2.Key:
+        pushed = tenant_pb2.Key(id=caller.key_id, tenant_id="acme", policy=tenant_pb2.KeyPolicy(allowed_models=["new"]))
+        table.take(tenant_pb2.WatchPoliciesResponse(keys=[pushed]), everything=False)
+        return tenant_pb2.Key(id=caller.key_id, tenant_id="acme", policy=tenant_pb2.KeyPolicy(allowed_models=["old"]))
+
+    bound = Identity("acme", f"{BOUND_KEY}1")
+    table = PolicyTable(away, 300, 0)
+    table.take(policies("acme"), everything=True)
+    for _ in range(2):
+        with pytest.raises(BillingUnavailable):
+            await table.admit(bound)
+    table = PolicyTable(late, 300, 0)
+    table.take(policies("acme"), everything=True)
+    assert (await table.admit(bound)).allowed_models == frozenset({"new"})
+
+
 async def test_a_tenant_nobody_knows_is_invalid(table: PolicyTable) -> None:
     with pytest.raises(CredentialInvalid):
         await table.admit(Identity("stranger", "key-9"))
 
 
 async def test_a_tenant_made_a_moment_ago_is_waited_for() -> None:
-    table = PolicyTable(300, 5)
+    table = PolicyTable(unheard_of, 300, 5)
     table.take(policies("acme"), everything=True)
     loop = asyncio.get_running_loop()
     for message in (policies("other"), policies("new", guard_fail_open=True)):
@@ -126,7 +192,7 @@ def test_a_cache_policy_names_its_levels(cache: Any, exact: bool, semantic: bool
 
 
 async def test_a_stream_that_ends_is_opened_again_and_begins_with_everything() -> None:
-    table = PolicyTable(300, 0)
+    table = PolicyTable(unheard_of, 300, 0)
     again = asyncio.Event()
     streams = 0
 

@@ -73,6 +73,32 @@ securityContext:
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ . | quote }}
 {{- end }}
+{{- if $root.Values.mtls.enabled }}
+{{- range $part, $file := dict "CERTIFICATE" "tls.crt" "KEY" "tls.key" "AUTHORITY" "ca.crt" }}
+- name: LLMMESH_TLS_{{ $part }}
+  value: /etc/llmmesh-tls/{{ $file }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Where a pod finds its certificate. Call with $. */}}
+{{- define "llmmesh.tls.mount" -}}
+{{- if .Values.mtls.enabled -}}
+- {name: tls, mountPath: /etc/llmmesh-tls, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{/* The certificate behind it. Call with (list $ "gateway"). */}}
+{{- define "llmmesh.tls.volume" -}}
+{{- if (index . 0).Values.mtls.enabled -}}
+- name: tls
+  secret: {secretName: {{ include "llmmesh.fullname" (index . 0) }}-{{ index . 1 }}-tls, defaultMode: 0440}
+{{- end }}
+{{- end }}
+
+{{/* What gRPC is spoken over. Call with $. */}}
+{{- define "llmmesh.protocol" -}}
+{{- ternary "https" "kubernetes.io/h2c" .Values.mtls.enabled -}}
 {{- end }}
 
 {{/* Mounts of a service. Call with $workload. */}}

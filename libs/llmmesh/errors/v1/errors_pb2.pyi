@@ -76,6 +76,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: the resource has changed since its etag was read; metadata: resource."""
     ERROR_REASON_ANSWER_INVALID: _ErrorReason.ValueType  # 25
     """DATA_LOSS: the model's answer does not have the form that response_format asks for, nor had a second one."""
+    ERROR_REASON_RESOURCE_IN_USE: _ErrorReason.ValueType  # 30
+    """FAILED_PRECONDITION: others depend on the resource, so it is not deleted unless that is forced; metadata: resource."""
+    ERROR_REASON_REQUEST_CONFLICT: _ErrorReason.ValueType  # 31
+    """ABORTED: this request_id was used with another body; metadata: request_id."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reason, sent without its prefix."""
@@ -134,4 +138,8 @@ ERROR_REASON_VERSION_CONFLICT: ErrorReason.ValueType  # 24
 """ABORTED: the resource has changed since its etag was read; metadata: resource."""
 ERROR_REASON_ANSWER_INVALID: ErrorReason.ValueType  # 25
 """DATA_LOSS: the model's answer does not have the form that response_format asks for, nor had a second one."""
+ERROR_REASON_RESOURCE_IN_USE: ErrorReason.ValueType  # 30
+"""FAILED_PRECONDITION: others depend on the resource, so it is not deleted unless that is forced; metadata: resource."""
+ERROR_REASON_REQUEST_CONFLICT: ErrorReason.ValueType  # 31
+"""ABORTED: this request_id was used with another body; metadata: request_id."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

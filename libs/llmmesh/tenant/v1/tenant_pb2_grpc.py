@@ -56,6 +56,16 @@ class TenantServiceStub:
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateTenantRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateTenantResponse.FromString,
                 _registered_method=True)
+        self.DeleteTenant = channel.unary_unary(
+                '/llmmesh.tenant.v1.TenantService/DeleteTenant',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.DeleteTenantRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.DeleteTenantResponse.FromString,
+                _registered_method=True)
+        self.UndeleteTenant = channel.unary_unary(
+                '/llmmesh.tenant.v1.TenantService/UndeleteTenant',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UndeleteTenantRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UndeleteTenantResponse.FromString,
+                _registered_method=True)
         self.CreateKey = channel.unary_unary(
                 '/llmmesh.tenant.v1.TenantService/CreateKey',
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.CreateKeyRequest.SerializeToString,
@@ -65,6 +75,11 @@ class TenantServiceStub:
                 '/llmmesh.tenant.v1.TenantService/ListKeys',
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysResponse.FromString,
+                _registered_method=True)
+        self.GetKey = channel.unary_unary(
+                '/llmmesh.tenant.v1.TenantService/GetKey',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetKeyRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetKeyResponse.FromString,
                 _registered_method=True)
         self.UpdateKey = channel.unary_unary(
                 '/llmmesh.tenant.v1.TenantService/UpdateKey',
@@ -85,6 +100,11 @@ class TenantServiceStub:
                 '/llmmesh.tenant.v1.TenantService/GetJwks',
                 request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetJwksRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.LookupKey = channel.unary_unary(
+                '/llmmesh.tenant.v1.TenantService/LookupKey',
+                request_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.LookupKeyRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.LookupKeyResponse.FromString,
                 _registered_method=True)
         self.WatchPolicies = channel.unary_stream(
                 '/llmmesh.tenant.v1.TenantService/WatchPolicies',
@@ -140,8 +160,23 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteTenant(self, request, context):
+        """Delete a tenant: its keys are revoked for good, nobody is admitted as it, and nothing is spent for it any more. Its
+        books stay, answers under way are settled, and its id is never given out again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteTenant(self, request, context):
+        """Take a deletion back. The tenant is as it was, but for its keys: it needs new ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateKey(self, request, context):
-        """Make a key. The token is in this answer and never again.
+        """Make a key. The token is in this answer and never again, but for a repeat with the same request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +184,13 @@ class TenantServiceServicer:
 
     def ListKeys(self, request, context):
         """Keys of a tenant, newest first, without their tokens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKey(self, request, context):
+        """One key, without its token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,6 +219,13 @@ class TenantServiceServicer:
 
     def GetJwks(self, request, context):
         """The public keys that virtual keys are signed with, as a JSON Web Key Set (RFC 7517).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LookupKey(self, request, context):
+        """What a key may do, asked by a gateway that has not heard of it yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -233,6 +282,16 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateTenantRequest.FromString,
                     response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UpdateTenantResponse.SerializeToString,
             ),
+            'DeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTenant,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.DeleteTenantRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.DeleteTenantResponse.SerializeToString,
+            ),
+            'UndeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteTenant,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UndeleteTenantRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UndeleteTenantResponse.SerializeToString,
+            ),
             'CreateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateKey,
                     request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.CreateKeyRequest.FromString,
@@ -242,6 +301,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.ListKeys,
                     request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysRequest.FromString,
                     response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysResponse.SerializeToString,
+            ),
+            'GetKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKey,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetKeyRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetKeyResponse.SerializeToString,
             ),
             'UpdateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateKey,
@@ -262,6 +326,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.GetJwks,
                     request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetJwksRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'LookupKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.LookupKey,
+                    request_deserializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.LookupKeyRequest.FromString,
+                    response_serializer=llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.LookupKeyResponse.SerializeToString,
             ),
             'WatchPolicies': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchPolicies,
@@ -404,6 +473,60 @@ class TenantService:
             _registered_method=True)
 
     @staticmethod
+    def DeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/DeleteTenant',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.DeleteTenantRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.DeleteTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/UndeleteTenant',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UndeleteTenantRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.UndeleteTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateKey(request,
             target,
             options=(),
@@ -447,6 +570,33 @@ class TenantService:
             '/llmmesh.tenant.v1.TenantService/ListKeys',
             llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysRequest.SerializeToString,
             llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/GetKey',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetKeyRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -555,6 +705,33 @@ class TenantService:
             '/llmmesh.tenant.v1.TenantService/GetJwks',
             llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.GetJwksRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LookupKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.tenant.v1.TenantService/LookupKey',
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.LookupKeyRequest.SerializeToString,
+            llmmesh_dot_tenant_dot_v1_dot_tenant__pb2.LookupKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,10 +42,18 @@ class TenantServiceStub:
     """All tenants, by id."""
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantRequest, _tenant_pb2.UpdateTenantResponse]
     """Change a tenant's policy; absent fields stay."""
+    DeleteTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.DeleteTenantRequest, _tenant_pb2.DeleteTenantResponse]
+    """Delete a tenant: its keys are revoked for good, nobody is admitted as it, and nothing is spent for it any more. Its
+    books stay, answers under way are settled, and its id is never given out again.
+    """
+    UndeleteTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.UndeleteTenantRequest, _tenant_pb2.UndeleteTenantResponse]
+    """Take a deletion back. The tenant is as it was, but for its keys: it needs new ones."""
     CreateKey: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.CreateKeyRequest, _tenant_pb2.CreateKeyResponse]
-    """Make a key. The token is in this answer and never again."""
+    """Make a key. The token is in this answer and never again, but for a repeat with the same request_id."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.ListKeysRequest, _tenant_pb2.ListKeysResponse]
     """Keys of a tenant, newest first, without their tokens."""
+    GetKey: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.GetKeyRequest, _tenant_pb2.GetKeyResponse]
+    """One key, without its token."""
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.UpdateKeyRequest, _tenant_pb2.UpdateKeyResponse]
     """Change a key's name or policy; absent fields stay. Gateways know within a second."""
     RotateKey: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.RotateKeyRequest, _tenant_pb2.RotateKeyResponse]
@@ -54,6 +62,8 @@ class TenantServiceStub:
     """Revoke a key, at once and for good. A repeat does nothing."""
     GetJwks: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.GetJwksRequest, _httpbody_pb2.HttpBody]
     """The public keys that virtual keys are signed with, as a JSON Web Key Set (RFC 7517)."""
+    LookupKey: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.LookupKeyRequest, _tenant_pb2.LookupKeyResponse]
+    """What a key may do, asked by a gateway that has not heard of it yet."""
     WatchPolicies: _grpc.UnaryStreamMultiCallable[_tenant_pb2.WatchPoliciesRequest, _tenant_pb2.WatchPoliciesResponse]
     """All policies and revocations, then every change as it happens. Never ends by itself."""
     WatchRevocations: _grpc.UnaryStreamMultiCallable[_tenant_pb2.WatchRevocationsRequest, _tenant_pb2.WatchRevocationsResponse]
@@ -76,10 +86,18 @@ class TenantServiceAsyncStub(TenantServiceStub):
     """All tenants, by id."""
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantRequest, _tenant_pb2.UpdateTenantResponse]  # type: ignore[assignment]
     """Change a tenant's policy; absent fields stay."""
+    DeleteTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.DeleteTenantRequest, _tenant_pb2.DeleteTenantResponse]  # type: ignore[assignment]
+    """Delete a tenant: its keys are revoked for good, nobody is admitted as it, and nothing is spent for it any more. Its
+    books stay, answers under way are settled, and its id is never given out again.
+    """
+    UndeleteTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.UndeleteTenantRequest, _tenant_pb2.UndeleteTenantResponse]  # type: ignore[assignment]
+    """Take a deletion back. The tenant is as it was, but for its keys: it needs new ones."""
     CreateKey: _aio.UnaryUnaryMultiCallable[_tenant_pb2.CreateKeyRequest, _tenant_pb2.CreateKeyResponse]  # type: ignore[assignment]
-    """Make a key. The token is in this answer and never again."""
+    """Make a key. The token is in this answer and never again, but for a repeat with the same request_id."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_tenant_pb2.ListKeysRequest, _tenant_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Keys of a tenant, newest first, without their tokens."""
+    GetKey: _aio.UnaryUnaryMultiCallable[_tenant_pb2.GetKeyRequest, _tenant_pb2.GetKeyResponse]  # type: ignore[assignment]
+    """One key, without its token."""
     UpdateKey: _aio.UnaryUnaryMultiCallable[_tenant_pb2.UpdateKeyRequest, _tenant_pb2.UpdateKeyResponse]  # type: ignore[assignment]
     """Change a key's name or policy; absent fields stay. Gateways know within a second."""
     RotateKey: _aio.UnaryUnaryMultiCallable[_tenant_pb2.RotateKeyRequest, _tenant_pb2.RotateKeyResponse]  # type: ignore[assignment]
@@ -88,6 +106,8 @@ class TenantServiceAsyncStub(TenantServiceStub):
     """Revoke a key, at once and for good. A repeat does nothing."""
     GetJwks: _aio.UnaryUnaryMultiCallable[_tenant_pb2.GetJwksRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """The public keys that virtual keys are signed with, as a JSON Web Key Set (RFC 7517)."""
+    LookupKey: _aio.UnaryUnaryMultiCallable[_tenant_pb2.LookupKeyRequest, _tenant_pb2.LookupKeyResponse]  # type: ignore[assignment]
+    """What a key may do, asked by a gateway that has not heard of it yet."""
     WatchPolicies: _aio.UnaryStreamMultiCallable[_tenant_pb2.WatchPoliciesRequest, _tenant_pb2.WatchPoliciesResponse]  # type: ignore[assignment]
     """All policies and revocations, then every change as it happens. Never ends by itself."""
     WatchRevocations: _aio.UnaryStreamMultiCallable[_tenant_pb2.WatchRevocationsRequest, _tenant_pb2.WatchRevocationsResponse]  # type: ignore[assignment]
@@ -133,12 +153,30 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         """Change a tenant's policy; absent fields stay."""
 
     @_abc_1.abstractmethod
+    def DeleteTenant(
+        self,
+        request: _tenant_pb2.DeleteTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.DeleteTenantResponse, _abc.Awaitable[_tenant_pb2.DeleteTenantResponse]]:
+        """Delete a tenant: its keys are revoked for good, nobody is admitted as it, and nothing is spent for it any more. Its
+        books stay, answers under way are settled, and its id is never given out again.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteTenant(
+        self,
+        request: _tenant_pb2.UndeleteTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.UndeleteTenantResponse, _abc.Awaitable[_tenant_pb2.UndeleteTenantResponse]]:
+        """Take a deletion back. The tenant is as it was, but for its keys: it needs new ones."""
+
+    @_abc_1.abstractmethod
     def CreateKey(
         self,
         request: _tenant_pb2.CreateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.CreateKeyResponse, _abc.Awaitable[_tenant_pb2.CreateKeyResponse]]:
-        """Make a key. The token is in this answer and never again."""
+        """Make a key. The token is in this answer and never again, but for a repeat with the same request_id."""
 
     @_abc_1.abstractmethod
     def ListKeys(
@@ -147,6 +185,14 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.ListKeysResponse, _abc.Awaitable[_tenant_pb2.ListKeysResponse]]:
         """Keys of a tenant, newest first, without their tokens."""
+
+    @_abc_1.abstractmethod
+    def GetKey(
+        self,
+        request: _tenant_pb2.GetKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.GetKeyResponse, _abc.Awaitable[_tenant_pb2.GetKeyResponse]]:
+        """One key, without its token."""
 
     @_abc_1.abstractmethod
     def UpdateKey(
@@ -179,6 +225,14 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """The public keys that virtual keys are signed with, as a JSON Web Key Set (RFC 7517)."""
+
+    @_abc_1.abstractmethod
+    def LookupKey(
+        self,
+        request: _tenant_pb2.LookupKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_pb2.LookupKeyResponse, _abc.Awaitable[_tenant_pb2.LookupKeyResponse]]:
+        """What a key may do, asked by a gateway that has not heard of it yet."""
 
     @_abc_1.abstractmethod
     def WatchPolicies(

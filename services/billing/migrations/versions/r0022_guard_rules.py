@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0022_guard_rules"
-down_revision = "0017_price_kinds"
+down_revision = "0020_changes"
 
 
 def upgrade() -> None:

@@ -11,11 +11,12 @@ import grpc
 
 from llmmesh.inference.v1 import inference_pb2
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from meshkit.probe import own_channel
 
 
 def waiting(target: str) -> list[str]:
     """Names of models that do not answer yet."""
-    with grpc.insecure_channel(target) as channel:
+    with own_channel(target) as channel:
         answer = InferenceServiceStub(channel).ListModels(inference_pb2.ListModelsRequest(), timeout=3)
     return [model.name for model in answer.models if model.state != inference_pb2.MODEL_STATE_READY]
 
