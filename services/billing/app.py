@@ -107,9 +107,9 @@ class _Room:
         self._budgets = BudgetStore(self.database)
         self._tenants = TenantStore(self.database)
         self._keys = KeyStore(self.database)
-        self._wires = [Wire(self.database, seconds=config.database_seconds) for _ in range(5)]
-        hold_wire, release_wire, settle_wire, flush_wire, upkeep_wire = self._wires
-        settlements = SettlementStore(settle_wire, flush_wire)
+        self._wires = [Wire(self.database, seconds=config.database_seconds) for _ in range(4)]
+        hold_wire, release_wire, settle_wire, upkeep_wire = self._wires
+        settlements = SettlementStore(settle_wire)
         self._reservations = ReservationStore(
             hold_wire, release_wire, upkeep_wire, lease_seconds=config.reservation_seconds
         )
@@ -119,7 +119,6 @@ class _Room:
         self._holds: Lane[Hold, Held] = self._lane("hold", self._reservations.hold)
         self._releases: Lane[Lease, None] = self._lane("release", self._reservations.release)
         self._settlements: Lane[Settlement, Settled] = self._lane("settle", settlements.settle)
-        self._flushes: Lane[None, None] = self._lane("flush", settlements.flush)
         self._packs = Packs.read()
         self._alerts = AlertStore(self.database)
         self._contents = ContentStore(self.database)
@@ -144,7 +143,7 @@ class _Room:
     def work(self) -> list[Coroutine[Any, Any, Any]]:
         """What runs beside the calls."""
         lanes: list[Lane[Any, Any]] = [
-            self._holds, self._releases, self._settlements, self._flushes, self._appends
+            self._holds, self._releases, self._settlements, self._appends
         ]  # fmt: skip
         notary = Notary(
             self._audit, self._checkpoints, self._alerts, self._seal, Anchor(self._config.audit_anchor_file)
@@ -179,7 +178,6 @@ class _Room:
                 currency_of=currency_of,
                 hold=self._holds.submit,
                 settle=self._settlements.submit,
-                flush=self._flushes.submit,
                 release=self._releases.submit,
             ),
             cache_hits=CacheHits(self._book, currency_of=currency_of, record=ledger.record),

@@ -1,7 +1,7 @@
 """Billing: ledger row, counters and the end of the reservation in one transaction over many requests.
 
-It commits without waiting for the disk, and a second one waits: so tenants are locked for the time of a statement and
-not for that of a disk write, during which nobody could reserve.
+It commits without waiting for the disk, and a second one, sent along with it, waits: so tenants are locked for the time
+of a statement and not for that of a disk write, during which nobody could reserve.
 """
 
 from __future__ import annotations
@@ -100,28 +100,20 @@ _FLUSH = "SELECT pg_logical_emit_message(true, 'llmmesh', '')"
 class SettlementStore:
     """Writes what was used."""
 
-    def __init__(self, wire: Wire, flush_wire: Wire) -> None:
+    def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._flush_wire = flush_wire
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | Exception]:
-        """Bill each request once; for one billed before, say what was billed then.
-
-        What this wrote is on disk only when a `flush` that began after it has ended.
-        """
+        """Bill each request once; for one billed before, say what was billed then. All is on disk when this returns."""
         rows = await self._wire.fetch(
             "settle",
             LOCK,
             _SETTLE,
+            afterwards=_FLUSH,
             tenant_ids=list({settlement.lease.tenant_id for settlement in settlements}),
             settlements=Jsonb([_row(*numbered) for numbered in enumerate(settlements)], orjson.dumps),
         )
         return [_answer(row, settlement) for row, settlement in zip(rows, settlements, strict=True)]
-
-    async def flush(self, waiting: Sequence[None]) -> Sequence[None]:
-        """Put everything settled so far on disk, for everyone who is waiting for it."""
-        await self._flush_wire.fetch("flush", _FLUSH)
-        return waiting
 
 
 def _answer(row: DictRow, settlement: Settlement) -> Settled | Exception:
