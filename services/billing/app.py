@@ -33,11 +33,13 @@ from services.billing.config import BillingConfig
 from services.billing.contents.envelope import MasterKey
 from services.billing.contents.servicer import ContentsServicer
 from services.billing.contents.vault import Vault
+from services.billing.corrections import Corrections
 from services.billing.database.alerts import AlertStore
 from services.billing.database.audit import AuditStore
 from services.billing.database.budgets import BudgetStore, BudgetUpkeep
 from services.billing.database.checkpoints import CheckpointStore
 from services.billing.database.contents import ContentStore
+from services.billing.database.corrections import CorrectionStore
 from services.billing.database.engine import Database
 from services.billing.database.ledger import LedgerStore
 from services.billing.database.ledger_months import LedgerMonths
@@ -170,7 +172,7 @@ class _Room:
         )
 
     def _billing(self) -> BillingServicer:
-        ledger = LedgerStore(self.database)
+        ledger, corrections = LedgerStore(self.database), CorrectionStore(self.database)
         currency_of = self._budgets.currency_of
         return BillingServicer(
             reservations=Reservations(
@@ -183,6 +185,7 @@ class _Room:
             cache_hits=CacheHits(self._book, currency_of=currency_of, record=ledger.record),
             budgets=self._budgets,
             ledger=ledger,
+            corrections=Corrections(self._book, find=corrections.find, add=corrections.add),
             prices=self._book,
         )
 

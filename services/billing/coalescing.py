@@ -23,8 +23,8 @@ Work = Callable[[Sequence[Item]], Awaitable[Sequence[Outcome | Exception]]]
 class Lane(Generic[Item, Outcome]):
     """One batch at a time. A lone item waits for nothing, so batching costs an idle lane no latency.
 
-    A busy lane rests: a batch costs the same however few are in it, and what it costs is taken from those who would fill
-    the next one. The more came together the last time, the longer it rests.
+    A busy lane rests: a batch costs the same however few are in it, and what it costs is taken from those who would
+    fill the next one. The more came together the last time, the longer it rests.
     """
 
     def __init__(

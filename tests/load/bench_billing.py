@@ -55,9 +55,9 @@ SELECT 'large', 'generated-' || n, 'key-' || key, 'team-' || key %% 10, ARRAY['t
     CASE WHEN cached THEN 0 ELSE 1000 END, CASE WHEN cached THEN 1000 ELSE 0 END, 'RUB', 'stop',
     now() - interval '{DAYS} days' * (1 - n::float / %(rows)s)
 FROM generate_series(%(first)s::int, %(last)s) AS n,
-    LATERAL (SELECT n %% 101 AS key, n %% 5 < 2 AS cached) AS row
+    LATERAL (SELECT n %% 41 AS key, n %% 5 < 2 AS cached) AS row
 """
-"""Rows of one tenant with 101 keys in the order of their times, as they would have come."""
+"""Rows of one tenant with 41 keys in the order of their times, as they would have come."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,11 @@ class Wire:
             await connection.close()
 
     async def _fetch_once(
-        self, statements: Sequence[LiteralString], afterwards: LiteralString, parameters: Mapping[str, Any], until: float
+        self,
+        statements: Sequence[LiteralString],
+        afterwards: LiteralString,
+        parameters: Mapping[str, Any],
+        until: float,
     ) -> list[DictRow]:
         try:
             with translated():

@@ -26,7 +26,9 @@ from hypothesis.stateful import (
 
 from meshkit.errors import BudgetExceeded
 from services.billing.budgets.budget import BudgetChange, NewBudget
+from services.billing.corrections import Correction
 from services.billing.database.budgets import BudgetStore, BudgetUpkeep
+from services.billing.database.corrections import CorrectionStore
 from services.billing.database.engine import Database
 from services.billing.database.reservations import ReservationStore
 from services.billing.database.settlements import SettlementStore
@@ -68,6 +70,7 @@ class Books:
         self.reservations = ReservationStore(hold, release, upkeep, lease_seconds=900)
         self.settlements = SettlementStore(settle)
         self.budgets = BudgetStore(self.database)
+        self.corrections = CorrectionStore(self.database)
         self.upkeep = BudgetUpkeep(upkeep)
 
     async def open(self) -> None:
@@ -134,6 +137,19 @@ class Callers(RuleBasedStateMachine):
         for lease, answer in zip(leases, answers, strict=True):
             assert answer.cost_micros <= cost or lease.request_id in self.settled
             assert self.settled.setdefault(lease.request_id, answer.cost_micros) == answer.cost_micros
+
+    @rule(lease=requests, used=st.integers(0, 60))
+    def correct(self, lease: Lease, used: int) -> None:
+        """What a provider says late: it holds once, and for no request that was never settled."""
+        estimate = self.run(self.books.corrections.find("acme", lease.request_id))
+        assert (estimate is None) == (lease.request_id not in self.settled)
+        if estimate is None:
+            return
+        correction = Correction(estimate, Usage(), used)
+        row = self.run(self.books.corrections.add(correction))
+        if correction.request_id not in self.settled:
+            assert row.cost_micros + row.overrun_micros == used - estimate.cost_micros - estimate.overrun_micros
+        assert self.settled.setdefault(correction.request_id, row.cost_micros) == row.cost_micros
 
     @rule(lease=requests)
     def cancel(self, lease: Lease) -> None:
