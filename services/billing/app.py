@@ -42,7 +42,6 @@ from services.billing.database.contents import ContentStore
 from services.billing.database.corrections import CorrectionStore
 from services.billing.database.engine import Database
 from services.billing.database.ledger import LedgerStore
-from services.billing.database.ledger_months import LedgerMonths
 from services.billing.database.prices import PriceStore
 from services.billing.database.reservations import ReservationStore
 from services.billing.database.rollups import Rollup, RollupStore
@@ -54,7 +53,6 @@ from services.billing.following import Following
 from services.billing.key_file import signing_key_from
 from services.billing.lease import Lease
 from services.billing.ledger import CacheHits
-from services.billing.metrics import BUDGET_EVENTS, LAPSED
 from services.billing.migrations.upgrade import upgrade
 from services.billing.price_list import read_price_list
 from services.billing.prices import PriceBook
@@ -66,6 +64,7 @@ from services.billing.tenants.keyring import Keyring
 from services.billing.tenants.policies import Policies
 from services.billing.tenants.servicer import TenantServicer
 from services.billing.tenants.tokens import SigningKey
+from services.billing.upkeep import Upkeep
 
 RETRY_SECONDS = 0.25
 ROLLUP_SECONDS = 600.0
@@ -115,9 +114,14 @@ class _Room:
         self._reservations = ReservationStore(
             hold_wire, release_wire, upkeep_wire, lease_seconds=config.reservation_seconds
         )
-        self._upkeep = BudgetUpkeep(upkeep_wire)
         self._wires.append(rollup_wire := Wire(self.database, seconds=ROLLUP_SECONDS))
-        self._rollup = Rollup(rollup_wire)
+        self._upkeep = Upkeep(
+            config,
+            self.database,
+            reservations=self._reservations,
+            budgets=BudgetUpkeep(upkeep_wire),
+            rollup=Rollup(rollup_wire),
+        )
         self._holds: Lane[Hold, Held] = self._lane("hold", self._reservations.hold)
         self._releases: Lane[Lease, None] = self._lane("release", self._reservations.release)
         self._settlements: Lane[Settlement, Settled] = self._lane("settle", settlements.settle)
@@ -153,7 +157,7 @@ class _Room:
         sealing = notary.run(self._config.audit_checkpoint_seconds)
         channels = read_channels(self._config.alert_channels)
         alerting = Dispatcher(self._alerts, channels, self._config.alert_poll_seconds).run()
-        beside = [self._sweep(), self._roll_up(), sealing, alerting, self._open_and_follow()]
+        beside = [self._upkeep.sweep(), self._upkeep.roll_up(), sealing, alerting, self._open_and_follow()]
         return [*(lane.run() for lane in lanes), *beside]
 
     async def close(self) -> None:
@@ -254,35 +258,6 @@ class _Room:
         if self._config.prices:
             added = await self._prices.add(read_price_list(self._config.prices, self._config.base_currency))
             log.info("prices_imported", rows=added)
-
-    async def _sweep(self) -> NoReturn:
-        while True:
-            await asyncio.sleep(self._config.sweep_seconds)
-            try:
-                LAPSED.inc(await self._reservations.sweep())
-                await self._violations.sweep(self._config.violation_days)
-                BUDGET_EVENTS.inc(await self._upkeep.run())
-                await self._keep_months()
-                await self._alerts.sweep(self._config.alert_days)
-                await self._contents.sweep(self._config.violation_days)
-            except DependencyUnavailable:
-                log.warning("sweep_postponed")
-
-    async def _keep_months(self) -> None:
-        months = LedgerMonths(self.database)
-        await months.prepare()
-        if self._config.ledger_months:
-            dropped = await months.drop(kept=self._config.ledger_months)
-            if dropped:
-                log.warning("ledger_months_dropped", partitions=dropped)
-
-    async def _roll_up(self) -> NoReturn:
-        while True:
-            await asyncio.sleep(self._config.rollup_seconds)
-            try:
-                await self._rollup.run()
-            except DependencyUnavailable:
-                log.warning("rollup_postponed")
 
 
 @asynccontextmanager
