@@ -88,6 +88,8 @@ async def _billing() -> AsyncIterator[Bench]:
             database_url=server.url(server.create_database()),
             signing_key_file=Path(folder) / "key.json",
             prices=prices,
+            # A busy machine should show a bad figure, not none.
+            database_seconds=30,
             listen=f"127.0.0.1:{free_port()}",
             metrics_listen="",
         )
