@@ -33,17 +33,17 @@ from services.billing.config import BillingConfig
 from services.billing.contents.envelope import MasterKey
 from services.billing.contents.servicer import ContentsServicer
 from services.billing.contents.vault import Vault
+from services.billing.corrections import Corrections
 from services.billing.database.alerts import AlertStore
 from services.billing.database.audit import AuditStore
 from services.billing.database.budgets import BudgetStore, BudgetUpkeep
 from services.billing.database.checkpoints import CheckpointStore
 from services.billing.database.contents import ContentStore
+from services.billing.database.corrections import CorrectionStore
 from services.billing.database.engine import Database
 from services.billing.database.keys import KeyStore
 from services.billing.database.ledger import LedgerStore
-from services.billing.database.ledger_months import LedgerMonths
 from services.billing.database.prices import PriceStore
-from services.billing.database.repeats import RepeatStore
 from services.billing.database.reservations import ReservationStore
 from services.billing.database.rollups import Rollup, RollupStore
 from services.billing.database.settlements import SettlementStore
@@ -54,7 +54,6 @@ from services.billing.following import Following
 from services.billing.key_file import signing_key_from
 from services.billing.lease import Lease
 from services.billing.ledger import CacheHits
-from services.billing.metrics import BUDGET_EVENTS, LAPSED
 from services.billing.migrations.upgrade import upgrade
 from services.billing.price_list import read_price_list
 from services.billing.prices import PriceBook
@@ -66,6 +65,7 @@ from services.billing.tenants.keyring import Keyring
 from services.billing.tenants.policies import Policies
 from services.billing.tenants.servicer import TenantServicer
 from services.billing.tenants.tokens import SigningKey
+from services.billing.upkeep import Upkeep
 
 RETRY_SECONDS = 0.25
 ROLLUP_SECONDS = 600.0
@@ -109,19 +109,23 @@ class _Room:
         self._budgets = BudgetStore(self.database)
         self._tenants = TenantStore(self.database)
         self._keys = KeyStore(self.database)
-        self._wires = [Wire(self.database, seconds=config.database_seconds) for _ in range(5)]
-        hold_wire, release_wire, settle_wire, flush_wire, upkeep_wire = self._wires
-        settlements = SettlementStore(settle_wire, flush_wire)
+        self._wires = [Wire(self.database, seconds=config.database_seconds) for _ in range(4)]
+        hold_wire, release_wire, settle_wire, upkeep_wire = self._wires
+        settlements = SettlementStore(settle_wire)
         self._reservations = ReservationStore(
             hold_wire, release_wire, upkeep_wire, lease_seconds=config.reservation_seconds
         )
-        self._upkeep = BudgetUpkeep(upkeep_wire)
         self._wires.append(rollup_wire := Wire(self.database, seconds=ROLLUP_SECONDS))
-        self._rollup = Rollup(rollup_wire)
+        self._upkeep = Upkeep(
+            config,
+            self.database,
+            reservations=self._reservations,
+            budgets=BudgetUpkeep(upkeep_wire),
+            rollup=Rollup(rollup_wire),
+        )
         self._holds: Lane[Hold, Held] = self._lane("hold", self._reservations.hold)
         self._releases: Lane[Lease, None] = self._lane("release", self._reservations.release)
         self._settlements: Lane[Settlement, Settled] = self._lane("settle", settlements.settle)
-        self._flushes: Lane[None, None] = self._lane("flush", settlements.flush)
         self._packs = Packs.read()
         self._alerts = AlertStore(self.database)
         self._contents = ContentStore(self.database)
@@ -146,7 +150,7 @@ class _Room:
     def work(self) -> list[Coroutine[Any, Any, Any]]:
         """What runs beside the calls."""
         lanes: list[Lane[Any, Any]] = [
-            self._holds, self._releases, self._settlements, self._flushes, self._appends
+            self._holds, self._releases, self._settlements, self._appends
         ]  # fmt: skip
         url = self._config.audit_anchor_url
         kept = list(anchors(self._config.audit_anchor_file, url.get_secret_value() if url else None))
@@ -154,7 +158,7 @@ class _Room:
         sealing = notary.run(self._config.audit_checkpoint_seconds)
         channels = read_channels(self._config.alert_channels)
         alerting = Dispatcher(self._alerts, channels, self._config.alert_poll_seconds).run()
-        beside = [self._sweep(), self._roll_up(), sealing, alerting, self._open_and_follow()]
+        beside = [self._upkeep.sweep(), self._upkeep.roll_up(), sealing, alerting, self._open_and_follow()]
         return [*(lane.run() for lane in lanes), *beside]
 
     async def close(self) -> None:
@@ -173,7 +177,7 @@ class _Room:
         )
 
     def _billing(self) -> BillingServicer:
-        ledger = LedgerStore(self.database)
+        ledger, corrections = LedgerStore(self.database), CorrectionStore(self.database)
         currency_of = self._budgets.currency_of
         return BillingServicer(
             reservations=Reservations(
@@ -181,12 +185,12 @@ class _Room:
                 currency_of=currency_of,
                 hold=self._holds.submit,
                 settle=self._settlements.submit,
-                flush=self._flushes.submit,
                 release=self._releases.submit,
             ),
             cache_hits=CacheHits(self._book, currency_of=currency_of, record=ledger.record),
             budgets=self._budgets,
             ledger=ledger,
+            corrections=Corrections(self._book, find=corrections.find, add=corrections.add),
             prices=self._book,
         )
 
@@ -255,35 +259,6 @@ class _Room:
         if self._config.prices:
             added = await self._prices.add(read_price_list(self._config.prices, self._config.base_currency))
             log.info("prices_imported", rows=added)
-
-    async def _sweep(self) -> NoReturn:
-        while True:
-            await asyncio.sleep(self._config.sweep_seconds)
-            try:
-                LAPSED.inc(await self._reservations.sweep())
-                await self._violations.sweep(self._config.violation_days)
-                BUDGET_EVENTS.inc(await self._upkeep.run())
-                await self._keep_months()
-                await self._alerts.sweep(self._config.alert_days)
-                await self._contents.sweep(self._config.violation_days)
-                await RepeatStore(self.database).sweep()
-            except DependencyUnavailable:
-                log.warning("sweep_postponed")
-
-    async def _keep_months(self) -> None:
-        months = LedgerMonths(self.database)
-        await months.prepare()
-        kept = self._config.ledger_months
-        if kept and (dropped := await months.drop(kept=kept)):
-            log.warning("ledger_months_dropped", partitions=dropped)
-
-    async def _roll_up(self) -> NoReturn:
-        while True:
-            await asyncio.sleep(self._config.rollup_seconds)
-            try:
-                await self._rollup.run()
-            except DependencyUnavailable:
-                log.warning("rollup_postponed")
 
 
 @asynccontextmanager

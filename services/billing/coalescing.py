@@ -23,8 +23,8 @@ Work = Callable[[Sequence[Item]], Awaitable[Sequence[Outcome | Exception]]]
 class Lane(Generic[Item, Outcome]):
     """One batch at a time. A lone item waits for nothing, so batching costs an idle lane no latency.
 
-    A busy lane rests as long as its last batch took: a batch costs the same however few are in it, and what it costs is
-    taken from those who would fill the next one.
+    A busy lane rests: a batch costs the same however few are in it, and what it costs is taken from those who would
+    fill the next one. The more came together the last time, the longer it rests.
     """
 
     def __init__(
@@ -59,8 +59,9 @@ class Lane(Generic[Item, Outcome]):
                 batch = await self._next_batch()
                 started = time.monotonic()
                 await self._do(batch)
-                if len(batch) > 1:
-                    await asyncio.sleep(min(LONGEST_REST_SECONDS, time.monotonic() - started))
+                if 1 < len(batch) < self._batch_items:
+                    took = time.monotonic() - started
+                    await asyncio.sleep(min(LONGEST_REST_SECONDS, took * len(batch)))
         finally:
             while not self._waiting.empty():
                 _fail(self._waiting.get_nowait()[1], DependencyUnavailable("Billing is stopping: retry."))

@@ -33,7 +33,7 @@ class BillingConfig(ServiceSettings):
     database_seconds: float = Field(default=2.0, gt=0)
     """Longest that one call may wait for the database."""
     database_connections: int = Field(default=8, ge=1)
-    """Most connections in the pool; seven more stand beside it."""
+    """Most connections in the pool; six more stand beside it."""
     reservation_seconds: float = Field(default=900.0, gt=0)
     """How long a reservation holds money without being settled; longer than any answer takes."""
     sweep_seconds: float = Field(default=15.0, gt=0)

@@ -76,6 +76,10 @@ class LedgerRow:
     tags: tuple[str, ...]
     overrun_micros: int
     """Used beyond every hard budget, and not billed."""
+    priced_at: datetime
+    """Time whose prices it was billed at."""
+    correction: bool = False
+    """Whether this is what must be added to an estimate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,7 @@ def usage_record_message(row: LedgerRow) -> billing_pb2.UsageRecord:
         team_id=row.team_id,
         tags=row.tags,
         overrun_micros=row.overrun_micros,
+        correction=row.correction,
     )
 
 

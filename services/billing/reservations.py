@@ -132,14 +132,12 @@ class Reservations:
         currency_of: Callable[[str], Awaitable[str]],
         hold: Callable[[Hold], Awaitable[Held]],
         settle: Callable[[Settlement], Awaitable[Settled]],
-        flush: Callable[[None], Awaitable[None]],
         release: Callable[[Lease], Awaitable[None]],
     ) -> None:
         self._book = book
         self._currency_of = currency_of
         self._hold = hold
         self._settle = settle
-        self._flush = flush
         self._release = release
 
     async def create(self, caller: Identity, ask: Ask) -> Reservation:
@@ -191,7 +189,6 @@ class Reservations:
         usage = replace(usage, image_count=lease.image_count)
         cost = self._book.cost(deployment, usage, lease.currency_code, lease.priced_at)
         settled = await self._settle(Settlement(lease, deployment, provider, usage, cost, finish_reason))
-        await self._flush(None)
         if settled.first:
             count_cost(provider, lease.model, lease.currency_code, settled.cost_micros)
             LEDGER_ROWS.labels("miss").inc()

@@ -13,6 +13,7 @@ from services.billing import pagination
 from services.billing.access import paying_caller, visible_tenant
 from services.billing.budgets.budget import DEFAULT_ID, Budget, BudgetChange, budget_unknown
 from services.billing.budgets.messages import budget_message
+from services.billing.corrections import Corrections
 from services.billing.database.budgets import BudgetStore
 from services.billing.database.ledger import LedgerStore
 from services.billing.fields import check_count, check_id, check_micros, check_number_of, check_text
@@ -48,12 +49,14 @@ class BillingServicer(BillingServiceServicer):
         cache_hits: CacheHits,
         budgets: BudgetStore,
         ledger: LedgerStore,
+        corrections: Corrections,
         prices: PriceBook,
     ) -> None:
         self._reservations = reservations
         self._cache_hits = cache_hits
         self._budgets = budgets
         self._ledger = ledger
+        self._corrections = corrections
         self._prices = prices
 
     async def CreateReservation(
@@ -147,6 +150,17 @@ class BillingServicer(BillingServiceServicer):
             records=[usage_record_message(row) for row in rows],
             next_page_token=pagination.token(listing, last.create_time, last.id) if last else "",
         )
+
+    async def CorrectUsage(
+        self, request: billing_pb2.CorrectUsageRequest, context: Context
+    ) -> billing_pb2.CorrectUsageResponse:
+        """Correct an estimate."""
+        usage = usage_of("usage", request.usage)
+        if usage.estimated:
+            raise FieldInvalid("usage.estimated", "must be false: an estimate is corrected by what was used")
+        request_id = check_text("request_id", request.request_id)
+        correction = await self._corrections.correct(visible_tenant(request.tenant_id), request_id, usage)
+        return billing_pb2.CorrectUsageResponse(correction=usage_record_message(correction))
 
     async def GetUsageSummary(
         self, request: billing_pb2.GetUsageSummaryRequest, context: Context

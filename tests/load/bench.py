@@ -21,7 +21,6 @@ from pathlib import Path
 
 import httpx
 import psutil
-from rich.console import Console
 from rich.table import Table
 
 from tests.load import routing_decision
@@ -31,7 +30,8 @@ from tests.load.bench_cache import crowd_figure, lookup_figures
 from tests.load.bench_guard import guard_figures
 from tests.load.bench_router import router_figures
 from tests.load.bench_semantic import semantic_figures
-from tests.load.figure import Figure, at_least, at_most
+from tests.load.busy import Busy
+from tests.load.figure import Figure, at_least, at_most, console
 from tests.load.generator import Load, h2load
 from tests.load.machine import machine
 from tests.support.fix_mesh import PRICES, ROUTES, Mesh, Tenant, eventually, running_mesh
@@ -39,7 +39,6 @@ from tests.support.fix_mesh import PRICES, ROUTES, Mesh, Tenant, eventually, run
 ROUNDS = 3
 SECONDS_PER_ROUND = 6
 PAIRS = 150
-console = Console(width=120)
 
 
 def chat(text: str) -> bytes:
@@ -80,7 +79,7 @@ async def crowded_hits(mesh: Mesh, tenant: Tenant, name: str) -> Figure:
     await eventually(hit)
     url = f"{mesh.url}/v1/chat/completions"
     await h2load(url, tenant.headers, body, clients=32, seconds=2)
-    busy = Busy(mesh)
+    busy = Busy(mesh.pids())
     many = [await h2load(url, tenant.headers, body, clients=32, seconds=SECONDS_PER_ROUND) for _ in range(ROUNDS)]
     cpu = busy.milliseconds_per(sum(load.requests for load in many))
     p50, p99 = _median(many, lambda load: load.p50_ms), _median(many, lambda load: load.p99_ms)
@@ -90,23 +89,6 @@ async def crowded_hits(mesh: Mesh, tenant: Tenant, name: str) -> Figure:
 
 def _median(loads: list[Load], of: Callable[[Load], float]) -> float:
     return statistics.median(of(load) for load in loads)
-
-
-class Busy:
-    """CPU that the mesh's processes use."""
-
-    def __init__(self, mesh: Mesh) -> None:
-        self._processes = {name: psutil.Process(pid) for name, pid in mesh.pids().items()}
-        self._before = self._seconds()
-
-    def milliseconds_per(self, requests: int) -> str:
-        """CPU per request since the start, by process, dearest first."""
-        spent = {name: (now - self._before[name]) * 1000 / requests for name, now in self._seconds().items()}
-        parts = sorted(((ms, name) for name, ms in spent.items() if ms >= 0.01), reverse=True)
-        return f"{sum(spent.values()):.2f} ms/req (" + ", ".join(f"{name} {ms:.2f}" for ms, name in parts) + ")"
-
-    def _seconds(self) -> dict[str, float]:
-        return {name: sum(process.cpu_times()[:2]) for name, process in self._processes.items()}
 
 
 async def misses(tenant: Tenant, provider_url: str, name: str, goal_ms: float) -> Figure:

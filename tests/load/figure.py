@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rich.console import Console
+
+console = Console(width=120)
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:

@@ -195,6 +195,13 @@ async def test_a_caller_who_hangs_up_stops_the_provider_and_is_billed_for_what_i
     assert int(row["cost_micros"]) > 0
     budget = (await tenant.admin_get("/budget"))["budget"]
     assert int(budget.get("reserved_micros", "0")) == 0
+    late = {"request_id": row["request_id"], "usage": {"input_tokens": row["usage"]["input_tokens"]}}
+    url = f"/v1/tenants/{tenant.id}/usage:correct"
+    answer = await tenant.mesh.http.post(url, headers=tenant.mesh.admin, json=late)
+    correction = answer.raise_for_status().json()["correction"]
+    assert correction["usage"]["output_tokens"] == -row["usage"]["output_tokens"]
+    budget = (await tenant.admin_get("/budget"))["budget"]
+    assert int(budget["spent_micros"]) == int(row["cost_micros"]) + int(correction["cost_micros"])
 
 
 async def test_the_short_form_without_a_text_is_400(tenant: Tenant) -> None:

@@ -28,7 +28,8 @@ budgets = Table(
     metadata,
     of_tenant(primary_key=True),
     micros("limit_micros"),
-    micros("spent_micros"),
+    # Negative where corrections gave back more than a period has cost so far.
+    Column("spent_micros", BigInteger, nullable=False),
     micros("reserved_micros"),
     moment("period_start"),
     words("id", primary_key=True),
@@ -134,17 +135,27 @@ ledger = Table(
     count("output_tokens"),
     count("reasoning_tokens"),
     Column("estimated", Boolean, nullable=False),
-    micros("cost_micros"),
+    Column(
+        "cost_micros", BigInteger, CheckConstraint("cost_micros >= 0 OR correction", name="cost_micros"), nullable=False
+    ),
     micros("saved_micros"),
     words("currency_code"),
     words("finish_reason"),
     Column("create_time", DateTime(timezone=True), primary_key=True, server_default=func.now()),
     words("team_id"),
     Column("tags", ARRAY(Text), nullable=False),
-    micros("overrun_micros"),
+    Column(
+        "overrun_micros",
+        BigInteger,
+        CheckConstraint("overrun_micros >= 0 OR correction", name="overrun_micros"),
+        nullable=False,
+    ),
     Column("transaction_id", BigInteger, nullable=False),
     count("image_count"),
     micros("stopped_micros"),
+    Column("correction", Boolean, nullable=False, server_default="false"),
+    # Empty in rows older than this column: billed at the prices of when they were made.
+    Column("priced_at", DateTime(timezone=True)),
     Index(None, "transaction_id"),
     postgresql_partition_by="RANGE (create_time)",
 )

@@ -96,7 +96,7 @@ class BudgetStore:
     async def create(self, new: NewBudget) -> Budget | None:
         """Make a budget that has borne what its scope spent in this period and holds now; None when its id is taken."""
         async with self._database.transaction("create_budget") as connection:
-            await _lock(connection, new.tenant_id)
+            await lock_tenant(connection, new.tenant_id)
             made = await insert_budget(connection, new)
             if made:
                 await connection.execute(_TAKE_OVER, {"tenant_id": new.tenant_id, "id": new.id})
@@ -136,7 +136,7 @@ class BudgetStore:
         """Delete a budget, of one version if it is given; False when there is none."""
         statement = delete(budgets).where(*_version(tenant_id, budget_id, version)).returning(budgets.c.id)
         async with self._database.transaction("delete_budget") as connection:
-            await _lock(connection, tenant_id)
+            await lock_tenant(connection, tenant_id)
             return (await connection.execute(statement)).one_or_none() is not None
 
     async def events(self, tenant_id: str, *, most: int, before: Position | None) -> list[BudgetEvent]:
@@ -199,7 +199,7 @@ def _start(new: NewBudget) -> ColumnElement[Any]:
     return func.date_trunc(new.cycle, func.now(), new.time_zone)
 
 
-async def _lock(connection: AsyncConnection, tenant_id: str) -> None:
+async def lock_tenant(connection: AsyncConnection, tenant_id: str) -> None:
     """Let nobody else move the tenant's money until the transaction ends."""
     await connection.execute(select(tenants.c.id).where(tenants.c.id == tenant_id).with_for_update(key_share=True))
 

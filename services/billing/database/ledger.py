@@ -59,7 +59,7 @@ _TOKENS = (
 _CACHED = ledger.c.cache_status.in_(("exact", "semantic"))
 _SUMS = (
     func.coalesce(ledger.c.provider, ledger.c.model, "").label("name"),
-    func.count().label("request_count"),
+    func.count().filter(~ledger.c.correction).label("request_count"),
     func.count().filter(_CACHED).label("cached_count"),
     func.coalesce(func.sum(_TOKENS).filter(~_CACHED), 0).label("token_count"),
     func.coalesce(func.sum(ledger.c.cost_micros), 0).label("cost_micros"),
@@ -87,7 +87,7 @@ class LedgerStore:
         if before:
             statement = statement.where(tuple_(ledger.c.create_time, ledger.c.id) < (before.time, before.id))
         statement = statement.order_by(ledger.c.create_time.desc(), ledger.c.id.desc()).limit(most)
-        return [_row(row) for row in await self._database.fetch("list_usage", statement)]
+        return [ledger_row(row) for row in await self._database.fetch("list_usage", statement)]
 
     async def summary(self, tenant_id: str, start: datetime, end: datetime) -> UsageSummary:
         """Sums over rows made from `start` up to `end`."""
@@ -130,7 +130,8 @@ def _parameters(ordinal: int, priced: PricedHit) -> dict[str, Any]:
     }
 
 
-def _row(row: RowMapping) -> LedgerRow:
+def ledger_row(row: RowMapping) -> LedgerRow:
+    """A row as it is read."""
     usage = Usage(
         input_tokens=row["input_tokens"],
         cached_input_tokens=row["cached_input_tokens"],
@@ -158,6 +159,8 @@ def _row(row: RowMapping) -> LedgerRow:
         team_id=row["team_id"],
         tags=tuple(row["tags"]),
         overrun_micros=row["overrun_micros"],
+        priced_at=row["priced_at"] or row["create_time"],
+        correction=row["correction"],
     )
 
 

@@ -13,7 +13,9 @@ from services.billing.database.wire import Wire
 from services.billing.reports.report import Line
 
 _KEYS = ", ".join(DIMENSIONS)
-_SUMMED = ", ".join("1 AS request_count" if name == "request_count" else name for name in SUMS)
+_REQUESTS = "CASE WHEN correction THEN 0 ELSE 1 END"
+"""A correction belongs to a request that has been counted."""
+_SUMMED = ", ".join(f"{_REQUESTS} AS request_count" if name == "request_count" else name for name in SUMS)
 _SUMS = ", ".join(SUMS)
 _TOTALS = ", ".join(f"sum({name})::bigint AS {name}" for name in SUMS)
 _OF_HOUR = ", ".join(
@@ -112,7 +114,7 @@ hours AS (
     WHERE tenant_id = :tenant_id AND span = 'whole hour' AND start >= CAST(:start AS timestamptz) - interval '1 day'
         AND start < :end
     UNION ALL
-    SELECT date_trunc('hour', create_time, 'UTC'), 1, cost_micros FROM ledger
+    SELECT date_trunc('hour', create_time, 'UTC'), {_REQUESTS}, cost_micros FROM ledger
     WHERE tenant_id = :tenant_id AND create_time >= CAST(:start AS timestamptz) - interval '1 day'
         AND create_time < :end AND transaction_id >= (SELECT before_id FROM rollup_progress)
 )

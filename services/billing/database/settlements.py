@@ -1,7 +1,7 @@
 """Billing: ledger row, counters and the end of the reservation in one transaction over many requests.
 
-It commits without waiting for the disk, and a second one waits: so tenants are locked for the time of a statement and
-not for that of a disk write, during which nobody could reserve.
+It commits without waiting for the disk, and a second one, sent along with it, waits: so tenants are locked for the time
+of a statement and not for that of a disk write, during which nobody could reserve.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WITH RECURSIVE asked AS MATERIALIZED (
         ordinal int, tenant_id text, team_id text, request_id text, key_id text, model text, deployment text,
         provider text, input_tokens int, cached_input_tokens int, cache_write_tokens int, output_tokens int,
         reasoning_tokens int, image_count int, estimated boolean, cost_micros bigint, currency_code text,
-        finish_reason text)
+        finish_reason text, priced_at timestamptz)
     LEFT JOIN tenants ON tenants.id = settlement.tenant_id
     LEFT JOIN keys ON keys.id = settlement.key_id AND keys.tenant_id = settlement.tenant_id
     LEFT JOIN LATERAL (
@@ -64,12 +64,13 @@ billed AS (
 booked AS (
     INSERT INTO ledger (tenant_id, team_id, request_id, key_id, tags, model, deployment, provider, cache_status,
         input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, image_count, estimated,
-        cost_micros, overrun_micros, saved_micros, stopped_micros, currency_code, finish_reason, create_time)
+        cost_micros, overrun_micros, saved_micros, stopped_micros, currency_code, finish_reason, create_time,
+        priced_at)
     SELECT tenant_id, team_id, request_id, key_id, coalesce(tags, '{{}}'), model, deployment, provider, 'miss',
         input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, image_count, estimated,
         charged_micros, charged.cost_micros - charged_micros, 0,
         CASE WHEN finish_reason = 'content_filter' THEN held_micros - covered_micros ELSE 0 END,
-        currency_code, finish_reason, booked_at
+        currency_code, finish_reason, booked_at, priced_at
     FROM charged JOIN billed USING (tenant_id, request_id) ORDER BY ordinal
 ),
 released AS (
@@ -100,28 +101,20 @@ _FLUSH = "SELECT pg_logical_emit_message(true, 'llmmesh', '')"
 class SettlementStore:
     """Writes what was used."""
 
-    def __init__(self, wire: Wire, flush_wire: Wire) -> None:
+    def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._flush_wire = flush_wire
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | Exception]:
-        """Bill each request once; for one billed before, say what was billed then.
-
-        What this wrote is on disk only when a `flush` that began after it has ended.
-        """
+        """Bill each request once; for one billed before, say what was billed then. All is on disk when this returns."""
         rows = await self._wire.fetch(
             "settle",
             LOCK,
             _SETTLE,
+            afterwards=_FLUSH,
             tenant_ids=list({settlement.lease.tenant_id for settlement in settlements}),
             settlements=Jsonb([_row(*numbered) for numbered in enumerate(settlements)], orjson.dumps),
         )
         return [_answer(row, settlement) for row, settlement in zip(rows, settlements, strict=True)]
-
-    async def flush(self, waiting: Sequence[None]) -> Sequence[None]:
-        """Put everything settled so far on disk, for everyone who is waiting for it."""
-        await self._flush_wire.fetch("flush", _FLUSH)
-        return waiting
 
 
 def _answer(row: DictRow, settlement: Settlement) -> Settled | Exception:
@@ -151,4 +144,5 @@ def _row(ordinal: int, settlement: Settlement) -> dict[str, Any]:
         "cost_micros": settlement.cost_micros,
         "currency_code": settlement.lease.currency_code,
         "finish_reason": settlement.finish_reason,
+        "priced_at": settlement.lease.priced_at,
     }

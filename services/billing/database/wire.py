@@ -27,11 +27,14 @@ class Wire:
         self._seconds = seconds
         self._connection: psycopg.AsyncConnection[DictRow] | None = None
 
-    async def fetch(self, operation: str, *statements: LiteralString, **parameters: Any) -> list[DictRow]:
+    async def fetch(
+        self, operation: str, *statements: LiteralString, afterwards: LiteralString = "", **parameters: Any
+    ) -> list[DictRow]:
         """Run statements that are harmless to repeat in a transaction of their own; returns the rows of the last.
 
         All go out at once, so they cost one round trip; each sees what was committed while the one before it waited.
-        They are run a second time when the connection turns out to be dead, as it is after a restart of the server.
+        `afterwards` goes with them and is a transaction by itself, begun when theirs has ended. All are run a second
+        time when the connection turns out to be dead, as it is after a restart of the server.
 
         Raises:
             DependencyUnavailable: If the database is away or takes too long.
@@ -40,11 +43,11 @@ class Wire:
         used_before = self._connection is not None
         with STATEMENT_SECONDS.labels(operation).time():
             try:
-                return await self._fetch_once(statements, parameters, until)
+                return await self._fetch_once(statements, afterwards, parameters, until)
             except DependencyUnavailable:
                 if not used_before or time.monotonic() >= until:
                     raise
-            return await self._fetch_once(statements, parameters, until)
+            return await self._fetch_once(statements, afterwards, parameters, until)
 
     async def close(self) -> None:
         """Close the connection; the next statement opens another."""
@@ -53,15 +56,22 @@ class Wire:
             await connection.close()
 
     async def _fetch_once(
-        self, statements: Sequence[LiteralString], parameters: Mapping[str, Any], until: float
+        self,
+        statements: Sequence[LiteralString],
+        afterwards: LiteralString,
+        parameters: Mapping[str, Any],
+        until: float,
     ) -> list[DictRow]:
         try:
             with translated():
                 connection = self._connection or await self._connect(until)
                 with cut_off(connection, until - time.monotonic()):
                     # A pipeline is one transaction by itself; BEGIN and COMMIT would double what it costs.
-                    async with connection.pipeline():
+                    async with connection.pipeline() as pipeline:
                         cursors = [await connection.execute(statement, parameters) for statement in statements]
+                        if afterwards:
+                            await pipeline.sync()
+                            await connection.execute(afterwards)
                     return await cursors[-1].fetchall()
         except BaseException:
             # Whatever it was, the connection's state is unknown now.

@@ -26,7 +26,9 @@ from hypothesis.stateful import (
 
 from meshkit.errors import BudgetExceeded
 from services.billing.budgets.budget import BudgetChange, NewBudget
+from services.billing.corrections import Correction
 from services.billing.database.budgets import BudgetStore, BudgetUpkeep
+from services.billing.database.corrections import CorrectionStore
 from services.billing.database.engine import Database
 from services.billing.database.keys import KeyStore
 from services.billing.database.reservations import ReservationStore
@@ -64,11 +66,12 @@ class Books:
     def __init__(self, url: str) -> None:
         self.database = Database(url, seconds=20, connections=2)
         self.database.open()
-        self.wires = [Wire(self.database, seconds=20) for _ in range(5)]
-        hold, release, settle, flush, upkeep = self.wires
+        self.wires = [Wire(self.database, seconds=20) for _ in range(4)]
+        hold, release, settle, upkeep = self.wires
         self.reservations = ReservationStore(hold, release, upkeep, lease_seconds=900)
-        self.settlements = SettlementStore(settle, flush)
+        self.settlements = SettlementStore(settle)
         self.budgets = BudgetStore(self.database)
+        self.corrections = CorrectionStore(self.database)
         self.upkeep = BudgetUpkeep(upkeep)
 
     async def open(self) -> None:
@@ -136,6 +139,19 @@ class Callers(RuleBasedStateMachine):
             assert answer.cost_micros <= cost or lease.request_id in self.settled
             assert self.settled.setdefault(lease.request_id, answer.cost_micros) == answer.cost_micros
 
+    @rule(lease=requests, used=st.integers(0, 60))
+    def correct(self, lease: Lease, used: int) -> None:
+        """What a provider says late: it holds once, and for no request that was never settled."""
+        estimate = self.run(self.books.corrections.find("acme", lease.request_id))
+        assert (estimate is None) == (lease.request_id not in self.settled)
+        if estimate is None:
+            return
+        correction = Correction(estimate, Usage(), used)
+        row = self.run(self.books.corrections.add(correction))
+        if correction.request_id not in self.settled:
+            assert row.cost_micros + row.overrun_micros == used - estimate.cost_micros - estimate.overrun_micros
+        assert self.settled.setdefault(correction.request_id, row.cost_micros) == row.cost_micros
+
     @rule(lease=requests)
     def cancel(self, lease: Lease) -> None:
         self.run(self.books.reservations.release([lease]))
@@ -166,8 +182,7 @@ class Callers(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        """What was settled and flushed is still there; what was only held may be gone, row and counter together."""
-        self.run(self.books.settlements.flush([None]))
+        """What was settled is still there; what was only held may be gone, row and counter together."""
         self.server.kill()
         self.server.start()
         # Pooled connections are found dead by whoever comes first.

@@ -80,6 +80,11 @@ class BillingServiceStub:
                 request_serializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.ListUsageRecordsRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.ListUsageRecordsResponse.FromString,
                 _registered_method=True)
+        self.CorrectUsage = channel.unary_unary(
+                '/llmmesh.billing.v1.BillingService/CorrectUsage',
+                request_serializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.CorrectUsageRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.CorrectUsageResponse.FromString,
+                _registered_method=True)
         self.GetUsageSummary = channel.unary_unary(
                 '/llmmesh.billing.v1.BillingService/GetUsageSummary',
                 request_serializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.GetUsageSummaryRequest.SerializeToString,
@@ -156,6 +161,14 @@ class BillingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CorrectUsage(self, request, context):
+        """Add the row that makes an estimate what was really used, at the prices it was billed at: the estimate itself stays.
+        A repeat returns the first correction. Fails with RESERVATION_CONFLICT for a row that is no estimate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetUsageSummary(self, request, context):
         """What a tenant spent and saved in a period.
         """
@@ -210,6 +223,11 @@ def add_BillingServiceServicer_to_server(servicer, server):
                     servicer.ListUsageRecords,
                     request_deserializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.ListUsageRecordsRequest.FromString,
                     response_serializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.ListUsageRecordsResponse.SerializeToString,
+            ),
+            'CorrectUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CorrectUsage,
+                    request_deserializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.CorrectUsageRequest.FromString,
+                    response_serializer=llmmesh_dot_billing_dot_v1_dot_billing__pb2.CorrectUsageResponse.SerializeToString,
             ),
             'GetUsageSummary': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUsageSummary,
@@ -461,6 +479,33 @@ class BillingService:
             '/llmmesh.billing.v1.BillingService/ListUsageRecords',
             llmmesh_dot_billing_dot_v1_dot_billing__pb2.ListUsageRecordsRequest.SerializeToString,
             llmmesh_dot_billing_dot_v1_dot_billing__pb2.ListUsageRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CorrectUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.billing.v1.BillingService/CorrectUsage',
+            llmmesh_dot_billing_dot_v1_dot_billing__pb2.CorrectUsageRequest.SerializeToString,
+            llmmesh_dot_billing_dot_v1_dot_billing__pb2.CorrectUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,10 @@ class BillingServiceStub:
     """Set the limit of a tenant's default budget. Spending so far stays."""
     ListUsageRecords: _grpc.UnaryUnaryMultiCallable[_billing_pb2.ListUsageRecordsRequest, _billing_pb2.ListUsageRecordsResponse]
     """Ledger rows of a tenant, newest first."""
+    CorrectUsage: _grpc.UnaryUnaryMultiCallable[_billing_pb2.CorrectUsageRequest, _billing_pb2.CorrectUsageResponse]
+    """Add the row that makes an estimate what was really used, at the prices it was billed at: the estimate itself stays.
+    A repeat returns the first correction. Fails with RESERVATION_CONFLICT for a row that is no estimate.
+    """
     GetUsageSummary: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetUsageSummaryRequest, _billing_pb2.GetUsageSummaryResponse]
     """What a tenant spent and saved in a period."""
 
@@ -85,6 +89,10 @@ class BillingServiceAsyncStub(BillingServiceStub):
     """Set the limit of a tenant's default budget. Spending so far stays."""
     ListUsageRecords: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListUsageRecordsRequest, _billing_pb2.ListUsageRecordsResponse]  # type: ignore[assignment]
     """Ledger rows of a tenant, newest first."""
+    CorrectUsage: _aio.UnaryUnaryMultiCallable[_billing_pb2.CorrectUsageRequest, _billing_pb2.CorrectUsageResponse]  # type: ignore[assignment]
+    """Add the row that makes an estimate what was really used, at the prices it was billed at: the estimate itself stays.
+    A repeat returns the first correction. Fails with RESERVATION_CONFLICT for a row that is no estimate.
+    """
     GetUsageSummary: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetUsageSummaryRequest, _billing_pb2.GetUsageSummaryResponse]  # type: ignore[assignment]
     """What a tenant spent and saved in a period."""
 
@@ -166,6 +174,16 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.ListUsageRecordsResponse, _abc.Awaitable[_billing_pb2.ListUsageRecordsResponse]]:
         """Ledger rows of a tenant, newest first."""
+
+    @_abc_1.abstractmethod
+    def CorrectUsage(
+        self,
+        request: _billing_pb2.CorrectUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_pb2.CorrectUsageResponse, _abc.Awaitable[_billing_pb2.CorrectUsageResponse]]:
+        """Add the row that makes an estimate what was really used, at the prices it was billed at: the estimate itself stays.
+        A repeat returns the first correction. Fails with RESERVATION_CONFLICT for a row that is no estimate.
+        """
 
     @_abc_1.abstractmethod
     def GetUsageSummary(

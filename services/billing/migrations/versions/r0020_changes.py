@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0020_changes"
-down_revision = "0017_price_kinds"
+down_revision = "0018_usage_corrections"
 
 _ANNOUNCE = """
 CREATE FUNCTION announce_keys() RETURNS trigger LANGUAGE plpgsql AS $$
