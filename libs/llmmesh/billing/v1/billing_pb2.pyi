@@ -399,6 +399,7 @@ class UsageRecord(_message.Message):
     TEAM_ID_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     OVERRUN_MICROS_FIELD_NUMBER: _builtins.int
+    CORRECTION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The gateway's request id, unique in the ledger."""
     tenant_id: _builtins.str
@@ -427,6 +428,10 @@ class UsageRecord(_message.Message):
     """Team of the key."""
     overrun_micros: _builtins.int
     """What was used beyond every hard budget: not billed, borne by whoever runs the mesh."""
+    correction: _builtins.bool
+    """True for a row that corrects an estimate: its amounts and tokens, negative where less was used, are to be added to
+    those of the row whose request_id it has, without the ":correction" at its end.
+    """
     @_builtins.property
     def usage(self) -> _chat_pb2.TokenUsage:
         """What was used, or what the cached answer had used."""
@@ -458,14 +463,71 @@ class UsageRecord(_message.Message):
         team_id: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         overrun_micros: _builtins.int = ...,
+        correction: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_status", b"cache_status", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "deployment", b"deployment", "finish_reason", b"finish_reason", "key_id", b"key_id", "model", b"model", "overrun_micros", b"overrun_micros", "provider", b"provider", "request_id", b"request_id", "saved_micros", b"saved_micros", "tags", b"tags", "team_id", b"team_id", "tenant_id", b"tenant_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_status", b"cache_status", "correction", b"correction", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "deployment", b"deployment", "finish_reason", b"finish_reason", "key_id", b"key_id", "model", b"model", "overrun_micros", b"overrun_micros", "provider", b"provider", "request_id", b"request_id", "saved_micros", b"saved_micros", "tags", b"tags", "team_id", b"team_id", "tenant_id", b"tenant_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageRecord: _TypeAlias = UsageRecord  # noqa: Y015
+
+@_typing.final
+class CorrectUsageRequest(_message.Message):
+    """What was really used by a request that was billed by an estimate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant."""
+    request_id: _builtins.str
+    """Of the estimated ledger row."""
+    @_builtins.property
+    def usage(self) -> _chat_pb2.TokenUsage:
+        """What the provider says was used, in all."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        usage: _chat_pb2.TokenUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "tenant_id", b"tenant_id", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CorrectUsageRequest: _TypeAlias = CorrectUsageRequest  # noqa: Y015
+
+@_typing.final
+class CorrectUsageResponse(_message.Message):
+    """It is corrected."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def correction(self) -> Global___UsageRecord:
+        """The correcting row."""
+
+    def __init__(
+        self,
+        *,
+        correction: Global___UsageRecord | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CorrectUsageResponse: _TypeAlias = CorrectUsageResponse  # noqa: Y015
 
 @_typing.final
 class ListPricesRequest(_message.Message):
