@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+import grpc
 import psutil
 
 from llmmesh.chat.v1 import chat_pb2
@@ -117,9 +118,7 @@ async def _chunks(stub: GuardServiceAsyncStub) -> list[Figure]:
             await call.write(guard_pb2.WatchAnswerRequest(text=(PROSE * 2)[number : number + CHUNK_CHARACTERS]))
             await call.read()
             (others if number else firsts).append((time.perf_counter() - started) * 1000)
-        await call.done_writing()
-        async for _ in call:
-            pass
+        await _ended(call)
     p95 = sorted(others)[int(len(others) * 0.95)]
     return [
         at_most("guard: stream check, first chunk, p50", statistics.median(firsts), "ms", 20),
@@ -127,6 +126,12 @@ async def _chunks(stub: GuardServiceAsyncStub) -> list[Figure]:
             "guard: stream check, each further chunk, p50", statistics.median(others), "ms", 1, f"p95 {p95:.2f} ms"
         ),
     ]
+
+
+async def _ended(call: grpc.aio.StreamStreamCall) -> None:
+    await call.done_writing()
+    while await call.read() is not grpc.aio.EOF:
+        pass
 
 
 @dataclass(slots=True)
@@ -152,9 +157,7 @@ class Stream:
             await call.read()
             sent = due
             self._noted(sent, first_due)
-        await call.done_writing()
-        async for _ in call:
-            pass
+        await _ended(call)
 
     def _noted(self, sent: int, first_due: float) -> None:
         now = time.perf_counter()
