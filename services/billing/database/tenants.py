@@ -35,7 +35,8 @@ SELECT (SELECT count(*) FROM keys WHERE tenant_id = :tenant_id AND expire_time >
 """)
 _PUT_RULES = text("""
 WITH changed AS (
-    UPDATE tenants SET guard_rules_version = :version, version = version + 1 WHERE id = :tenant_id RETURNING id
+    UPDATE tenants SET guard_rules_version = :version, version = version + 1
+    WHERE id = :tenant_id AND delete_time IS NULL RETURNING id
 )
 INSERT INTO guard_rules (tenant_id, rules_json, version) SELECT id, :rules_json, :version FROM changed
 ON CONFLICT (tenant_id) DO UPDATE SET rules_json = excluded.rules_json, version = excluded.version

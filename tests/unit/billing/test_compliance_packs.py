@@ -58,6 +58,8 @@ def test_an_email_counts_only_for_those_who_are_held_to_it() -> None:
         ("personal_data.snils", ["fz152"], ("state_identifier", "high", ("fz152",))),
         ("personal_data.snils", ["gdpr", "fz152"], ("state_identifier", "high", ("gdpr", "fz152"))),
         ("personal_data.biometric.face", ["fz152"], ("biometric_data", "high", ("fz152",))),
+        ("personal_data.oms", ["gdpr"], ("health_data", "high", ("gdpr",))),
+        ("tenant.health_club", ["gdpr"], ("personal_data", "medium", ("gdpr",))),
         ("personal_data.card", ["fintech"], ("card_data", "high", ("fintech",))),
         ("personal_data.card.leaked", ["fintech", "gdpr"], ("card_data", "high", ("fintech", "gdpr"))),
         ("personal_data.iban", ["fintech"], ("account_data", "high", ("fintech",))),
@@ -70,6 +72,13 @@ def test_the_strictest_pack_names_a_finding(rule: str, packs: list[str], expecte
 def test_a_card_in_an_answer_counts_for_everybody() -> None:
     leaked = event(finding("personal_data.card.leaked", severity="critical", direction="output"), outcome="stopped")
     assert counted(of=leaked) == [("personal_data_leaked", "critical", ("base",))]
+
+
+def test_a_match_of_a_tenants_own_rule_counts_from_high_severity_on() -> None:
+    assert counted(of=event(finding("tenant.merger", "confidential", "critical"))) == [
+        ("own_rule", "critical", ("base",))
+    ]
+    assert counted(of=event(finding("tenant.codename", "confidential"))) == []
 
 
 def test_a_transfer_that_was_stopped_counts() -> None:
