@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import psycopg
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from llmmesh.tenant.v1.teams_pb2_grpc import TeamServiceStub
 
 from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceStub
 from llmmesh.audit.v1.compliance_pb2_grpc import ComplianceServiceStub
@@ -28,6 +29,8 @@ from services.billing.app import billing
 from services.billing.config import BillingConfig
 
 if TYPE_CHECKING:
+    from llmmesh.tenant.v1.teams_pb2_grpc import TeamServiceAsyncStub
+
     from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
     from llmmesh.audit.v1.compliance_pb2_grpc import ComplianceServiceAsyncStub
     from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceAsyncStub
@@ -63,6 +66,7 @@ class Room:
     budgets: BudgetServiceAsyncStub
     reports: ReportServiceAsyncStub
     contents: ContentsServiceAsyncStub
+    teams: TeamServiceAsyncStub
 
     async def tenant(self, name: str, *, rubles: float = 1000, **fields: Any) -> Identity:
         """Make a tenant; returns a developer of it."""
@@ -163,8 +167,10 @@ async def billing_stubs(port: int, config: BillingConfig, *, wait_seconds: float
         connect(target, BudgetServiceStub, wait_seconds=wait_seconds) as budget_stub,
         connect(target, ReportServiceStub, wait_seconds=wait_seconds) as report_stub,
         connect(target, ContentsServiceStub, wait_seconds=wait_seconds) as contents_stub,
+        connect(target, TeamServiceStub, wait_seconds=wait_seconds) as team_stub,
     ):
         stubs: list[Any] = [
-            *(billing_stub, tenant_stub, audit_stub, compliance_stub, budget_stub, report_stub, contents_stub)
+            *(billing_stub, tenant_stub, audit_stub, compliance_stub, budget_stub, report_stub, contents_stub),
+            team_stub,
         ]
         yield Room(port, config, *stubs)
