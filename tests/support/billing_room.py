@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import psycopg
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from llmmesh.tenant.v1.teams_pb2_grpc import TeamServiceStub
 
 from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceStub
 from llmmesh.audit.v1.compliance_pb2_grpc import ComplianceServiceStub
@@ -22,6 +21,7 @@ from llmmesh.billing.v1.budgets_pb2_grpc import BudgetServiceStub
 from llmmesh.billing.v1.reports_pb2_grpc import ReportServiceStub
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.tenant.v1 import tenant_pb2
+from llmmesh.tenant.v1.teams_pb2_grpc import TeamServiceStub
 from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceStub
 from meshkit.client import connect
 from meshkit.identity import Identity, acting_as
@@ -29,14 +29,13 @@ from services.billing.app import billing
 from services.billing.config import BillingConfig
 
 if TYPE_CHECKING:
-    from llmmesh.tenant.v1.teams_pb2_grpc import TeamServiceAsyncStub
-
     from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
     from llmmesh.audit.v1.compliance_pb2_grpc import ComplianceServiceAsyncStub
     from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceAsyncStub
     from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceAsyncStub
     from llmmesh.billing.v1.budgets_pb2_grpc import BudgetServiceAsyncStub
     from llmmesh.billing.v1.reports_pb2_grpc import ReportServiceAsyncStub
+    from llmmesh.tenant.v1.teams_pb2_grpc import TeamServiceAsyncStub
     from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceAsyncStub
 
 PRICES = """
