@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
+from llmmesh.tenant.v1.teams_pb2_grpc import add_TeamServiceServicer_to_server
+
 from llmmesh.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from llmmesh.audit.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_to_server
 from llmmesh.audit.v1.contents_pb2_grpc import add_ContentsServiceServicer_to_server
@@ -47,6 +49,7 @@ from services.billing.database.prices import PriceStore
 from services.billing.database.reservations import ReservationStore
 from services.billing.database.rollups import Rollup, RollupStore
 from services.billing.database.settlements import SettlementStore
+from services.billing.database.teams import TeamStore
 from services.billing.database.tenants import TenantStore
 from services.billing.database.violations import ViolationStore
 from services.billing.database.wire import Wire
@@ -61,6 +64,7 @@ from services.billing.reports.report import Reports
 from services.billing.reports.servicer import ReportServicer
 from services.billing.reservations import Held, Hold, Reservations, Settled, Settlement
 from services.billing.servicer import BillingServicer
+from services.billing.teams.servicer import TeamServicer
 from services.billing.tenants.keyring import Keyring
 from services.billing.tenants.policies import Policies
 from services.billing.tenants.servicer import TenantServicer
@@ -142,6 +146,7 @@ class _Room:
             Mount(add_BudgetServiceServicer_to_server, BudgetServicer(self._budgets)),
             Mount(add_ReportServiceServicer_to_server, ReportServicer(self._reports())),
             Mount(add_TenantServiceServicer_to_server, self._tenancy()),
+            Mount(add_TeamServiceServicer_to_server, TeamServicer(TeamStore(self.database))),
             Mount(add_AuditServiceServicer_to_server, self._auditing()),
             Mount(add_ContentsServiceServicer_to_server, ContentsServicer(self._vault())),
             Mount(add_ComplianceServiceServicer_to_server, ComplianceServicer(self._violations, self._packs)),

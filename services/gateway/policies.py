@@ -198,13 +198,9 @@ class PolicyTable:
         key = await self._asking.join(name, lambda: self._ask(caller))
         # What was pushed meanwhile is newer.
         if key is not None and key.id not in self._keys.get(key.tenant_id, {}):
-            revoked = [key] if key.HasField("revoke_time") else []
-            self._revocations.take(
-                (tenant_pb2.Revocation(key_id=each.id, revoke_time=each.revoke_time) for each in revoked),
-                everything=False,
-            )
-            self._keys.setdefault(key.tenant_id, {})[key.id] = key
-            self._narrow([key])
+            ends = [key.revoke_time] if key.HasField("revoke_time") else []
+            revocations = [tenant_pb2.Revocation(key_id=key.id, revoke_time=end) for end in ends]
+            self.take(tenant_pb2.WatchPoliciesResponse(keys=[key], revocations=revocations), everything=False)
         self._check_unrevoked(caller.key_id)
         policy = self._of_keys.get(name)
         if policy is None:

@@ -182,8 +182,9 @@ async def test_another_tenants_names_do_not_exist(mesh: Mesh) -> None:
     mine, theirs = await mesh.tenant(), await mesh.tenant()
     await mine.key(roles=["ROLE_FINANCE", "ROLE_AUDITOR"])
     doors = (
-        "", "/keys", "/keys/key-1", "/budget", "/budgets", "/budget-events", "/usage", "/usage:summary", "/report",
-        "/audit", "/audit/chain", "/audit/checkpoints", "/violations", "/contents/some-request",
+        "", "/keys", "/keys/key-1", "/teams", "/teams/red", "/budget", "/budgets", "/budget-events", "/usage",
+        "/usage:summary", "/report", "/audit", "/audit/chain", "/audit/checkpoints", "/violations",
+        "/contents/some-request",
     )  # fmt: skip
     seen = {
         path: [

@@ -10,6 +10,7 @@ import pytest
 
 from deploy.envoy.catalogue import ROOMS
 from meshkit.settings import ServiceSettings
+from meshkit.tls import TlsSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def known_settings() -> dict[str, frozenset[str]]:
     """Environment variables every room's config class reads, by room."""
-    return {room: _variables(room) for room in ROOMS}
+    certificate = {f"LLMMESH_TLS_{name.upper()}" for name in TlsSettings.model_fields}
+    return {room: _variables(room) | certificate for room in ROOMS}
 
 
 def _variables(room: str) -> frozenset[str]:

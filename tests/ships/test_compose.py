@@ -13,9 +13,10 @@ from compose_spec import PyCompose
 
 from deploy.envoy.catalogue import ROOMS
 from deploy.envoy.clusters import all_clusters
-from deploy.envoy.topology import containers
+from deploy.envoy.topology import Tls, containers, tls_from
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "docker"
+TLS = "/etc/llmmesh-tls"
 ONCE = {"envoy-config", "bootstrap", "keys"}
 """Services that do one thing and end."""
 
@@ -117,3 +118,17 @@ def test_files_it_mounts_are_in_the_tree(compose: dict[str, Service]) -> None:
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert source[0] != "." or (FOLDER / source).exists(), volume
+
+
+def test_certificates_are_laid_over_every_service_and_envoy(compose: dict[str, Service]) -> None:
+    document = yaml.safe_load(interpolated((FOLDER / "compose.mtls.yaml").read_text()))
+    PyCompose.from_json(json.dumps(document))
+    certified = document["services"]
+    assert set(certified) == {*ROOMS, "envoy", "envoy-config"} <= set(compose)
+    for name, service in certified.items():
+        if name != "envoy":
+            files = [f"{TLS}/{file}" for file in ("tls.crt", "tls.key", "ca.crt")]
+            assert tls_from(service["environment"]) == Tls(*files)
+        if name != "envoy-config":
+            [volume] = service["volumes"]
+            assert volume.endswith(f"/{name}:{TLS}:ro")

@@ -21,6 +21,7 @@ from llmmesh.billing.v1.budgets_pb2_grpc import BudgetServiceStub
 from llmmesh.billing.v1.reports_pb2_grpc import ReportServiceStub
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.tenant.v1 import tenant_pb2
+from llmmesh.tenant.v1.teams_pb2_grpc import TeamServiceStub
 from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceStub
 from meshkit.client import connect
 from meshkit.identity import Identity, acting_as
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceAsyncStub
     from llmmesh.billing.v1.budgets_pb2_grpc import BudgetServiceAsyncStub
     from llmmesh.billing.v1.reports_pb2_grpc import ReportServiceAsyncStub
+    from llmmesh.tenant.v1.teams_pb2_grpc import TeamServiceAsyncStub
     from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceAsyncStub
 
 PRICES = """
@@ -63,6 +65,7 @@ class Room:
     budgets: BudgetServiceAsyncStub
     reports: ReportServiceAsyncStub
     contents: ContentsServiceAsyncStub
+    teams: TeamServiceAsyncStub
 
     async def tenant(self, name: str, *, rubles: float = 1000, **fields: Any) -> Identity:
         """Make a tenant; returns a developer of it."""
@@ -163,8 +166,10 @@ async def billing_stubs(port: int, config: BillingConfig, *, wait_seconds: float
         connect(target, BudgetServiceStub, wait_seconds=wait_seconds) as budget_stub,
         connect(target, ReportServiceStub, wait_seconds=wait_seconds) as report_stub,
         connect(target, ContentsServiceStub, wait_seconds=wait_seconds) as contents_stub,
+        connect(target, TeamServiceStub, wait_seconds=wait_seconds) as team_stub,
     ):
         stubs: list[Any] = [
-            *(billing_stub, tenant_stub, audit_stub, compliance_stub, budget_stub, report_stub, contents_stub)
+            *(billing_stub, tenant_stub, audit_stub, compliance_stub, budget_stub, report_stub, contents_stub),
+            team_stub,
         ]
         yield Room(port, config, *stubs)

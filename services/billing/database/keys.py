@@ -13,6 +13,7 @@ from meshkit.errors import FieldInvalid
 from services.billing.database.engine import Database
 from services.billing.database.repeats import done_before
 from services.billing.database.schema import keys, tenants
+from services.billing.database.teams import ensure_team
 from services.billing.once import Once
 from services.billing.pagination import Position
 from services.billing.tenants.tenant import Key, KeyFilter, key_unknown, tenant_deleted, tenant_unknown
@@ -146,6 +147,8 @@ async def _insert(connection: AsyncConnection, key: Key) -> Key:
         "policy": dict(key.policy),
         "user_id": key.user_id,
     }
+    if key.team_id:
+        await ensure_team(connection, key.tenant_id, key.team_id)
     await connection.execute(insert(keys).values(row))
     return key
 

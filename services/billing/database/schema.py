@@ -67,6 +67,16 @@ keys = Table(
     Index(None, "tenant_id", "create_time", "id"),
 )
 
+teams = Table(
+    "teams",
+    metadata,
+    of_tenant(primary_key=True),
+    words("id", primary_key=True),
+    words("display_name"),
+    made(),
+    Column("version", Integer, nullable=False, server_default="1"),
+)
+
 change_requests = Table(
     "change_requests",
     metadata,

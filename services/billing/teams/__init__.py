@@ -1,0 +1,1 @@
+"""Teams: parts of a tenant."""
