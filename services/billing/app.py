@@ -54,6 +54,8 @@ from services.billing.database.tenants import TenantStore
 from services.billing.database.violations import ViolationStore
 from services.billing.database.wire import Wire
 from services.billing.following import Following
+from services.billing.invoices.invoice import Invoices
+from services.billing.invoices.printer import Printer
 from services.billing.key_file import signing_key_from
 from services.billing.lease import Lease
 from services.billing.ledger import CacheHits
@@ -144,7 +146,7 @@ class _Room:
         return [
             Mount(add_BillingServiceServicer_to_server, self._billing()),
             Mount(add_BudgetServiceServicer_to_server, BudgetServicer(self._budgets)),
-            Mount(add_ReportServiceServicer_to_server, ReportServicer(self._reports())),
+            Mount(add_ReportServiceServicer_to_server, self._reporting()),
             Mount(add_TenantServiceServicer_to_server, self._tenancy()),
             Mount(add_TeamServiceServicer_to_server, TeamServicer(TeamStore(self.database))),
             Mount(add_AuditServiceServicer_to_server, self._auditing()),
@@ -199,14 +201,18 @@ class _Room:
             prices=self._book,
         )
 
-    def _reports(self) -> Reports:
-        return Reports(
+    def _reporting(self) -> ReportServicer:
+        currency_of, lines = self._budgets.currency_of, RollupStore(self.database).lines
+        reports = Reports(
             self._book,
-            currency_of=self._budgets.currency_of,
-            lines=RollupStore(self.database).lines,
+            currency_of=currency_of,
+            lines=lines,
             baseline=self._config.report_baseline,
             embedder=self._config.report_embedder,
         )
+        issuer = self._config.invoice_issuer
+        invoices = Invoices(tenant=self._tenants.get, currency_of=currency_of, lines=lines, issuer=issuer)
+        return ReportServicer(reports, invoices, Printer())
 
     def _tenancy(self) -> TenantServicer:
         return TenantServicer(

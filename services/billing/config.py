@@ -46,6 +46,8 @@ class BillingConfig(ServiceSettings):
     """Deployment whose price reports compare with, unless they are asked for another."""
     report_embedder: str = "local/multilingual-e5-small"
     """Deployment whose price the semantic cache's embeddings are counted at."""
+    invoice_issuer: str = ""
+    """Name and address of whoever runs the mesh, as invoices say it."""
     jwks_seconds: int = Field(default=300, ge=0)
     """How long the key set may be cached."""
 

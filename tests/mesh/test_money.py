@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import httpx
 import pytest
+from pypdf import PdfReader
 
 from tests.support.fix_mesh import Tenant
 
@@ -75,9 +76,22 @@ async def test_a_report_says_what_the_ledger_says_as_json_table_and_chart(tenant
     assert ElementTree.fromstring(chart.content).tag == "{http://www.w3.org/2000/svg}svg"
 
 
-@pytest.mark.parametrize(
-    "path", ["/budgets", "/budget-events", "/report", "/report:export", "/usage", "/usage:summary"]
-)
+async def test_an_invoice_says_what_the_ledger_says_as_json_and_on_paper(tenant: Tenant, finance: Tenant) -> None:
+    (await tenant.chat("Bill me.")).raise_for_status()
+    (row,) = await tenant.usage(rows=1)
+    invoice = (await call(finance, "GET", "/invoice")).json()["invoice"]
+    assert invoice["total_micros"] == invoice["lines"][0]["cost_micros"] == row["cost_micros"]
+    printed = await call(finance, "GET", "/invoice:export")
+    assert printed.headers["content-type"] == "application/pdf"
+    assert invoice["number"] in PdfReader(io.BytesIO(printed.content)).pages[0].extract_text()
+
+
+PATHS = (
+    "/budgets", "/budget-events", "/report", "/report:export", "/invoice", "/invoice:export", "/usage", "/usage:summary"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
 async def test_money_is_no_business_of_a_developer_or_of_another_tenant(tenant: Tenant, path: str) -> None:
     assert (await call(tenant, "GET", path)).status_code == 403
     stranger = Tenant(tenant.mesh, (await tenant.mesh.tenant()).id)

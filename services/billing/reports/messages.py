@@ -14,10 +14,11 @@ LONGEST_PERIOD = timedelta(days=366)
 HOUR = timedelta(hours=1)
 
 Request: TypeAlias = reports_pb2.GetReportRequest | reports_pb2.ExportReportRequest
+Period: TypeAlias = Request | reports_pb2.GetInvoiceRequest | reports_pb2.ExportInvoiceRequest
 
 
-def period_of(request: Request) -> tuple[datetime, datetime]:
-    """The whole hours a report is about: this month, unless the request says otherwise."""
+def period_of(request: Period) -> tuple[datetime, datetime]:
+    """The whole hours a report or an invoice is about: this month, unless the request says otherwise."""
     now = datetime.now(UTC)
     given = time_of("start_time", request.start_time) if request.HasField("start_time") else now.replace(day=1, hour=0)
     start = given.replace(minute=0, second=0, microsecond=0)

@@ -46,6 +46,16 @@ class ReportServiceStub:
                 request_serializer=llmmesh_dot_billing_dot_v1_dot_reports__pb2.ExportReportRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.GetInvoice = channel.unary_unary(
+                '/llmmesh.billing.v1.ReportService/GetInvoice',
+                request_serializer=llmmesh_dot_billing_dot_v1_dot_reports__pb2.GetInvoiceRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_billing_dot_v1_dot_reports__pb2.GetInvoiceResponse.FromString,
+                _registered_method=True)
+        self.ExportInvoice = channel.unary_unary(
+                '/llmmesh.billing.v1.ReportService/ExportInvoice',
+                request_serializer=llmmesh_dot_billing_dot_v1_dot_reports__pb2.ExportInvoiceRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
 
 
 class ReportServiceServicer:
@@ -66,6 +76,21 @@ class ReportServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetInvoice(self, request, context):
+        """What a tenant owes for a period, cached answers and requests in progress left out. The invoice of a period that is
+        over does not change any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportInvoice(self, request, context):
+        """The same as a PDF.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReportServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +102,16 @@ def add_ReportServiceServicer_to_server(servicer, server):
             'ExportReport': grpc.unary_unary_rpc_method_handler(
                     servicer.ExportReport,
                     request_deserializer=llmmesh_dot_billing_dot_v1_dot_reports__pb2.ExportReportRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInvoice,
+                    request_deserializer=llmmesh_dot_billing_dot_v1_dot_reports__pb2.GetInvoiceRequest.FromString,
+                    response_serializer=llmmesh_dot_billing_dot_v1_dot_reports__pb2.GetInvoiceResponse.SerializeToString,
+            ),
+            'ExportInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportInvoice,
+                    request_deserializer=llmmesh_dot_billing_dot_v1_dot_reports__pb2.ExportInvoiceRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
@@ -134,6 +169,60 @@ class ReportService:
             target,
             '/llmmesh.billing.v1.ReportService/ExportReport',
             llmmesh_dot_billing_dot_v1_dot_reports__pb2.ExportReportRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.billing.v1.ReportService/GetInvoice',
+            llmmesh_dot_billing_dot_v1_dot_reports__pb2.GetInvoiceRequest.SerializeToString,
+            llmmesh_dot_billing_dot_v1_dot_reports__pb2.GetInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.billing.v1.ReportService/ExportInvoice',
+            llmmesh_dot_billing_dot_v1_dot_reports__pb2.ExportInvoiceRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

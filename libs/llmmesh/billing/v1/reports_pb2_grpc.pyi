@@ -38,6 +38,12 @@ class ReportServiceStub:
     """A tenant's report."""
     ExportReport: _grpc.UnaryUnaryMultiCallable[_reports_pb2.ExportReportRequest, _httpbody_pb2.HttpBody]
     """The same report as a file."""
+    GetInvoice: _grpc.UnaryUnaryMultiCallable[_reports_pb2.GetInvoiceRequest, _reports_pb2.GetInvoiceResponse]
+    """What a tenant owes for a period, cached answers and requests in progress left out. The invoice of a period that is
+    over does not change any more.
+    """
+    ExportInvoice: _grpc.UnaryUnaryMultiCallable[_reports_pb2.ExportInvoiceRequest, _httpbody_pb2.HttpBody]
+    """The same as a PDF."""
 
 @_typing.type_check_only
 class ReportServiceAsyncStub(ReportServiceStub):
@@ -48,6 +54,12 @@ class ReportServiceAsyncStub(ReportServiceStub):
     """A tenant's report."""
     ExportReport: _aio.UnaryUnaryMultiCallable[_reports_pb2.ExportReportRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """The same report as a file."""
+    GetInvoice: _aio.UnaryUnaryMultiCallable[_reports_pb2.GetInvoiceRequest, _reports_pb2.GetInvoiceResponse]  # type: ignore[assignment]
+    """What a tenant owes for a period, cached answers and requests in progress left out. The invoice of a period that is
+    over does not change any more.
+    """
+    ExportInvoice: _aio.UnaryUnaryMultiCallable[_reports_pb2.ExportInvoiceRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """The same as a PDF."""
 
 class ReportServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reports over any period, read from roll-ups and the rows not rolled up yet: they sum to the ledger at every moment."""
@@ -67,5 +79,23 @@ class ReportServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """The same report as a file."""
+
+    @_abc_1.abstractmethod
+    def GetInvoice(
+        self,
+        request: _reports_pb2.GetInvoiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reports_pb2.GetInvoiceResponse, _abc.Awaitable[_reports_pb2.GetInvoiceResponse]]:
+        """What a tenant owes for a period, cached answers and requests in progress left out. The invoice of a period that is
+        over does not change any more.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportInvoice(
+        self,
+        request: _reports_pb2.ExportInvoiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """The same as a PDF."""
 
 def add_ReportServiceServicer_to_server(servicer: ReportServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
