@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
-from llmmesh.tenant.v1.teams_pb2_grpc import add_TeamServiceServicer_to_server
-
 from llmmesh.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from llmmesh.audit.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_to_server
 from llmmesh.audit.v1.contents_pb2_grpc import add_ContentsServiceServicer_to_server
 from llmmesh.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
 from llmmesh.billing.v1.budgets_pb2_grpc import add_BudgetServiceServicer_to_server
 from llmmesh.billing.v1.reports_pb2_grpc import add_ReportServiceServicer_to_server
+from llmmesh.tenant.v1.teams_pb2_grpc import add_TeamServiceServicer_to_server
 from llmmesh.tenant.v1.tenant_pb2_grpc import add_TenantServiceServicer_to_server
 from meshkit.errors import DependencyUnavailable
 from meshkit.log import get_logger

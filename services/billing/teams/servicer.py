@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from llmmesh.tenant.v1.teams_pb2_grpc import TeamServiceServicer
-
 from llmmesh.tenant.v1 import teams_pb2
+from llmmesh.tenant.v1.teams_pb2_grpc import TeamServiceServicer
 from meshkit.server import Context
 from services.billing import pagination
 from services.billing.access import visible_tenant

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from llmmesh.chat.v1 import chat_pb2
-from services.router.routes import RoutesInvalid
 from tests.support.router_room import RouterRoom, Told, cloud
 
 OLD, NEW = "sk-planted-in-a-file-1", "sk-planted-in-a-file-2"
@@ -109,14 +108,14 @@ async def test_a_secret_that_comes_late_brings_its_optional_deployment(make_room
 
 
 async def test_without_its_secret_the_router_does_not_start(make_room, secret, tmp_path):
-    with pytest.raises(RoutesInvalid, match="is not a file of one printable line"):
+    with pytest.raises(ValueError, match="is not a file of one printable line"):
         async with running(make_room, tmp_path / "nowhere"):
             pass
 
 
 @pytest.mark.parametrize("name", ["file:relative", "file:", "file:/a b", "sk-in-the-clear"])
 async def test_what_names_no_file_is_refused(make_room, secret, name):
-    with pytest.raises(RoutesInvalid, match=r"credential: ") as caught:
+    with pytest.raises(ValueError, match=r"credential: ") as caught:
         async with running(make_room, secret, credential=name):
             pass
     assert "sk-in-the-clear" not in str(caught.value)

@@ -171,6 +171,8 @@ async def test_an_attack_across_the_edge_of_two_slices_is_found(policy: Policy) 
 class BrokenScanner(PatternScanner):
     """A layer that fails."""
 
+    layer = "patterns"
+
     def __init__(self) -> None:
         pass
 
