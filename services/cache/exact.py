@@ -105,7 +105,7 @@ class ExactStore:
             Unavailable: If Redis is away.
         """
         keys, arguments = [PURGE_PREFIX + scope], [PURGE_KEPT_MS]
-        await self._dependency.ask(lambda: self._note_purge(keys, arguments), timeout_seconds=WRITE_SECONDS)
+        await self._dependency.ask(lambda: self._note_purge(keys, arguments), timeout_seconds=PURGE_SECONDS)
 
     async def was_purged(self, scope: str, asked: float) -> bool:
         """Whether a purge began since a question was asked (Unix seconds).
@@ -113,7 +113,7 @@ class ExactStore:
         Raises:
             Unavailable: If Redis is away.
         """
-        said = await self._dependency.ask(lambda: self._redis.get(PURGE_PREFIX + scope), timeout_seconds=WRITE_SECONDS)
+        said = await self._dependency.ask(lambda: self._redis.get(PURGE_PREFIX + scope), timeout_seconds=PURGE_SECONDS)
         return said is not None and int(said) >= int(asked * 1000)
 
     async def take_lease(self, key: str, token: str, *, seconds: float) -> Lease:

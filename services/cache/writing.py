@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from llmmesh.cache.v1 import cache_pb2
 from meshkit.dependency import Unavailable
+from meshkit.log import get_logger
 from services.cache.admission import Limits, exact_refusal, lifetime_seconds, semantic_refusal
 from services.cache.codec import Codec
 from services.cache.keys import entry_id_of, exact_key, question_of
@@ -20,6 +21,8 @@ from services.cache.vectorstores.port import Selection
 
 if TYPE_CHECKING:
     from services.cache.exact import ExactStore
+
+log = get_logger()
 
 Level: TypeAlias = cache_pb2.CacheLevel.ValueType
 
@@ -119,12 +122,23 @@ class AnswerWriter:
         )
         try:
             await self._semantic.remember(order.tenant_id, question, answer, ttl_seconds=order.ttl_seconds)
-            if not await self._was_purged(order):
-                return "stored"
-            await self._semantic.forget(Selection(order.tenant_id, reference=answer.reference), dry_run=False)
         except Unavailable:
             return "unavailable"
+        if not await self._was_purged(order):
+            return "stored"
+        await self._withdraw(Selection(order.tenant_id, reference=answer.reference))
         return "purged"
+
+    async def _withdraw(self, selection: Selection) -> None:
+        """Remove from the semantic level what a purge has missed, for it was only just written."""
+        for pause_seconds in (*WRITE_PAUSES_SECONDS, 0.0):
+            try:
+                await self._semantic.forget(selection, dry_run=False)
+            except Unavailable:
+                await asyncio.sleep(pause_seconds)
+            else:
+                return
+        log.error("purged_answer_left", reference=selection.reference)
 
     async def _was_purged(self, order: _Order) -> bool:
         """Whether a purge began meanwhile; none did that anybody was told of while Redis is away."""

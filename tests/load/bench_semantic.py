@@ -6,6 +6,7 @@ The store is filled beside the service with entries of one tenant and one contex
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import statistics
@@ -42,7 +43,6 @@ from wordvectors import WordVectors
 SIZES = (1_000, 10_000, 100_000)
 TENANT = "bench"
 LOOKUPS = 200
-HITS = 40
 BATCH = 500
 ACCURATE_DIMENSIONS = 384
 UNKNOWN_WORDS = [
@@ -186,16 +186,18 @@ async def hits(service: Service) -> Figure:
     pairs = _one_a_cluster(load("heldout"))
     for pair in pairs:
         await service.stub.StoreAnswer(store(prompt(pair.a)))
-    times, found = [], 0
+    times, cpu, model_cpu = [], service.seconds(), time.process_time()
     for pair in pairs:
         started = time.perf_counter()
         answered = await service.stub.LookupAnswer(lookup(prompt(pair.b), SEMANTIC))
-        took = (time.perf_counter() - started) * 1000
         if answered.HasField("answer"):
-            times.append(took)
-            found += 1
-    detail = f"{found} of {len(pairs)} rewordings were answered"
-    return at_most("verified semantic hit, p50", statistics.median(times), "ms", 45, detail)
+            times.append((time.perf_counter() - started) * 1000)
+    each = [
+        (now - then) / len(pairs) * 1000 for now, then in ((service.seconds(), cpu), (time.process_time(), model_cpu))
+    ]
+    detail = "{} of {} rewordings answered; CPU of each: {:.0f} ms service and store, {:.0f} ms the vector and the call"
+    wait = statistics.median(times or [math.inf])
+    return at_most("verified semantic hit, p50", wait, "ms", 45, detail.format(len(times), len(pairs), *each))
 
 
 def _one_a_cluster(pairs: list[Pair]) -> list[Pair]:
@@ -203,7 +205,7 @@ def _one_a_cluster(pairs: list[Pair]) -> list[Pair]:
     for pair in pairs:
         if pair.same:
             first.setdefault((pair.lang, pair.cluster), pair)
-    return list(first.values())[:HITS]
+    return list(first.values())
 
 
 def memory(service: Service, size: int) -> list[Figure]:
