@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from llmmesh.chat.v1 import chat_pb2
+from services.gateway.peers.router import unpacked
 from tests.support.router_room import RouterRoom, Told, cloud
 
 OLD, NEW = "sk-planted-in-a-file-1", "sk-planted-in-a-file-2"
@@ -72,7 +73,7 @@ async def test_a_stream_under_way_ends_with_the_secret_it_began_with(make_room, 
     async with running(make_room, secret) as room:
         room.cheap.set(**SLOW)
         told, call = Told([]), room.stub.StreamGenerateChat(room.request(), timeout=20)
-        told.steps.append(await call.read())
+        told.steps.extend(unpacked(await call.read()))
         mount(secret, NEW)
         await taken(room, f"Bearer {NEW}")
         await told.gather(call)
