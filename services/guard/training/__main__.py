@@ -69,7 +69,9 @@ def _evaluate(folder: Path, target: str | None) -> None:
         lambda text: {**refusals(layers[:1], text), "classifier": scores[text] >= shipped.block_from},
     )
     held_out = [each for each in samples if each.part == "held_out"]
-    _report(folder, "held-out", held_out, lambda text: refusals(layers, text))
+    pairs = [each for each in held_out if each.situation.startswith("pairs")]
+    _report(folder, "held-out", [each for each in held_out if each not in pairs], lambda text: refusals(layers, text))
+    _report(folder, "held-out pairs", pairs, lambda text: refusals(layers, text))
     if target:
         running = asyncio.run(judged(target, (each.text for each in held_out)))
         _report(folder, "held-out, the running guard", held_out, running.refusals.__getitem__)
