@@ -112,7 +112,8 @@ class Database:
                 with cut_off(await driver(connection), until - time.monotonic()):
                     yield connection
             finally:
-                await connection.close()
+                # A caller who leaves while it is given back must not take it along.
+                await asyncio.shield(asyncio.create_task(connection.close()))
 
 
 class ConnectionStale(DependencyUnavailable):

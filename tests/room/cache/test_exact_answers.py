@@ -233,9 +233,9 @@ async def test_a_purge_of_one_model_leaves_the_others(stub: Any) -> None:
 
 async def test_a_purge_of_many_answers_reaches_all_of_them(stub: Any, redis: Any) -> None:
     with acting_as(ACME):
-        for start in range(0, 3000, 250):
+        for start in range(0, 3000, 50):
             await asyncio.gather(
-                *(stub.StoreAnswer(store(prompt(f"q{n}"), semantic=False)) for n in range(start, start + 250))
+                *(stub.StoreAnswer(store(prompt(f"q{n}"), semantic=False)) for n in range(start, start + 50))
             )
         assert len(await redis.keys("llmmesh:cache:*")) == 3000
         assert (await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest())).exact_count == 3000
