@@ -32,15 +32,16 @@ class Database:
         self.address = address.set(drivername="postgresql").render_as_string(hide_password=False)
         """The same place in libpq's words; holds the password."""
         self._seconds = seconds
-        # The server takes statements over large tables for long ones, and compiling them for seconds of gain.
-        uncompiled = f"{address.query.get('options', '')} -c jit=off"
+        # The server takes statements over large tables for long ones, and compiling them for seconds of gain; a plan
+        # that fits any period of a report fits none.
+        options = f"{address.query.get('options', '')} -c jit=off -c plan_cache_mode=force_custom_plan"
         self.engine: AsyncEngine = create_async_engine(
             address,
             pool_size=connections,
             max_overflow=0,
             pool_timeout=seconds,
             pool_use_lifo=True,
-            connect_args={"options": uncompiled},
+            connect_args={"options": options},
         )
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._open = False

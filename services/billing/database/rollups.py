@@ -106,6 +106,8 @@ WITH parts AS MATERIALIZED (
     WHERE tenant_id = :tenant_id AND create_time >= :start AND create_time < :end
         AND {_UNSUMMED}
 ),
+-- Few rows however long the period: each is counted once for every level below.
+combined AS MATERIALIZED (SELECT tags, {_KEYS}, {_TOTALS} FROM parts GROUP BY tags, {_KEYS}),
 days AS (
     SELECT start, cache_status, {_SUMS} FROM usage_rollups
     WHERE tenant_id = :tenant_id AND span = 'whole day' AND start >= :first_day AND start < :last_day
@@ -122,7 +124,7 @@ hours AS (
         AND create_time < :end AND {_UNSUMMED}
 )
 SELECT level, name, cache_status IN ('exact', 'semantic') AS cached, cache_status = 'exact' AS exact, {_TOTALS}
-FROM parts CROSS JOIN LATERAL (
+FROM combined CROSS JOIN LATERAL (
     VALUES ('provider', provider), ('model', model), ('deployment', deployment), ('team', team_id), ('key', key_id)
     UNION ALL
     SELECT 'tag', unnest(tags)
