@@ -11,7 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 import aiohttp
+import grpc
 import orjson
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
@@ -36,12 +39,19 @@ async def router_figures(router_address: str, provider_url: str) -> list[Figure]
     """What the router adds to an answer, and how evenly it hands on many at once."""
     async with _routed(router_address) as routed, _direct(provider_url) as direct:
         added = await _added(routed, direct)
+        async with _routed(router_address, whole=True) as whole:
+            added_whole = await _added(whole, direct)
+        empty = await _empty_call(router_address)
         async with _speaking_slowly(provider_url):
             gaps = await _gaps(routed)
             of_the_provider = await _gaps(direct)
     p99, own = _at(gaps, 0.99), _at(of_the_provider, 0.99)
     return [
-        at_most("router alone adds, p50", statistics.median(added), "ms", 2, f"p95 {_at(added, 0.95):.1f} ms"),
+        at_most(
+            "router alone adds to a streamed answer, p50", statistics.median(added), "ms", 2,
+            f"p95 {_at(added, 0.95):.1f} ms; a call of its health check takes {empty:.1f} ms",
+        ),
+        at_most("router alone adds to a whole answer, p50", statistics.median(added_whole), "ms", 2),
         at_most(
             f"router alone, {STREAMS} streams of {TOKENS_PER_SECOND} tokens/s: wait for a chunk, p99", p99, "ms", 50,
             f"median {statistics.median(gaps):.0f} ms; the provider called directly: p99 {own:.0f} ms",
@@ -50,13 +60,14 @@ async def router_figures(router_address: str, provider_url: str) -> list[Figure]
 
 
 @asynccontextmanager
-async def _routed(address: str) -> AsyncIterator[Ask]:
+async def _routed(address: str, *, whole: bool = False) -> AsyncIterator[Ask]:
     request = router_pb2.StreamGenerateChatRequest(
         prompt=chat_pb2.ChatPrompt(
             model="scripted",
             messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(text=PROMPT)])],
         ),
         constraints=router_pb2.RouteConstraints(deployments=["first/scripted"], data_class=chat_pb2.DATA_CLASS_PUBLIC),
+        whole=whole,
     )
     async with connect(address, RouterServiceStub, wait_seconds=20) as connected:
         stub: Any = connected
@@ -94,6 +105,18 @@ async def _added(routed: Ask, direct: Ask) -> list[float]:
     """Milliseconds that the router adds to a whole answer, pair by pair, one request at a time."""
     added = [await _milliseconds(routed) - await _milliseconds(direct) for _ in range(PAIRS)]
     return added[PAIRS // 10 :]  # without those that warm both up
+
+
+async def _empty_call(address: str) -> float:
+    """Milliseconds of a call in which nothing happens: what gRPC itself takes here."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        health: Any = HealthStub(channel)
+        times = []
+        for _ in range(PAIRS):
+            started = time.perf_counter()
+            await health.Check(health_pb2.HealthCheckRequest())
+            times.append((time.perf_counter() - started) * 1000)
+    return statistics.median(times)
 
 
 async def _milliseconds(ask: Ask) -> float:
