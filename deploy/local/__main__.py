@@ -19,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what was asked; 0 when it worked."""
     asked = _parser().parse_args(arguments)
     # A terminated command cleans up like an interrupted one.
+    # A shell that starts us in the background has SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return int(asked.action(LocalSettings.read(os.environ), asked))
