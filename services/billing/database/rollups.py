@@ -39,6 +39,8 @@ def _merged(table: str, *kept: str) -> str:
     return f"tenant_id, start, CAST('{{}}' AS text[]), {dimensions}, {_TOTALS} FROM {table} GROUP BY {groups}"
 
 
+# The one row of progress may have moved between the statement's snapshot and its lock. The lock yields the row as it is
+# by then; `moved` must not compare it with the row of the snapshot, or the same rows are summed again.
 _MEMORY = "SELECT set_config('work_mem', '64MB', true)"
 _ROLL_UP = f"""
 WITH writer AS MATERIALIZED (
@@ -63,7 +65,7 @@ summed AS (
     RETURNING 1
 ),
 moved AS (
-    UPDATE rollup_progress SET before_id = horizon FROM writer WHERE rollup_progress.before_id = writer.before_id
+    UPDATE rollup_progress SET before_id = horizon FROM writer
 )
 SELECT count(*) AS rows FROM summed
 """  # noqa: S608 - made of constants
