@@ -45,6 +45,7 @@ class Database:
         )
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._open = False
+        self._on_their_way_back: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
         """Let statements in: the schema is up to date."""
@@ -60,7 +61,9 @@ class Database:
             raise DependencyUnavailable("The database is not ready yet: retry in a moment.", retry_after_seconds=1)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, those that are being given back too."""
+        if self._on_their_way_back:
+            await asyncio.wait(self._on_their_way_back, timeout=self._seconds)
         await self.engine.dispose()
 
     async def fetch(self, operation: str, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Rows:
@@ -113,8 +116,14 @@ class Database:
                 with cut_off(await driver(connection), until - time.monotonic()):
                     yield connection
             finally:
-                # A caller who leaves while it is given back must not take it along.
-                await asyncio.shield(asyncio.create_task(connection.close()))
+                await asyncio.shield(self._given_back(connection))
+
+    def _given_back(self, connection: AsyncConnection) -> asyncio.Task[None]:
+        """A caller who leaves meanwhile must not take the connection along."""
+        task = asyncio.create_task(connection.close())
+        self._on_their_way_back.add(task)
+        task.add_done_callback(self._on_their_way_back.discard)
+        return task
 
 
 class ConnectionStale(DependencyUnavailable):
