@@ -61,7 +61,7 @@ clean-data: down ## Stop everything and forget all data
 
 .PHONY: test
 test: $(VENV) ## Run the tests, all but the slow ones
-	python -m pytest -q -m "not slow" -n 2 --dist loadgroup $(ARGS)
+	python -m pytest -q -m "not slow" -n 2 $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV) ## Run the slow tests: thousands of random texts through the guard
