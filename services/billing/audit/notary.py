@@ -43,9 +43,13 @@ class Notary:
 
     async def run(self, interval_seconds: float) -> NoReturn:
         """Seal at every interval until cancelled, through any outage of the database."""
+        reminded = not self._anchors
         while True:
             await asyncio.sleep(interval_seconds)
             try:
+                if not reminded:
+                    await self._remind()
+                    reminded = True
                 await self.seal_grown()
             except DependencyUnavailable:
                 log.warning("checkpoints_postponed")
@@ -57,6 +61,12 @@ class Notary:
         finally:
             for anchor in self._anchors:
                 await anchor.flush()
+
+    async def _remind(self) -> None:
+        """Tell the anchors how far every chain is: what waited when another process ended is sealed in that."""
+        for checkpoint in await self._checkpoints.newest():
+            for anchor in self._anchors:
+                anchor.add(checkpoint)
 
     async def _seal_all(self) -> None:
         for tenant_id in await self._checkpoints.grown():

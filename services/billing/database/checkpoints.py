@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 
 from services.billing.audit.checkpoints import Checkpoint, stated
@@ -37,6 +38,12 @@ class CheckpointStore:
         )
         rows = await self._database.fetch("last_checkpoint", statement)
         return (stated(rows[0]["jws"]), rows[0]["peaks"]) if rows else None
+
+    async def newest(self) -> list[Checkpoint]:
+        """The newest checkpoint of every tenant."""
+        each = audit_checkpoints.c
+        statement = select(each.jws).ext(distinct_on(each.tenant_id)).order_by(each.tenant_id, each.size.desc())
+        return [stated(row["jws"]) for row in await self._database.fetch("newest_checkpoints", statement)]
 
     async def add(self, checkpoint: Checkpoint, peaks: bytes) -> bool:
         """Keep a checkpoint; False when another process was first with one that follows the same."""

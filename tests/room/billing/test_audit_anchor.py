@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from aiohttp import web
 
 from llmmesh.audit.v1 import audit_pb2
 from services.billing.audit.anchor import Anchor, AnchorAway, anchors, webhook_anchor
-from services.billing.audit.checkpoints import Checkpoint, Seal
+from services.billing.audit.checkpoints import Checkpoint, Seal, stated
 from services.billing.audit.command import main
 from services.billing.key_file import signing_key_from
 from tests.room.billing.conftest import Configure
@@ -109,6 +110,30 @@ async def test_one_place_that_is_away_keeps_nothing_from_the_other(tmp_path: Pat
             anchor.add(checkpoint)
             await anchor.flush()
         assert len(receiver.taken) == 1
+
+
+async def test_what_waited_when_a_process_ended_is_told_by_the_next_one(
+    configure: Configure, fresh_books: str, tmp_path: Path
+) -> None:
+    key = {"audit_checkpoint_seconds": 0.02, "audit_key_file": tmp_path / "audit-key.json"}
+    async with receiving() as nobody:
+        away = nobody.url
+    async with billing_room(configure(fresh_books, audit_anchor_url=away, **key)) as room:
+        event = audit_pb2.Event(request_id="r1", tenant_id="acme", outcome="answered")
+        await room.audit.RecordEvents(audit_pb2.RecordEventsRequest(events=[event]))
+        async with asyncio.timeout(30):
+            while not await asyncio.to_thread(count_of_checkpoints, fresh_books):
+                pass
+    async with receiving() as receiver, billing_room(configure(fresh_books, audit_anchor_url=receiver.url, **key)):
+        await receiver.took()
+    (told,) = [stated(json.loads(line)["checkpoint"]) for line in receiver.taken[0].splitlines()]
+    assert (told.tenant_id, told.size) == ("acme", 1)
+
+
+def count_of_checkpoints(url: str) -> int:
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        [(count,)] = connection.execute("SELECT count(*) FROM audit_checkpoints").fetchall()
+    return int(count)
 
 
 async def test_a_chain_cut_off_with_all_that_told_of_it_is_named_by_what_the_receiver_holds(
