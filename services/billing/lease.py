@@ -57,7 +57,7 @@ class Lease:
         """
         padding = "=" * (-len(reservation_id) % 4)
         try:
-            parts = orjson.loads(urlsafe_b64decode(reservation_id + padding))
+            parts: list[Any] = orjson.loads(urlsafe_b64decode(reservation_id + padding))
             missing = len(fields(cls)) - len(parts)
             *texts, image_count, max_cost = (*parts, *_ADDED[len(_ADDED) - missing :])
             if not all(part.isprintable() for part in texts) or not 0 <= image_count <= MOST_IMAGES:
