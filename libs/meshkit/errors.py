@@ -1,7 +1,7 @@
 """Failures that cross a room's wall: each names one cause and carries the values its message mentions.
 
 MeshError (INTERNAL)
-  FieldInvalid · PromptBlocked · ContextTooLong            INVALID_ARGUMENT
+  FieldInvalid · PromptBlocked · ContextTooLong · MaxCostExceeded  INVALID_ARGUMENT
   CredentialInvalid                                        UNAUTHENTICATED
   RoleMissing · ModelNotAllowed · RegionNotAllowed · EgressRefused  PERMISSION_DENIED
   ModelNotFound · ResourceNotFound                         NOT_FOUND
@@ -86,6 +86,13 @@ class ContextTooLong(MeshError):
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = "CONTEXT_TOO_LONG"
+
+
+class MaxCostExceeded(MeshError):
+    """The request costs more than its caller or its tenant allows for one."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "MAX_COST_EXCEEDED"
 
 
 class CredentialInvalid(MeshError):

@@ -17,6 +17,7 @@ _SHAPES: dict[str, tuple[str, str | None]] = {
     "FIELD_INVALID": ("invalid_request_error", "invalid_value"),
     "PROMPT_BLOCKED": ("invalid_request_error", "content_policy_violation"),
     "CONTEXT_TOO_LONG": ("invalid_request_error", "context_length_exceeded"),
+    "MAX_COST_EXCEEDED": ("invalid_request_error", "max_cost_exceeded"),
     "CREDENTIAL_INVALID": ("invalid_request_error", "invalid_api_key"),
     "ROLE_MISSING": ("permission_error", "role_missing"),
     "MODEL_NOT_ALLOWED": ("permission_error", "model_not_allowed"),

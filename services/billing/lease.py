@@ -5,10 +5,15 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 
+from services.billing.money import MOST_MICROS
+
 MOST_IMAGES = 10_000
+_ADDED: tuple[Any, ...] = (0, None)
+"""What the last fields are in an id that was given out before there were such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +33,14 @@ class Lease:
     """Time whose prices hold for this request."""
     team_id: str = ""
     image_count: int = 0
+    max_cost_micros: int | None = None
+    """The most that may be billed; None when nobody says."""
 
     def to_id(self) -> str:
         """Write it as an opaque id."""
         parts = (
             self.tenant_id, self.key_id, self.request_id, self.model, self.currency_code, self.priced_at, self.team_id,
-            self.image_count,
+            self.image_count, self.max_cost_micros,
         )  # fmt: skip
         return urlsafe_b64encode(orjson.dumps(parts)).decode().rstrip("=")
 
@@ -50,13 +57,15 @@ class Lease:
         """
         padding = "=" * (-len(reservation_id) % 4)
         try:
-            parts = orjson.loads(urlsafe_b64decode(reservation_id + padding))
-            # An id that was given out before images were counted ends with the team.
-            *texts, image_count = parts if len(parts) == len(fields(cls)) else (*parts, 0)
+            parts: list[Any] = orjson.loads(urlsafe_b64decode(reservation_id + padding))
+            missing = len(fields(cls)) - len(parts)
+            *texts, image_count, max_cost = (*parts, *_ADDED[len(_ADDED) - missing :])
             if not all(part.isprintable() for part in texts) or not 0 <= image_count <= MOST_IMAGES:
+                raise ValueError(parts)
+            if max_cost is not None and not 0 <= max_cost <= MOST_MICROS:
                 raise ValueError(parts)
             tenant_id, key_id, request_id, model, currency_code, priced_at, team_id = texts
             time = datetime.fromisoformat(priced_at).astimezone(UTC)
         except (ValueError, TypeError, AttributeError, OverflowError):
             raise ValueError("not the id of a reservation") from None
-        return cls(tenant_id, key_id, request_id, model, currency_code, time, team_id, image_count)
+        return cls(tenant_id, key_id, request_id, model, currency_code, time, team_id, image_count, max_cost)

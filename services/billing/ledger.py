@@ -80,6 +80,8 @@ class LedgerRow:
     """Time whose prices it was billed at."""
     correction: bool = False
     """Whether this is what must be added to an estimate."""
+    stop: str = ""
+    """Why the mesh ended the answer; empty when it did not."""
 
 
 @dataclass(frozen=True, slots=True)

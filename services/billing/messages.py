@@ -12,7 +12,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
-from services.billing.fields import check_between, check_count, check_id, check_listed, check_number_of, check_text
+from services.billing.fields import (
+    check_between,
+    check_count,
+    check_id,
+    check_listed,
+    check_micros,
+    check_number_of,
+    check_text,
+)
 from services.billing.lease import MOST_IMAGES
 from services.billing.ledger import CacheHit, LedgerRow, UsageTotal
 from services.billing.prices import Quote, Usage
@@ -75,6 +83,9 @@ def ask_of(request: billing_pb2.CreateReservationRequest) -> Ask:
         input_tokens=check_count("input_tokens", request.input_tokens),
         max_output_tokens=check_count("max_output_tokens", request.max_output_tokens),
         image_count=check_between("image_count", request.image_count, 0, MOST_IMAGES),
+        max_cost_micros=(
+            check_micros("max_cost_micros", request.max_cost_micros) if request.HasField("max_cost_micros") else None
+        ),
     )
 
 
@@ -117,6 +128,8 @@ def reservation_message(reservation: Reservation) -> billing_pb2.Reservation:
         amount_micros=reservation.amount_micros,
         currency_code=reservation.currency_code,
         expire_time=timestamp(reservation.expire_time),
+        max_output_tokens=reservation.max_output_tokens,
+        deployments=reservation.deployments,
     )
 
 
@@ -167,6 +180,7 @@ def usage_record_message(row: LedgerRow) -> billing_pb2.UsageRecord:
         tags=row.tags,
         overrun_micros=row.overrun_micros,
         correction=row.correction,
+        stop=row.stop,
     )
 
 

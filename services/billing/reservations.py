@@ -19,6 +19,7 @@ from meshkit.errors import (
     ResourceNotFound,
 )
 from meshkit.identity import Identity
+from services.billing.coverage import Coverage, Quoting, covered
 from services.billing.lease import Lease
 from services.billing.metrics import LEDGER_ROWS, RESERVATIONS, count_cost
 from services.billing.money import to_text
@@ -36,6 +37,8 @@ class Ask:
     input_tokens: int
     max_output_tokens: int
     image_count: int = 0
+    max_cost_micros: int | None = None
+    """The most it may cost; None when nobody says."""
 
     @property
     def worst_case(self) -> Usage:
@@ -45,7 +48,10 @@ class Ask:
     @property
     def fingerprint(self) -> str:
         """The same for the same body, another for any other."""
-        body = (self.model, sorted(self.deployments), self.input_tokens, self.max_output_tokens, self.image_count)
+        body = (
+            self.model, sorted(self.deployments), self.input_tokens, self.max_output_tokens, self.image_count,
+            *(() if self.max_cost_micros is None else (self.max_cost_micros,)),
+        )  # fmt: skip
         return hashlib.blake2b(orjson.dumps(body), digest_size=16).hexdigest()
 
 
@@ -96,6 +102,10 @@ class Reservation:
     amount_micros: int
     currency_code: str
     expire_time: datetime
+    max_output_tokens: int = 0
+    """Tokens of the answer that it covers where it may not cost more; 0 when all that were asked for."""
+    deployments: tuple[str, ...] = ()
+    """Whom it pays for where the others are too dear; empty when all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +118,8 @@ class Settlement:
     usage: Usage
     cost_micros: int
     finish_reason: str
+    stop: str = ""
+    """Why the mesh ended the answer; empty when it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,21 +160,31 @@ class Reservations:
 
         Raises:
             BudgetExceeded: If a hard budget of the tenant, the key's team or the key has less than that left.
+            MaxCostExceeded: If the request is allowed less than the least it may cost.
             ReservationConflict: If the request id stands for another request, or for one already billed.
             ResourceNotFound: If the tenant is unknown or a deployment has no price.
             BillingUnavailable: If the database is away.
         """
         with _counted():
             currency_code = await self._currency_of(caller.tenant_id)
-            now = datetime.now(UTC)
-            amount = self._book.dearest(ask.deployments, ask.worst_case, currency_code, now)
-            hold = Hold(caller.tenant_id, caller.key_id, ask.request_id, ask.model, ask.fingerprint, amount, now)
-            return await self._standing(hold, currency_code, ask.image_count)
+            prices = Quoting(self._book, currency_code, datetime.now(UTC))
+            coverage = covered(prices, ask.deployments, ask.worst_case, ask.max_cost_micros)
+            hold = Hold(
+                caller.tenant_id, caller.key_id, ask.request_id, ask.model, ask.fingerprint, coverage.amount_micros,
+                prices.at,
+            )  # fmt: skip
+            lease = Lease(
+                caller.tenant_id, caller.key_id, ask.request_id, ask.model, currency_code, prices.at,
+                image_count=ask.image_count, max_cost_micros=ask.max_cost_micros,
+            )  # fmt: skip
+            return _narrowed(await self._standing(hold, lease), coverage, ask.deployments, ask.max_output_tokens)
 
     async def extend(
         self, caller: Identity, lease: Lease, deployments: tuple[str, ...], worst_case: Usage
     ) -> Reservation:
         """Hold `worst_case` in all, at the prices of the reservation; it never shrinks. A repeat does nothing.
+
+        Where the request may not cost so much, as much of it as it may.
 
         Raises:
             BudgetExceeded: If a hard budget has less left; what was held stays held.
@@ -172,23 +194,34 @@ class Reservations:
         _check_owner(caller, lease)
         with _counted():
             worst_case = replace(worst_case, image_count=lease.image_count)
-            amount = self._book.dearest(deployments, worst_case, lease.currency_code, lease.priced_at)
+            prices = Quoting(self._book, lease.currency_code, lease.priced_at)
+            coverage = covered(prices, deployments, worst_case, lease.max_cost_micros)
             hold = Hold(
-                lease.tenant_id, lease.key_id, lease.request_id, lease.model, "", amount, lease.priced_at, extends=True
-            )
-            return await self._standing(hold, lease.currency_code, lease.image_count)
+                lease.tenant_id, lease.key_id, lease.request_id, lease.model, "", coverage.amount_micros,
+                lease.priced_at, extends=True,
+            )  # fmt: skip
+            return _narrowed(await self._standing(hold, lease), coverage, deployments, worst_case.output_tokens)
 
     async def commit(
-        self, caller: Identity, lease: Lease, *, deployment: str, provider: str, usage: Usage, finish_reason: str
+        self,
+        caller: Identity,
+        lease: Lease,
+        *,
+        deployment: str,
+        provider: str,
+        usage: Usage,
+        finish_reason: str,
+        stop: str = "",
     ) -> Settled:
         """Bill what was used and let the rest go. A repeat returns the first settlement.
 
-        The ledger row is on disk when this returns. A reservation that has lapsed or was let go is billed too.
+        The ledger row is on disk when this returns. A reservation that has lapsed or was let go is billed too. Nothing
+        beyond what the request may cost is billed, whatever its provider made of it.
         """
         _check_owner(caller, lease)
         usage = replace(usage, image_count=lease.image_count)
         cost = self._book.cost(deployment, usage, lease.currency_code, lease.priced_at)
-        settled = await self._settle(Settlement(lease, deployment, provider, usage, cost, finish_reason))
+        settled = await self._settle(Settlement(lease, deployment, provider, usage, cost, finish_reason, stop))
         if settled.first:
             count_cost(provider, lease.model, lease.currency_code, settled.cost_micros)
             LEDGER_ROWS.labels("miss").inc()
@@ -199,15 +232,12 @@ class Reservations:
         _check_owner(caller, lease)
         await self._release(lease)
 
-    async def _standing(self, hold: Hold, currency_code: str, image_count: int) -> Reservation:
+    async def _standing(self, hold: Hold, lease: Lease) -> Reservation:
         held = await self._hold(hold)
-        priced_at, expire_time = _standing(held, hold, currency_code)
+        priced_at, expire_time = _standing(held, hold, lease.currency_code)
         RESERVATIONS.labels("extended" if hold.extends else "held").inc()
-        lease = Lease(
-            hold.tenant_id, hold.key_id, hold.request_id, hold.model, currency_code, priced_at, held.team_id,
-            image_count,
-        )  # fmt: skip
-        return Reservation(lease.to_id(), held.amount_micros, currency_code, expire_time)
+        lease = replace(lease, priced_at=priced_at, team_id=held.team_id)
+        return Reservation(lease.to_id(), held.amount_micros, lease.currency_code, expire_time)
 
 
 @contextmanager
@@ -235,6 +265,18 @@ def _standing(held: Held, hold: Hold, currency_code: str) -> tuple[datetime, dat
     if held.fingerprint != hold.fingerprint and not hold.extends:
         raise _conflict(hold.request_id, "holds money for another request: use a new id for each")
     return held.priced_at, held.expire_time
+
+
+def _narrowed(
+    reservation: Reservation, coverage: Coverage, deployments: tuple[str, ...], max_output_tokens: int
+) -> Reservation:
+    """Say what it does not cover of what was asked for, if anything."""
+    tokens = coverage.worst_case.output_tokens
+    return replace(
+        reservation,
+        max_output_tokens=tokens if tokens < max_output_tokens else 0,
+        deployments=coverage.deployments if coverage.deployments != deployments else (),
+    )
 
 
 def _exceeded(held: Held, hold: Hold, currency_code: str) -> BudgetExceeded:

@@ -16,7 +16,7 @@ from services.billing.budgets.messages import budget_message
 from services.billing.corrections import Corrections
 from services.billing.database.budgets import BudgetStore
 from services.billing.database.ledger import LedgerStore
-from services.billing.fields import check_count, check_id, check_micros, check_number_of, check_text
+from services.billing.fields import check_count, check_id, check_listed, check_micros, check_number_of, check_text
 from services.billing.lease import Lease
 from services.billing.ledger import CacheHits
 from services.billing.messages import (
@@ -37,6 +37,8 @@ from services.billing.reservations import Reservations
 from services.billing.tenants.tenant import tenant_unknown
 
 MOST_RECORDS = 1000
+STOPS = ("", "guard", "repetition", "cost")
+"""Why the mesh ends answers."""
 
 
 class BillingServicer(BillingServiceServicer):
@@ -78,6 +80,7 @@ class BillingServicer(BillingServiceServicer):
             provider=check_text("provider", request.provider, required=False),
             usage=usage_of("usage", request.usage),
             finish_reason=enum_word("finish_reason", chat_pb2.FinishReason, request.finish_reason),
+            stop=check_listed("stop", request.stop, STOPS),
         )
         return billing_pb2.CommitReservationResponse(
             cost_micros=settled.cost_micros,

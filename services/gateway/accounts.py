@@ -17,7 +17,7 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from meshkit.log import get_logger
 from services.gateway.exchange import CACHED, Exchange, cache_word
-from services.gateway.measures import TOKENS, meters_of
+from services.gateway.measures import STOPPED, TOKENS, meters_of
 from services.gateway.peers.fault import attempts_of, reason_of
 
 REFUSALS = frozenset(
@@ -29,6 +29,7 @@ REFUSALS = frozenset(
         "MODEL_NOT_ALLOWED",
         "REGION_NOT_ALLOWED",
         "BUDGET_EXCEEDED",
+        "MAX_COST_EXCEEDED",
         "RATE_LIMITED",
         "PROVIDER_REFUSED",
     }
@@ -75,7 +76,7 @@ class Accounts:
         try:
             yield
             if exchange.stopped_for or exchange.finish_reason == chat_pb2.FINISH_REASON_CONTENT_FILTER:
-                outcome = "stopped"
+                outcome, reason = "stopped", exchange.stopped_for
         except (asyncio.CancelledError, GeneratorExit):
             outcome = "cancelled"
             raise
@@ -195,6 +196,8 @@ def _measure(exchange: Exchange, outcome: str) -> None:
     meters = meters_of(model, cache, outcome)
     meters.requests.inc()
     meters.seconds.observe(exchange.seconds())
+    if exchange.stopped_for:
+        STOPPED.labels(model, exchange.stopped_for).inc()
     if exchange.first_byte_seconds is not None:
         meters.first_byte_seconds.observe(exchange.first_byte_seconds)
         meters.overhead_seconds.observe(exchange.overhead_seconds())

@@ -18,6 +18,7 @@ from services.gateway.exchange import CacheStatus, Event, Exchange, Question
 from services.gateway.flights import Flight, Found, Hit
 from services.gateway.forming import Forming, checked
 from services.gateway.generation import Generation
+from services.gateway.max_cost import least
 from services.gateway.output_format import OutputFormat, output_format
 from services.gateway.pacing import foreseen_tokens, within_limits
 from services.gateway.planning import Plan, planned
@@ -106,7 +107,8 @@ class _Flow:
         hit = await self._exact_answer()
         if hit is None:
             self._format = output_format(self._question.prompt.options.response_format_json)
-            plan = planned(self._question, offer, self._config.default_max_output_tokens, added_tokens)
+            max_cost = least(self._question.max_cost_micros, self._policy.max_cost_micros)
+            plan = planned(self._question, offer, self._config.default_max_output_tokens, added_tokens, max_cost)
             with await self._flight() as flight, self._lease_given_back(flight):
                 hit = flight.hit
                 if hit is None:
@@ -247,7 +249,8 @@ class _Flow:
             return checked(generation.attempt(request, spending), self._format)
 
         def reserve(prompt: chat_pb2.ChatPrompt) -> Awaitable[Spending]:
-            return self._reserved(plan.repeated(prompt), suffix=REPAIR_SUFFIX)
+            spent = self._exchange.cost_micros if self._exchange.currency_code else None
+            return self._reserved(plan.repeated(prompt, spent), suffix=REPAIR_SUFFIX)
 
         return Forming(generation, self._exchange, self._format, reserve).events(request, spending)
 

@@ -12,6 +12,7 @@ from llmmesh.router.v1 import router_pb2
 from meshkit.identity import Identity
 from services.gateway.catalogue import Offer
 from services.gateway.exchange import Exchange, Report
+from services.gateway.max_cost import least
 from services.gateway.pacing import one_within_limits
 from services.gateway.policies import TenantPolicy
 from services.gateway.resources import Resources
@@ -37,7 +38,9 @@ class Embedding:
         self._peers = resources.peers
         self._known = resources.known
 
-    async def embed(self, model: str, texts: Sequence[str], caller: Identity) -> EmbeddedTexts:
+    async def embed(
+        self, model: str, texts: Sequence[str], caller: Identity, max_cost_micros: int | None = None
+    ) -> EmbeddedTexts:
         """Embed texts; a cancel stops the provider and lets the money go."""
         exchange = Exchange(caller, model, prompt_texts=texts)
         async with self._resources.accounts.recorded(exchange):
@@ -51,21 +54,26 @@ class Embedding:
             ):
                 messages = [_message(text) for text in texts]
                 await screen(exchange, messages, self._peers.guard, self._known.guard_policy, policy)
-                return await self._embedded(exchange, policy, offer, texts)
+                reservation = billing_pb2.CreateReservationRequest(
+                    request_id=caller.request_id,
+                    model=offer.model,
+                    deployments=offer.deployments,
+                    input_tokens=text_token_bound(texts),
+                    max_cost_micros=least(max_cost_micros, policy.max_cost_micros),
+                )
+                return await self._embedded(exchange, _request(exchange, policy, offer, texts), reservation)
 
     async def _embedded(
-        self, exchange: Exchange, policy: TenantPolicy, offer: Offer, texts: Sequence[str]
+        self,
+        exchange: Exchange,
+        request: router_pb2.EmbedTextRequest,
+        reservation: billing_pb2.CreateReservationRequest,
     ) -> EmbeddedTexts:
-        exchange.candidates = offer.deployments
-        reservation = billing_pb2.CreateReservationRequest(
-            request_id=exchange.caller.request_id,
-            model=offer.model,
-            deployments=offer.deployments,
-            input_tokens=text_token_bound(texts),
-        )
-        with await self._spending(exchange, reservation, texts) as spending:
+        with await self._spending(exchange, reservation, request.texts) as spending:
+            spending.narrow(request.constraints)
+            exchange.candidates = request.constraints.deployments
             asked = time.perf_counter()
-            response = await self._peers.router.embed(_request(exchange, policy, offer, texts))
+            response = await self._peers.router.embed(request)
             exchange.provider_seconds = time.perf_counter() - asked
             exchange.first_byte_seconds = exchange.seconds()
             spending.begin(response.route)

@@ -50,6 +50,8 @@ class Question:
     """How sensitive the caller says it is: raises what the guard finds, never lowers it."""
     whole: bool = False
     """Whether the caller waits for the whole answer, so that a wrong one can still be replaced."""
+    max_cost_micros: int | None = None
+    """The most that the caller pays for it; None when it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Report:
     overhead_seconds: float
     limit_headers: Sequence[tuple[str, str]] = ()
     """How the caller stands against its rate limits."""
+    stopped_for: str = ""
+    """Why the mesh ended the answer, or had it ended; empty when it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class Exchange:
     deployment: str = ""
     finish_reason: FinishReason = chat_pb2.FINISH_REASON_UNSPECIFIED
     stopped_for: str = ""
-    """Why the mesh ended the answer; empty when it did not."""
+    """Why the mesh ended the answer, or had it ended; empty when it did not."""
     usage: chat_pb2.TokenUsage = field(default_factory=chat_pb2.TokenUsage)
     provider_seconds: float = 0.0
     first_byte_seconds: float | None = None
@@ -241,6 +245,7 @@ class Exchange:
             currency_code=currency_code,
             overhead_seconds=self.overhead_seconds(),
             limit_headers=self.limit_headers,
+            stopped_for=self.stopped_for,
         )
 
 

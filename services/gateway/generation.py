@@ -44,6 +44,7 @@ class Generation:
             data_class=self._masked.data_class if self._masked else routed_class(self._exchange),
             residency=self._policy.residency,
             shadows=plan.offer.shadows,
+            one_at_a_time=plan.max_cost_micros is not None,
         )
         request = router_pb2.StreamGenerateChatRequest(
             prompt=plan.prompt, constraints=constraints, preferences=self._policy.preferences(), whole=whole
@@ -57,6 +58,7 @@ class Generation:
         self, request: router_pb2.StreamGenerateChatRequest, spending: Spending
     ) -> AsyncGenerator[Event, None]:
         """The provider's answer as the guard releases it, then the settlement."""
+        spending.narrow(request.constraints, request.prompt.options)
         exchange, asked = self._exchange, time.perf_counter()
         exchange.candidates = request.constraints.deployments
         self.said.clear()
@@ -70,7 +72,7 @@ class Generation:
                 async for piece in pieces:
                     if isinstance(piece, router_pb2.RouteChosen):
                         exchange.provider_seconds = time.perf_counter() - asked
-                        exchange.strays = bool(request.prompt.variant) and piece.variant_use not in KEPT
+                        exchange.strays = _strays(request, piece)
                         yield exchange.route()
                     elif isinstance(piece, router_pb2.Finished):
                         finished = piece
@@ -141,6 +143,12 @@ async def _counted(steps: Steps, spending: Spending) -> AsyncGenerator[router_pb
                 # The guard may still be at the last piece; what the provider is owed no longer hangs on it.
                 _settle(step.finished, spending)
             yield step
+
+
+def _strays(request: router_pb2.StreamGenerateChatRequest, route: router_pb2.RouteChosen) -> bool:
+    # What is barred for its cost is not barred for others.
+    kept = KEPT - {router_pb2.VARIANT_USE_BARRED} if request.constraints.one_at_a_time else KEPT
+    return bool(request.prompt.variant) and route.variant_use not in kept
 
 
 def _settle(finished: router_pb2.Finished, spending: Spending) -> None:

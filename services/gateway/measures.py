@@ -33,6 +33,11 @@ OVERHEAD_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 TOKENS = Counter("gen_ai_client_token_usage_total", "Tokens of answers from providers.", ["model", "token_type"])
+STOPPED = Counter(
+    "llm_stopped_answers_total",
+    "Answers that the mesh ended: what may not be said, what only repeats, what may cost no more.",
+    ["model", "reason"],
+)
 FORMED_ANSWERS = Counter(
     "llmmesh_gateway_formed_answers_total",
     "Answers that did not have the form asked for, and what became of them.",

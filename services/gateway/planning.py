@@ -21,6 +21,8 @@ class Plan:
     offer: Offer
     input_tokens: int
     max_output_tokens: int
+    max_cost_micros: int | None = None
+    """The most that it may cost; None when nobody says."""
 
     def reservation(self, request_id: str) -> billing_pb2.CreateReservationRequest:
         """The request that holds its price."""
@@ -31,16 +33,31 @@ class Plan:
             input_tokens=self.input_tokens,
             max_output_tokens=self.max_output_tokens,
             image_count=image_count(self.prompt),
+            max_cost_micros=self.max_cost_micros,
         )
 
-    def repeated(self, prompt: chat_pb2.ChatPrompt) -> Plan:
-        """The worst case of asking once more, with a prompt that has grown."""
+    def repeated(self, prompt: chat_pb2.ChatPrompt, spent_micros: int | None) -> Plan:
+        """The worst case of asking once more, with a prompt that has grown; what the first cost may be unknown."""
         grown = prompt_token_bound(prompt) - prompt_token_bound(self.prompt)
-        return replace(self, prompt=prompt, input_tokens=min(self.input_tokens + grown, self.offer.context_tokens))
+        left = self.max_cost_micros
+        if left is not None:
+            left = max(0, left - (left if spent_micros is None else spent_micros))
+        return replace(
+            self,
+            prompt=prompt,
+            input_tokens=min(self.input_tokens + grown, self.offer.context_tokens),
+            max_cost_micros=left,
+        )
 
 
-def planned(question: Question, offer: Offer, default_max_output_tokens: int, added_input_tokens: int = 0) -> Plan:
-    """Bound the tokens of a chat; an experiment may have some added to the prompt.
+def planned(
+    question: Question,
+    offer: Offer,
+    default_max_output_tokens: int,
+    added_input_tokens: int = 0,
+    max_cost_micros: int | None = None,
+) -> Plan:
+    """Bound the tokens of a chat, and its cost; an experiment may have some added to the prompt.
 
     A caller who sets no limit gets the default where prompt and answer are sure to fit the context; where they may
     not, the context itself is the limit.
@@ -55,10 +72,10 @@ def planned(question: Question, offer: Offer, default_max_output_tokens: int, ad
         if limit > context:
             field = question.output_limit_field
             raise FieldInvalid(field, f"must be at most {context}, the context of {offer.model!r}")
-        return Plan(prompt, offer, input_tokens, limit)
+        return Plan(prompt, offer, input_tokens, limit, max_cost_micros)
     if input_tokens + default_max_output_tokens > context:
-        return Plan(prompt, offer, input_tokens, context)
+        return Plan(prompt, offer, input_tokens, context, max_cost_micros)
     limited = chat_pb2.ChatPrompt()
     limited.CopyFrom(prompt)
     limited.options.max_output_tokens = default_max_output_tokens
-    return Plan(limited, offer, input_tokens, default_max_output_tokens)
+    return Plan(limited, offer, input_tokens, default_max_output_tokens, max_cost_micros)

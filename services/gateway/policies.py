@@ -57,6 +57,8 @@ class TenantPolicy:
     guard: tenant_pb2.GuardPolicy = field(default_factory=tenant_pb2.GuardPolicy, compare=False)
     rate_limits: RateLimits | None = field(default=None, compare=False)
     """None when nothing is limited."""
+    max_cost_micros: int | None = field(default=None, compare=False)
+    """The most that one request may cost; None is no limit."""
 
     @classmethod
     def from_message(cls, policy: tenant_pb2.Policy) -> TenantPolicy:
@@ -76,6 +78,7 @@ class TenantPolicy:
             cache_limits=policy.cache_limits if policy.HasField("cache_limits") else None,
             guard=policy.guard,
             rate_limits=RateLimits.from_message(policy.rate_limits),
+            max_cost_micros=policy.max_cost_micros or None,
         )
 
     def of_key(self, key: tenant_pb2.Key) -> TenantPolicy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -19,6 +19,7 @@ from services.gateway.chat import Chat
 from services.gateway.embedding import Embedding
 from services.gateway.exchange import Event, Finished, Question, Report, Route
 from services.gateway.explaining import Explaining, UnsentRequest
+from services.gateway.max_cost import checked_micros, least, max_cost_in_headers
 from services.gateway.replay import collected
 from services.gateway.resources import Knowledge
 from services.gateway.validation import check_json, check_model, check_prompt, check_texts
@@ -55,7 +56,8 @@ class GatewayServicer(GatewayServiceServicer):
         """Embed texts."""
         check_model(request.model, "model")
         check_texts(request.texts, "texts")
-        embedded = await self._embedding.embed(request.model, request.texts, identified())
+        max_cost_micros = _max_cost(request, context.invocation_metadata())
+        embedded = await self._embedding.embed(request.model, request.texts, identified(), max_cost_micros)
         vectors = [gateway_pb2.Embedding(values=vector.values) for vector in embedded.vectors]
         return gateway_pb2.EmbedTextResponse(embeddings=vectors, usage=embedded.usage)
 
@@ -87,7 +89,15 @@ def _question(
     if whole:
         cache = replace(cache, pieces_per_second=None)
     data_class = stated_data_class(headers, request.data_class)
-    return Question(request.prompt, cache, _named("max_output_tokens"), data_class, whole)
+    return Question(request.prompt, cache, _named("max_output_tokens"), data_class, whole, _max_cost(request, headers))
+
+
+def _max_cost(
+    request: gateway_pb2.GenerateChatRequest | gateway_pb2.StreamGenerateChatRequest | gateway_pb2.EmbedTextRequest,
+    headers: Iterable[tuple[str, str | bytes]] | None,
+) -> int | None:
+    asked = request.max_cost_micros if request.HasField("max_cost_micros") else None
+    return least(checked_micros("max_cost_micros", asked), max_cost_in_headers(headers))
 
 
 def _unsent(request: gateway_pb2.ExplainRouteRequest) -> UnsentRequest:
@@ -129,6 +139,7 @@ def _report(report: Report) -> gateway_pb2.AnswerReport:
         cost_micros=report.cost_micros or 0,
         currency_code=report.currency_code,
         overhead=overhead,
+        stopped_for=report.stopped_for,
     )
 
 

@@ -13,6 +13,7 @@ from llmmesh.router.v1 import router_pb2
 from meshkit.errors import BillingUnavailable
 from services.gateway.exchange import Exchange, FinishReason
 from services.gateway.peers.billing import BillingPeer, Settlement
+from services.gateway.stops import CostReached
 from services.gateway.tokens import estimated_tokens
 
 OVERRUN_FACTOR = 1.5
@@ -39,6 +40,7 @@ class Spending:
         self.currency_code = reservation.currency_code
         self._exchange = exchange
         self._asked = asked
+        self._reservation = reservation
         self._reservation_id = reservation.id
         self._prompt_tokens = prompt_tokens
         self._billing = billing
@@ -48,7 +50,7 @@ class Spending:
         self._output: list[str] = []
         self._reasoning: list[str] = []
         self._characters = 0
-        self._covered_tokens: float = asked.max_output_tokens
+        self._covered_tokens: float = reservation.max_output_tokens or asked.max_output_tokens
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +62,15 @@ class Spending:
             return
         usage = self.estimate() if self._begun else None
         self._later(self._settlement(usage, self._exchange.finish_reason))
+
+    def narrow(
+        self, constraints: router_pb2.RouteConstraints, options: chat_pb2.GenerationOptions | None = None
+    ) -> None:
+        """Hold the router to what is paid for, where the request may cost no more."""
+        if self._reservation.deployments:
+            constraints.deployments[:] = self._reservation.deployments
+        if options is not None and self._reservation.max_output_tokens:
+            options.max_output_tokens = self._reservation.max_output_tokens
 
     def begin(self, route: router_pb2.RouteChosen) -> None:
         """Note who answers: from now on something is owed; to those who were outpaced it is owed already."""
@@ -90,7 +101,8 @@ class Spending:
     async def keep_covered(self) -> None:
         """Hold more once the answer has outgrown its reservation, as when a provider ignores the limit it was given.
 
-        Raises BillingUnavailable; BUDGET_EXCEEDED passes as billing said it. Either ends the answer.
+        Raises BillingUnavailable, or CostReached where it may cost no more; BUDGET_EXCEEDED passes as billing said it.
+        Each ends the answer.
         """
         limit = self._covered_tokens * OVERRUN_FACTOR + OVERRUN_TOKENS
         # No script makes more than a token of two characters by our count: most answers need not be counted at all.
@@ -102,12 +114,14 @@ class Spending:
             return
         request = billing_pb2.ExtendReservationRequest(
             reservation_id=self._reservation_id,
-            deployments=self._asked.deployments,
+            deployments=self._reservation.deployments or self._asked.deployments,
             input_tokens=self._asked.input_tokens,
             max_output_tokens=2 * counted,
         )
-        await self._billing.extend(request)
-        self._covered_tokens = 2 * counted
+        extended = await self._billing.extend(request)
+        self._covered_tokens = extended.max_output_tokens or 2 * counted
+        if self._covered_tokens <= counted:
+            raise CostReached
 
     def estimate(self) -> chat_pb2.TokenUsage:
         """What was used so far, counted by us."""
@@ -121,6 +135,8 @@ class Spending:
     def settle(self, usage: chat_pb2.TokenUsage, finish_reason: FinishReason) -> None:
         """Begin to settle with what was used; the first word counts. It goes on whatever becomes of the answer."""
         if self._settling is None:
+            if finish_reason == chat_pb2.FINISH_REASON_LENGTH and self._reservation.max_output_tokens:
+                self._exchange.stopped_for = self._exchange.stopped_for or CostReached.why
             self._settling = asyncio.create_task(self._settle(self._settlement(usage, finish_reason)))
             self._settling.add_done_callback(_looked_at)
 
@@ -159,6 +175,7 @@ class Spending:
                 provider=self._exchange.provider,
                 usage=usage,
                 finish_reason=finish_reason,
+                stop=self._exchange.stopped_for,
             )
         return Settlement(self._exchange.caller, self._reservation_id, commit)
 

@@ -32,3 +32,9 @@ class AnswerRunaway(AnswerStopped):
     """The guard saw the answer repeat itself, and nothing else, for too long."""
 
     why = "repetition"
+
+
+class CostReached(AnswerStopped):
+    """The answer is as long as the request may pay for."""
+
+    why = "cost"

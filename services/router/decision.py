@@ -81,7 +81,7 @@ class Decider:
     def hedge(self, demand: Demand) -> Hedge | None:
         """When a second deployment is asked beside a silent one; None for never."""
         hedge = self._table.hedge(demand.model, demand.caller)
-        return hedge if hedge and may_be_asked_twice(demand.prompt) else None
+        return hedge if hedge and not demand.alone and may_be_asked_twice(demand.prompt) else None
 
     def serving(self, demand: Demand) -> Sequence[Deployment]:
         """Every deployment of the model asked for.

@@ -45,6 +45,8 @@ class Demand:
     """None outside of experiments."""
     shadows: frozenset[str] = NOBODY
     """Deployments that may get a copy."""
+    alone: bool = False
+    """Whether no second deployment is asked beside a silent one."""
 
     @property
     def firsts(self) -> frozenset[str]:

@@ -46,7 +46,8 @@ def chat_demand(request: router_pb2.StreamGenerateChatRequest, tenant_id: str) -
     prompt = checked_prompt(request.prompt)
     caller = caller_of(request.preferences, tenant_id)
     limits, shadows = limits_of(request.constraints), frozenset(request.constraints.shadows)
-    return Demand(prompt.model, chat_needs(prompt), limits, caller, prompt=prompt, shadows=shadows)
+    alone = request.constraints.one_at_a_time
+    return Demand(prompt.model, chat_needs(prompt), limits, caller, prompt=prompt, shadows=shadows, alone=alone)
 
 
 def embedding_demand(request: router_pb2.EmbedTextRequest, tenant_id: str) -> Demand:

@@ -1,9 +1,12 @@
-"""Answers that the mesh ends by itself: what may not be said, what only repeats."""
+"""Answers that the mesh ends by itself: what may not be said, what only repeats, what may cost no more."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+import openai
+import pytest
 
 from tests.support.fix_mesh import Tenant, eventually
 from tests.support.scripted_provider import ScriptedProvider
@@ -57,3 +60,35 @@ async def test_an_answer_that_only_repeats_itself_ends_as_one_that_is_too_long(
 
     (event,) = await eventually(stopped)
     assert "answer.repetition" in event["guard_rules"]
+
+
+async def test_an_answer_is_as_long_as_its_caller_pays_for(tenant: Tenant, first: ScriptedProvider) -> None:
+    first.set(reply_tokens=2000)
+    asked: Any = {"model": "scripted", "messages": [{"role": "user", "content": "How much?"}], "max_tokens": 1000}
+    whole = await tenant.openai.chat.completions.create(**asked)
+    full_price = whole.model_extra["llmmesh"]["cost"]
+    limit = round(full_price / 2, 6)
+    by_body = await tenant.openai.chat.completions.create(**asked, extra_body={"llmmesh": {"max_cost": limit}})
+    by_header = await tenant.openai.chat.completions.create(
+        **asked, extra_headers={"x-llmmesh-max-cost": f"{limit:.6f}", "cache-control": "no-cache"}
+    )
+    for cut in (by_body, by_header):
+        assert cut.choices[0].finish_reason == "length"
+        assert cut.usage.completion_tokens < whole.usage.completion_tokens
+        assert cut.model_extra["llmmesh"]["stopped_for"] == "cost"
+        assert 0 < cut.model_extra["llmmesh"]["cost"] <= limit
+    rows = await tenant.usage(rows=3)
+    assert sorted(row.get("stop", "") for row in rows) == ["", "cost", "cost"]
+    with pytest.raises(openai.BadRequestError) as refused:
+        await tenant.openai.chat.completions.create(**asked, extra_headers={"x-llmmesh-max-cost": "0.000001"})
+    assert (refused.value.code, refused.value.param) == ("max_cost_exceeded", "max_cost")
+
+
+async def test_a_tenant_can_be_held_to_it(tenant: Tenant, first: ScriptedProvider) -> None:
+    first.set(reply_tokens=2000)
+    frugal = await tenant.mesh.tenant(max_cost_micros="1")
+    answer = await frugal.chat("May I?")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "max_cost_exceeded")
+    wrong = {"tenant_id": "never-made", "budget_limit_micros": "1", "policy": {"max_cost_micros": "-1"}}
+    refused = await tenant.mesh.http.post("/v1/tenants", headers=tenant.mesh.admin, json=wrong)
+    assert refused.json()["error"]["param"] == "policy.max_cost_micros"

@@ -156,6 +156,7 @@ ledger = Table(
     Column("correction", Boolean, nullable=False, server_default="false"),
     # Empty in rows older than this column: billed at the prices of when they were made.
     Column("priced_at", DateTime(timezone=True)),
+    Column("stop", Text, nullable=False, server_default=""),
     Index(None, "transaction_id"),
     postgresql_partition_by="RANGE (create_time)",
 )

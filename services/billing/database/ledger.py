@@ -161,6 +161,7 @@ def ledger_row(row: RowMapping) -> LedgerRow:
         overrun_micros=row["overrun_micros"],
         priced_at=row["priced_at"] or row["create_time"],
         correction=row["correction"],
+        stop=row["stop"],
     )
 
 

@@ -43,6 +43,7 @@ tenants = Table(
     Column("keep_contents", Boolean, nullable=False, server_default="false"),
     Column("rate_limits", JSONB, nullable=False, server_default=text("'{}'")),
     Column("guard_rules_version", Text, nullable=False, server_default=""),
+    Column("max_cost_micros", BigInteger, nullable=False, server_default="0"),
     Column("delete_time", DateTime(timezone=True)),
     Column("version", Integer, nullable=False, server_default="1"),
 )

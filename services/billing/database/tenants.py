@@ -224,6 +224,7 @@ def _columns(policy: Policy) -> dict[str, object]:
         "keep_contents": policy.keep_contents,
         "guard": dict(policy.guard),
         "rate_limits": dict(policy.rate_limits),
+        "max_cost_micros": policy.max_cost_micros,
     }
 
 
@@ -243,6 +244,7 @@ def _tenant(row: RowMapping) -> Tenant:
         keep_contents=row["keep_contents"],
         guard=row["guard"],
         rate_limits=row["rate_limits"],
+        max_cost_micros=row["max_cost_micros"],
     )
     return Tenant(
         id=row["id"],

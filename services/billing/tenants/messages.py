@@ -14,7 +14,7 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.errors import FieldInvalid
 from services.billing.compliance.packs import pack_names
-from services.billing.fields import check_between, check_listed, check_number_of, check_text
+from services.billing.fields import check_between, check_listed, check_micros, check_number_of, check_text
 from services.billing.messages import enum_value, enum_word, time_of, timestamp
 from services.billing.tenants.cache_limits import cache_limits_message, cache_limits_of
 from services.billing.tenants.policies import PolicyChange
@@ -48,6 +48,7 @@ def policy_of(message: tenant_pb2.Policy) -> Policy:
         keep_contents=message.keep_contents,
         guard=_guard(message.guard),
         rate_limits=rate_limits_of(message.rate_limits),
+        max_cost_micros=check_micros("policy.max_cost_micros", message.max_cost_micros),
     )
 
 
@@ -105,6 +106,7 @@ def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
         keep_contents=tenant.policy.keep_contents,
         guard=_guard_message(tenant.policy.guard, tenant.guard_rules_version),
         rate_limits=rate_limits_message(tenant.policy.rate_limits),
+        max_cost_micros=tenant.policy.max_cost_micros,
     )
     return tenant_pb2.Tenant(
         id=tenant.id,

@@ -43,6 +43,8 @@ class Policy:
     """What the guard does beyond its rules, in the words of the message `GuardPolicy` as JSON."""
     rate_limits: Mapping[str, Any] = field(default_factory=dict)
     """How fast it may ask, in the words of the message `TenantRateLimits` as JSON."""
+    max_cost_micros: int = 0
+    """The most that one request may cost; 0 is no limit."""
 
 
 @dataclass(frozen=True, slots=True)

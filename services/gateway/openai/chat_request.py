@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Annotated
 
 import msgspec
@@ -11,6 +12,7 @@ from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
 from services.gateway.cache_control import CacheControl, checked_pace, checked_ttl
 from services.gateway.exchange import DataClass, Question
+from services.gateway.max_cost import checked_max_cost, least
 from services.gateway.openai.members import Members
 from services.gateway.openai.messages import chat_messages, messages_decoder
 from services.gateway.validation import check_prompt
@@ -40,6 +42,8 @@ class Extension(msgspec.Struct, forbid_unknown_fields=True):
     """What is ours among OpenAI's fields."""
 
     cache: CacheWishes | None = None
+    max_cost: Decimal | None = None
+    """In units of the tenant's currency."""
 
 
 _string = msgspec.json.Decoder(str)
@@ -79,17 +83,21 @@ def decode_chat_request(
     default_model: str,
     cache: CacheControl,
     data_class: DataClass = chat_pb2.DATA_CLASS_UNSPECIFIED,
+    max_cost_micros: int | None = None,
 ) -> ChatRequest:
     """Decode and check a request. Raises FieldInvalid naming the field at fault.
 
-    `default_model` is for the short form only; OpenAI's own form must name its model. `cache` is what the headers say.
+    `default_model` is for the short form only; OpenAI's own form must name its model. `cache`, `data_class` and
+    `max_cost_micros` are what the headers say.
     """
     members = Members(body)
     short = "prompt" in members
     model, messages = _short_form(members, default_model) if short else _full_form(members)
     stream, include_usage = _streaming(members)
     _refuse(members)
-    cache = _cache_control(members, cache)
+    extension = members.take("llmmesh", _extension) or Extension()
+    max_cost_micros = least(max_cost_micros, checked_max_cost("llmmesh.max_cost", extension.max_cost))
+    cache = _cache_control(extension.cache, cache)
     if not stream:
         cache = replace(cache, pieces_per_second=None)
     options, limit_field = _options(members)
@@ -99,7 +107,8 @@ def decode_chat_request(
         return limit_field if field == "max_output_tokens" else field
 
     check_prompt(prompt, named)
-    return ChatRequest(Question(prompt, cache, limit_field, data_class, whole=not stream), stream, include_usage, short)
+    question = Question(prompt, cache, limit_field, data_class, whole=not stream, max_cost_micros=max_cost_micros)
+    return ChatRequest(question, stream, include_usage, short)
 
 
 def _full_form(members: Members) -> tuple[str, list[chat_pb2.ChatMessage]]:
@@ -138,11 +147,9 @@ def _refuse(members: Members) -> None:
         raise FieldInvalid("modalities", 'must be ["text"]')
 
 
-def _cache_control(members: Members, in_headers: CacheControl) -> CacheControl:
-    extension = members.take("llmmesh", _extension)
-    if extension is None or extension.cache is None:
+def _cache_control(wishes: CacheWishes | None, in_headers: CacheControl) -> CacheControl:
+    if wishes is None:
         return in_headers
-    wishes = extension.cache
     in_body = CacheControl(
         reads=not wishes.no_cache,
         writes=not wishes.no_store,

@@ -38,7 +38,7 @@ def cost_number(report: Report) -> Decimal | None:
 
 def report_object(report: Report, usage: chat_pb2.TokenUsage) -> dict[str, Any]:
     """The `llmmesh` member beside OpenAI's own."""
-    return {
+    members = {
         "request_id": report.request_id,
         "provider": report.provider,
         "cache": cache_word(report.cache_status),
@@ -47,3 +47,4 @@ def report_object(report: Report, usage: chat_pb2.TokenUsage) -> dict[str, Any]:
         "overhead_ms": round(report.overhead_seconds * 1000, 2),
         "usage_estimated": usage.estimated,
     }
+    return members | {"stopped_for": report.stopped_for} if report.stopped_for else members

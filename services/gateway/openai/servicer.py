@@ -16,6 +16,7 @@ from services.gateway.caller import identified, stated_data_class
 from services.gateway.chat import Chat
 from services.gateway.embedding import Embedding
 from services.gateway.headers import closing_headers
+from services.gateway.max_cost import max_cost_in_headers
 from services.gateway.openai.chat_reply import ChatReply
 from services.gateway.openai.chat_request import ChatRequest, decode_chat_request
 from services.gateway.openai.delivery import JSON, Reply, streamed, whole
@@ -39,11 +40,13 @@ class OpenAIServicer(OpenAIServiceServicer):
         self, request: openai_pb2.CreateChatCompletionRequest, context: Context
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         """Answer at once or as the model speaks; a caller who hangs up stops the model."""
+        headers = context.invocation_metadata()
         asked = decode_chat_request(
             request.body.data,
             default_model=self._default_model,
-            cache=control_in_headers(context.invocation_metadata()),
-            data_class=stated_data_class(context.invocation_metadata()),
+            cache=control_in_headers(headers),
+            data_class=stated_data_class(headers),
+            max_cost_micros=max_cost_in_headers(headers),
         )
         caller = identified()
         deliver = streamed if asked.stream else whole
@@ -59,7 +62,8 @@ class OpenAIServicer(OpenAIServiceServicer):
     ) -> httpbody_pb2.HttpBody:
         """Embed texts."""
         asked = decode_embedding_request(request.body.data)
-        embedded = await self._embedding.embed(asked.model, asked.texts, identified())
+        max_cost_micros = max_cost_in_headers(context.invocation_metadata())
+        embedded = await self._embedding.embed(asked.model, asked.texts, identified(), max_cost_micros)
         await context.send_initial_metadata(closing_headers(embedded.report))
         return httpbody_pb2.HttpBody(content_type=JSON, data=embedding_reply(asked, embedded))
 

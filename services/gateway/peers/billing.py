@@ -57,13 +57,14 @@ class BillingPeer:
         self._resync_seconds = resync_seconds
 
     async def reserve(self, request: billing_pb2.CreateReservationRequest) -> billing_pb2.Reservation:
-        """Hold the worst-case price. Raises BillingUnavailable; BUDGET_EXCEEDED passes as billing said it."""
+        """Hold the worst-case price. Raises BillingUnavailable; a refusal passes as billing said it."""
         call = self._billing.CreateReservation(request, timeout=time_left(self._call_seconds))
         return (await self._reached(call)).reservation
 
-    async def extend(self, request: billing_pb2.ExtendReservationRequest) -> None:
+    async def extend(self, request: billing_pb2.ExtendReservationRequest) -> billing_pb2.Reservation:
         """Hold more. Raises BillingUnavailable; BUDGET_EXCEEDED passes as billing said it."""
-        await self._reached(self._billing.ExtendReservation(request, timeout=time_left(self._call_seconds)))
+        call = self._billing.ExtendReservation(request, timeout=time_left(self._call_seconds))
+        return (await self._reached(call)).reservation
 
     async def settle(self, settlement: Settlement) -> billing_pb2.CommitReservationResponse | None:
         """Settle or let go; safe to repeat. Raises BillingUnavailable when it must be tried again."""

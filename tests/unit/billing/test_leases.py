@@ -17,12 +17,16 @@ WORDS = st.text(st.characters(categories=["L", "N", "P"]), min_size=0, max_size=
 
 
 @given(
-    st.tuples(WORDS, WORDS, WORDS, WORDS, WORDS), st.datetimes(timezones=st.just(UTC)), WORDS, st.integers(0, 10_000)
+    st.tuples(WORDS, WORDS, WORDS, WORDS, WORDS),
+    st.datetimes(timezones=st.just(UTC)),
+    WORDS,
+    st.integers(0, 10_000),
+    st.none() | st.integers(0, 10**15),
 )
 def test_an_id_says_what_it_was_made_of(
-    parts: tuple[str, str, str, str, str], time: datetime, team: str, images: int
+    parts: tuple[str, str, str, str, str], time: datetime, team: str, images: int, most: int | None
 ) -> None:
-    lease = Lease(*parts, time, team, images)
+    lease = Lease(*parts, time, team, images, most)
     assert Lease.from_id(lease.to_id()) == lease
 
 
@@ -32,10 +36,11 @@ def test_a_time_in_another_zone_is_the_same_time() -> None:
     assert Lease.from_id(lease.to_id()).priced_at == datetime(2026, 11, 1, tzinfo=UTC)
 
 
-def test_an_id_from_before_images_were_counted_is_still_one() -> None:
-    parts = ("t", "k", "r", "m", "RUB", "2026-11-01T00:00:00+00:00", "red")
+@pytest.mark.parametrize("since", [(), (3,)], ids=["images", "a most cost"])
+def test_an_id_from_before_there_was_such_a_field_is_still_one(since: tuple[int, ...]) -> None:
+    parts = ("t", "k", "r", "m", "RUB", "2026-11-01T00:00:00+00:00", "red", *since)
     old = urlsafe_b64encode(orjson.dumps(parts)).decode()
-    assert Lease.from_id(old) == Lease("t", "k", "r", "m", "RUB", datetime(2026, 11, 1, tzinfo=UTC), "red")
+    assert Lease.from_id(old) == Lease("t", "k", "r", "m", "RUB", datetime(2026, 11, 1, tzinfo=UTC), "red", *since)
 
 
 @given(st.text() | st.binary().map(lambda noise: noise.hex()))

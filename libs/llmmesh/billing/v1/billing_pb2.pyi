@@ -65,6 +65,7 @@ class CreateReservationRequest(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    MAX_COST_MICROS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The gateway's request id; makes repeats safe."""
     model: _builtins.str
@@ -75,6 +76,11 @@ class CreateReservationRequest(_message.Message):
     """Most tokens of the answer."""
     image_count: _builtins.int
     """Images in the prompt, where a deployment is paid for each; at most 10,000."""
+    max_cost_micros: _builtins.int
+    """The most that the request may cost, in micro-units of the tenant's currency; absent means no such limit. Where the
+    worst case costs more, the reservation is for fewer tokens, and for the deployments that give the most for it.
+    Fails with MAX_COST_EXCEEDED when not even one token of an answer can be paid for.
+    """
     @_builtins.property
     def deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Deployments the router may choose from; the dearest is held."""
@@ -88,12 +94,15 @@ class CreateReservationRequest(_message.Message):
         input_tokens: _builtins.int = ...,
         max_output_tokens: _builtins.int = ...,
         image_count: _builtins.int = ...,
+        max_cost_micros: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros", "max_cost_micros", b"max_cost_micros"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployments", b"deployments", "image_count", b"image_count", "input_tokens", b"input_tokens", "max_output_tokens", b"max_output_tokens", "model", b"model", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros", "deployments", b"deployments", "image_count", b"image_count", "input_tokens", b"input_tokens", "max_cost_micros", b"max_cost_micros", "max_output_tokens", b"max_output_tokens", "model", b"model", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_cost_micros: _TypeAlias = _typing.Literal["max_cost_micros"]  # noqa: Y015
+    _WhichOneofArgType__max_cost_micros: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_micros) -> _WhichOneofReturnType__max_cost_micros | None: ...
 
 Global___CreateReservationRequest: _TypeAlias = CreateReservationRequest  # noqa: Y015
 
@@ -131,15 +140,23 @@ class Reservation(_message.Message):
     AMOUNT_MICROS_FIELD_NUMBER: _builtins.int
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    DEPLOYMENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies it."""
     amount_micros: _builtins.int
     """Amount held."""
     currency_code: _builtins.str
     """ISO 4217 code."""
+    max_output_tokens: _builtins.int
+    """Tokens of the answer that it covers where max_cost_micros allows fewer than asked for; else 0."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it lapses unless settled."""
+
+    @_builtins.property
+    def deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Deployments that it pays for where max_cost_micros leaves some out; else empty."""
 
     def __init__(
         self,
@@ -148,10 +165,12 @@ class Reservation(_message.Message):
         amount_micros: _builtins.int = ...,
         currency_code: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        max_output_tokens: _builtins.int = ...,
+        deployments: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_micros", b"amount_micros", "currency_code", b"currency_code", "expire_time", b"expire_time", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_micros", b"amount_micros", "currency_code", b"currency_code", "deployments", b"deployments", "expire_time", b"expire_time", "id", b"id", "max_output_tokens", b"max_output_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -229,6 +248,7 @@ class CommitReservationRequest(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """The reservation."""
     deployment: _builtins.str
@@ -243,6 +263,8 @@ class CommitReservationRequest(_message.Message):
     """Empty for the answer itself. Else this is a part of the request that is billed beside it, such as "hedge-1": its
     ledger row has the request id with this behind a colon. What is held for the answer stays held.
     """
+    stop: _builtins.str
+    """Why the mesh ended the answer, or had it ended: "guard", "repetition" or "cost". Empty when it did not."""
     @_builtins.property
     def usage(self) -> _chat_pb2.TokenUsage:
         """What it used."""
@@ -256,10 +278,11 @@ class CommitReservationRequest(_message.Message):
         usage: _chat_pb2.TokenUsage | None = ...,
         finish_reason: _chat_pb2.FinishReason.ValueType = ...,
         part: _builtins.str = ...,
+        stop: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "finish_reason", b"finish_reason", "part", b"part", "provider", b"provider", "reservation_id", b"reservation_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "finish_reason", b"finish_reason", "part", b"part", "provider", b"provider", "reservation_id", b"reservation_id", "stop", b"stop", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -400,6 +423,7 @@ class UsageRecord(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     OVERRUN_MICROS_FIELD_NUMBER: _builtins.int
     CORRECTION_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The gateway's request id, unique in the ledger."""
     tenant_id: _builtins.str
@@ -432,6 +456,8 @@ class UsageRecord(_message.Message):
     """True for a row that corrects an estimate: its amounts and tokens, negative where less was used, are to be added to
     those of the row whose request_id it has, without the ":correction" at its end.
     """
+    stop: _builtins.str
+    """Why the mesh ended the answer, or had it ended: "guard", "repetition" or "cost". Empty when it did not."""
     @_builtins.property
     def usage(self) -> _chat_pb2.TokenUsage:
         """What was used, or what the cached answer had used."""
@@ -464,10 +490,11 @@ class UsageRecord(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         overrun_micros: _builtins.int = ...,
         correction: _builtins.bool = ...,
+        stop: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_status", b"cache_status", "correction", b"correction", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "deployment", b"deployment", "finish_reason", b"finish_reason", "key_id", b"key_id", "model", b"model", "overrun_micros", b"overrun_micros", "provider", b"provider", "request_id", b"request_id", "saved_micros", b"saved_micros", "tags", b"tags", "team_id", b"team_id", "tenant_id", b"tenant_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_status", b"cache_status", "correction", b"correction", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "deployment", b"deployment", "finish_reason", b"finish_reason", "key_id", b"key_id", "model", b"model", "overrun_micros", b"overrun_micros", "provider", b"provider", "request_id", b"request_id", "saved_micros", b"saved_micros", "stop", b"stop", "tags", b"tags", "team_id", b"team_id", "tenant_id", b"tenant_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,6 +80,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: others depend on the resource, so it is not deleted unless that is forced; metadata: resource."""
     ERROR_REASON_REQUEST_CONFLICT: _ErrorReason.ValueType  # 31
     """ABORTED: this request_id was used with another body; metadata: request_id."""
+    ERROR_REASON_MAX_COST_EXCEEDED: _ErrorReason.ValueType  # 35
+    """INVALID_ARGUMENT: the request costs more than it may; metadata: field, max_cost, least_cost, currency_code."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reason, sent without its prefix."""
@@ -142,4 +144,6 @@ ERROR_REASON_RESOURCE_IN_USE: ErrorReason.ValueType  # 30
 """FAILED_PRECONDITION: others depend on the resource, so it is not deleted unless that is forced; metadata: resource."""
 ERROR_REASON_REQUEST_CONFLICT: ErrorReason.ValueType  # 31
 """ABORTED: this request_id was used with another body; metadata: request_id."""
+ERROR_REASON_MAX_COST_EXCEEDED: ErrorReason.ValueType  # 35
+"""INVALID_ARGUMENT: the request costs more than it may; metadata: field, max_cost, least_cost, currency_code."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

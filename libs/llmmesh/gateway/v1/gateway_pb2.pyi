@@ -88,10 +88,15 @@ class GenerateChatRequest(_message.Message):
     CACHE_MODE_FIELD_NUMBER: _builtins.int
     CACHE_CONTROL_FIELD_NUMBER: _builtins.int
     DATA_CLASS_FIELD_NUMBER: _builtins.int
+    MAX_COST_MICROS_FIELD_NUMBER: _builtins.int
     cache_mode: Global___CacheMode.ValueType
     """Whether the cache may be used."""
     data_class: _chat_pb2.DataClass.ValueType
     """How sensitive the caller says it is: raises the class that the guard finds, never lowers it."""
+    max_cost_micros: _builtins.int
+    """The most that the request may cost, in micro-units of the tenant's currency; the least of this, the request's
+    header and the tenant's policy counts. 0 takes only what is free: cached answers, models without a price.
+    """
     @_builtins.property
     def prompt(self) -> _chat_pb2.ChatPrompt:
         """The question."""
@@ -107,12 +112,15 @@ class GenerateChatRequest(_message.Message):
         cache_mode: Global___CacheMode.ValueType = ...,
         cache_control: Global___CacheControl | None = ...,
         data_class: _chat_pb2.DataClass.ValueType = ...,
+        max_cost_micros: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros", "cache_control", b"cache_control", "max_cost_micros", b"max_cost_micros", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "cache_mode", b"cache_mode", "data_class", b"data_class", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros", "cache_control", b"cache_control", "cache_mode", b"cache_mode", "data_class", b"data_class", "max_cost_micros", b"max_cost_micros", "prompt", b"prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_cost_micros: _TypeAlias = _typing.Literal["max_cost_micros"]  # noqa: Y015
+    _WhichOneofArgType__max_cost_micros: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_micros) -> _WhichOneofReturnType__max_cost_micros | None: ...
 
 Global___GenerateChatRequest: _TypeAlias = GenerateChatRequest  # noqa: Y015
 
@@ -156,10 +164,15 @@ class StreamGenerateChatRequest(_message.Message):
     CACHE_MODE_FIELD_NUMBER: _builtins.int
     CACHE_CONTROL_FIELD_NUMBER: _builtins.int
     DATA_CLASS_FIELD_NUMBER: _builtins.int
+    MAX_COST_MICROS_FIELD_NUMBER: _builtins.int
     cache_mode: Global___CacheMode.ValueType
     """Whether the cache may be used."""
     data_class: _chat_pb2.DataClass.ValueType
     """How sensitive the caller says it is: raises the class that the guard finds, never lowers it."""
+    max_cost_micros: _builtins.int
+    """The most that the request may cost, in micro-units of the tenant's currency; the least of this, the request's
+    header and the tenant's policy counts. 0 takes only what is free: cached answers, models without a price.
+    """
     @_builtins.property
     def prompt(self) -> _chat_pb2.ChatPrompt:
         """The question."""
@@ -175,12 +188,15 @@ class StreamGenerateChatRequest(_message.Message):
         cache_mode: Global___CacheMode.ValueType = ...,
         cache_control: Global___CacheControl | None = ...,
         data_class: _chat_pb2.DataClass.ValueType = ...,
+        max_cost_micros: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros", "cache_control", b"cache_control", "max_cost_micros", b"max_cost_micros", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "cache_mode", b"cache_mode", "data_class", b"data_class", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros", "cache_control", b"cache_control", "cache_mode", b"cache_mode", "data_class", b"data_class", "max_cost_micros", b"max_cost_micros", "prompt", b"prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_cost_micros: _TypeAlias = _typing.Literal["max_cost_micros"]  # noqa: Y015
+    _WhichOneofArgType__max_cost_micros: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_micros) -> _WhichOneofReturnType__max_cost_micros | None: ...
 
 Global___StreamGenerateChatRequest: _TypeAlias = StreamGenerateChatRequest  # noqa: Y015
 
@@ -299,6 +315,7 @@ class AnswerReport(_message.Message):
     COST_MICROS_FIELD_NUMBER: _builtins.int
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     OVERHEAD_FIELD_NUMBER: _builtins.int
+    STOPPED_FOR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Correlates logs, traces and the ledger."""
     provider: _builtins.str
@@ -311,6 +328,8 @@ class AnswerReport(_message.Message):
     """Price in micro-units of the currency."""
     currency_code: _builtins.str
     """ISO 4217 code."""
+    stopped_for: _builtins.str
+    """Why the mesh ended the answer, or had it ended: "guard", "repetition" or "cost". Empty when it did not."""
     @_builtins.property
     def overhead(self) -> _duration_pb2.Duration:
         """Time spent by the mesh, not by the provider."""
@@ -325,10 +344,11 @@ class AnswerReport(_message.Message):
         cost_micros: _builtins.int = ...,
         currency_code: _builtins.str = ...,
         overhead: _duration_pb2.Duration | None = ...,
+        stopped_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["overhead", b"overhead"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_status", b"cache_status", "cost_micros", b"cost_micros", "currency_code", b"currency_code", "deployment", b"deployment", "overhead", b"overhead", "provider", b"provider", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_status", b"cache_status", "cost_micros", b"cost_micros", "currency_code", b"currency_code", "deployment", b"deployment", "overhead", b"overhead", "provider", b"provider", "request_id", b"request_id", "stopped_for", b"stopped_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,8 +424,13 @@ class EmbedTextRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
+    MAX_COST_MICROS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Public model name."""
+    max_cost_micros: _builtins.int
+    """The most that the request may cost, in micro-units of the tenant's currency; the least of this, the request's
+    header and the tenant's policy counts.
+    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts; 1 to 2048."""
@@ -415,12 +440,15 @@ class EmbedTextRequest(_message.Message):
         *,
         model: _builtins.str = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
+        max_cost_micros: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros", "max_cost_micros", b"max_cost_micros"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros", "max_cost_micros", b"max_cost_micros", "model", b"model", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_cost_micros: _TypeAlias = _typing.Literal["max_cost_micros"]  # noqa: Y015
+    _WhichOneofArgType__max_cost_micros: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_micros) -> _WhichOneofReturnType__max_cost_micros | None: ...
 
 Global___EmbedTextRequest: _TypeAlias = EmbedTextRequest  # noqa: Y015
 

@@ -314,10 +314,13 @@ class RouteConstraints(_message.Message):
     DATA_CLASS_FIELD_NUMBER: _builtins.int
     RESIDENCY_FIELD_NUMBER: _builtins.int
     SHADOWS_FIELD_NUMBER: _builtins.int
+    ONE_AT_A_TIME_FIELD_NUMBER: _builtins.int
     data_class: _chat_pb2.DataClass.ValueType
     """Class of the data in the prompt."""
     residency: _chat_pb2.DataResidency.ValueType
     """Where the data may be processed."""
+    one_at_a_time: _builtins.bool
+    """One at a time: what is paid for is one answer, not a second one beside it."""
     @_builtins.property
     def deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Deployments paid for by the caller's reservation. Empty allows none."""
@@ -333,10 +336,11 @@ class RouteConstraints(_message.Message):
         data_class: _chat_pb2.DataClass.ValueType = ...,
         residency: _chat_pb2.DataResidency.ValueType = ...,
         shadows: _abc.Iterable[_builtins.str] | None = ...,
+        one_at_a_time: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "deployments", b"deployments", "residency", b"residency", "shadows", b"shadows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_class", b"data_class", "deployments", b"deployments", "one_at_a_time", b"one_at_a_time", "residency", b"residency", "shadows", b"shadows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -477,6 +477,7 @@ class Policy(_message.Message):
     CACHE_LIMITS_FIELD_NUMBER: _builtins.int
     GUARD_FIELD_NUMBER: _builtins.int
     RATE_LIMITS_FIELD_NUMBER: _builtins.int
+    MAX_COST_MICROS_FIELD_NUMBER: _builtins.int
     residency: _chat_pb2.DataResidency.ValueType
     """Where its data may be processed."""
     cache: Global___CachePolicy.ValueType
@@ -491,6 +492,10 @@ class Policy(_message.Message):
     """Days that violations are kept; 0 leaves it to the service, at most 3660."""
     keep_contents: _builtins.bool
     """Whether prompts and answers are kept, encrypted with a key of the tenant's own, for as long as violations are."""
+    max_cost_micros: _builtins.int
+    """The most that one request may cost, in micro-units of the tenant's currency; 0 is no limit. A request may ask for
+    less, never for more.
+    """
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Public models it may name; empty means all."""
@@ -536,10 +541,11 @@ class Policy(_message.Message):
         cache_limits: Global___CacheLimits | None = ...,
         guard: Global___GuardPolicy | None = ...,
         rate_limits: Global___TenantRateLimits | None = ...,
+        max_cost_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_limits", b"cache_limits", "guard", b"guard", "rate_limits", b"rate_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "cache_limits", b"cache_limits", "compliance_packs", b"compliance_packs", "guard", b"guard", "guard_fail_open", b"guard_fail_open", "keep_contents", b"keep_contents", "rate_limits", b"rate_limits", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier", "violation_days", b"violation_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_deployments", b"allowed_deployments", "allowed_models", b"allowed_models", "cache", b"cache", "cache_limits", b"cache_limits", "compliance_packs", b"compliance_packs", "guard", b"guard", "guard_fail_open", b"guard_fail_open", "keep_contents", b"keep_contents", "max_cost_micros", b"max_cost_micros", "rate_limits", b"rate_limits", "residency", b"residency", "routing_strategy", b"routing_strategy", "tags", b"tags", "tier", b"tier", "violation_days", b"violation_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
