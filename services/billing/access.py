@@ -30,6 +30,11 @@ def only_tenant() -> str | None:
     return None if ADMIN in caller.roles else caller.tenant_id
 
 
+def sees_margins() -> bool:
+    """Whether the caller may know what providers take of whom: whoever runs the mesh, and none of its customers."""
+    return only_tenant() is None
+
+
 def paying_caller() -> Identity:
     """The caller, who must be known to spend anything.
 

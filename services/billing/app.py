@@ -12,6 +12,7 @@ from llmmesh.audit.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_t
 from llmmesh.audit.v1.contents_pb2_grpc import add_ContentsServiceServicer_to_server
 from llmmesh.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
 from llmmesh.billing.v1.budgets_pb2_grpc import add_BudgetServiceServicer_to_server
+from llmmesh.billing.v1.prices_pb2_grpc import add_PriceBookServiceServicer_to_server
 from llmmesh.billing.v1.reports_pb2_grpc import add_ReportServiceServicer_to_server
 from llmmesh.tenant.v1.teams_pb2_grpc import add_TeamServiceServicer_to_server
 from llmmesh.tenant.v1.tenant_pb2_grpc import add_TenantServiceServicer_to_server
@@ -61,6 +62,7 @@ from services.billing.ledger import CacheHits
 from services.billing.migrations.upgrade import upgrade
 from services.billing.price_list import read_price_list
 from services.billing.prices import PriceBook
+from services.billing.pricing.servicer import PriceBookServicer
 from services.billing.reports.report import Reports
 from services.billing.reports.servicer import ReportServicer
 from services.billing.reservations import Held, Hold, Reservations, Settled, Settlement
@@ -146,6 +148,7 @@ class _Room:
             Mount(add_BillingServiceServicer_to_server, self._billing()),
             Mount(add_BudgetServiceServicer_to_server, BudgetServicer(self._budgets)),
             Mount(add_ReportServiceServicer_to_server, self._reporting()),
+            Mount(add_PriceBookServiceServicer_to_server, self._pricing()),
             Mount(add_TenantServiceServicer_to_server, self._tenancy()),
             Mount(add_TeamServiceServicer_to_server, TeamServicer(TeamStore(self.database))),
             Mount(add_AuditServiceServicer_to_server, self._auditing()),
@@ -212,6 +215,9 @@ class _Room:
         issuer = self._config.invoice_issuer
         invoices = Invoices(tenant=self._tenants.get, currency_of=currency_of, lines=lines, issuer=issuer)
         return ReportServicer(reports, invoices, Printer())
+
+    def _pricing(self) -> PriceBookServicer:
+        return PriceBookServicer(self._prices, self._book, currency_of=self._budgets.currency_of)
 
     def _tenancy(self) -> TenantServicer:
         return TenantServicer(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from meshkit.errors import ReservationConflict, ResourceNotFound
 from services.billing.ledger import LedgerRow
+from services.billing.margins import charged
 from services.billing.prices import PriceBook, Usage
 
 PART = "correction"
@@ -23,6 +24,8 @@ class Correction:
     """Tokens to be added to the estimated ones; negative where fewer were used."""
     used_micros: int
     """What was really used costs this."""
+    margin_micros: int = 0
+    """To be added to the margin in the estimate."""
 
     @property
     def request_id(self) -> str:
@@ -71,8 +74,10 @@ class Corrections:
         if not estimate.usage.estimated:
             raise ReservationConflict(f"The ledger row {request_id!r} is no estimate.", reservation=request_id)
         usage = replace(usage, image_count=estimate.usage.image_count)
-        cost = self._book.cost(estimate.deployment, usage, estimate.currency_code, estimate.priced_at)
-        return await self._add(Correction(estimate, _added(estimate.usage, usage), cost))
+        taken = self._book.cost(estimate.deployment, usage, estimate.currency_code, estimate.priced_at)
+        cost = charged(taken, estimate.margin_points)
+        margin = cost - taken - estimate.margin_micros
+        return await self._add(Correction(estimate, _added(estimate.usage, usage), cost, margin))
 
 
 def _added(estimated: Usage, used: Usage) -> Usage:

@@ -8,21 +8,23 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from meshkit.errors import MaxCostExceeded
+from services.billing.margins import charged
 from services.billing.money import to_text
 from services.billing.prices import PriceBook, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Quoting:
-    """Where prices come from: the book at one time, in one currency."""
+    """Where prices come from: the book at one time, in one currency, for a tenant of one margin."""
 
     book: PriceBook
     currency_code: str
     at: datetime
+    margin_points: int = 0
 
     def dearest(self, deployments: Sequence[str], usage: Usage) -> int:
-        """The most that `usage` can cost at any of `deployments`."""
-        return self.book.dearest(deployments, usage, self.currency_code, self.at)
+        """The most that may be charged for `usage` at any of `deployments`."""
+        return charged(self.book.dearest(deployments, usage, self.currency_code, self.at), self.margin_points)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ FETCHED_AT_ONCE = 2000
 ROWS_IN_A_GROUP = 20_000
 _COLUMNS = """request_id, create_time, tenant_id, team_id, key_id, tags, model, deployment, provider, cache_status,
     finish_reason, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, estimated,
-    cost_micros, saved_micros, overrun_micros, currency_code, correction, stop"""
+    cost_micros, saved_micros, overrun_micros, currency_code, correction, stop, margin_micros, margin_points"""
 _ROWS = f"""
 SELECT {_COLUMNS} FROM ledger
 WHERE tenant_id = %(tenant_id)s AND create_time >= %(start)s AND create_time < %(end)s ORDER BY create_time, id
@@ -42,7 +42,7 @@ _KINDS = {
 
 
 def _kind(column: str) -> arrow.DataType:
-    if column.endswith(("_tokens", "_micros")):
+    if column.endswith(("_tokens", "_micros", "_points")):
         return arrow.int64()
     return _KINDS.get(column, arrow.string())
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import orjson
 
+from services.billing.margins import LEAST_POINTS, MOST_POINTS
 from services.billing.money import MOST_MICROS
 
 MOST_IMAGES = 10_000
-_ADDED: tuple[Any, ...] = (0, None)
+_ADDED: tuple[Any, ...] = (0, None, 0)
 """What the last fields are in an id that was given out before there were such."""
 
 
@@ -35,12 +36,14 @@ class Lease:
     image_count: int = 0
     max_cost_micros: int | None = None
     """The most that may be billed; None when nobody says."""
+    margin_points: int = 0
+    """The tenant's margin then, in basis points."""
 
     def to_id(self) -> str:
         """Write it as an opaque id."""
         parts = (
             self.tenant_id, self.key_id, self.request_id, self.model, self.currency_code, self.priced_at, self.team_id,
-            self.image_count, self.max_cost_micros,
+            self.image_count, self.max_cost_micros, self.margin_points,
         )  # fmt: skip
         return urlsafe_b64encode(orjson.dumps(parts)).decode().rstrip("=")
 
@@ -59,8 +62,10 @@ class Lease:
         try:
             parts: list[Any] = orjson.loads(urlsafe_b64decode(reservation_id + padding))
             missing = len(fields(cls)) - len(parts)
-            *texts, image_count, max_cost = (*parts, *_ADDED[len(_ADDED) - missing :])
+            *texts, image_count, max_cost, margin_points = (*parts, *_ADDED[len(_ADDED) - missing :])
             if not all(part.isprintable() for part in texts) or not 0 <= image_count <= MOST_IMAGES:
+                raise ValueError(parts)
+            if not LEAST_POINTS <= margin_points <= MOST_POINTS:
                 raise ValueError(parts)
             if max_cost is not None and not 0 <= max_cost <= MOST_MICROS:
                 raise ValueError(parts)
@@ -68,4 +73,6 @@ class Lease:
             time = datetime.fromisoformat(priced_at).astimezone(UTC)
         except (ValueError, TypeError, AttributeError, OverflowError):
             raise ValueError("not the id of a reservation") from None
-        return cls(tenant_id, key_id, request_id, model, currency_code, time, team_id, image_count, max_cost)
+        return cls(
+            tenant_id, key_id, request_id, model, currency_code, time, team_id, image_count, max_cost, margin_points
+        )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from meshkit.errors import FieldInvalid, ResourceNotFound
 from meshkit.log import get_logger
+from services.billing.margins import charged
 from services.billing.metrics import LEDGER_ROWS, SAVED
 from services.billing.money import MICROS
 from services.billing.prices import PriceBook, Usage
@@ -78,10 +79,31 @@ class LedgerRow:
     """Used beyond every hard budget, and not billed."""
     priced_at: datetime
     """Time whose prices it was billed at."""
+    margin_micros: int = 0
+    """So much of cost and overrun together is above what the provider takes."""
+    margin_points: int = 0
+    """The tenant's margin, in basis points."""
     correction: bool = False
     """Whether this is what must be added to an estimate."""
     stop: str = ""
     """Why the mesh ended the answer; empty when it did not."""
+
+    @property
+    def provider_micros(self) -> int:
+        """What the provider takes."""
+        return self.cost_micros + self.overrun_micros - self.margin_micros
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFilter:
+    """Which rows; empty means any."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    team_id: str = ""
+    key_id: str = ""
+    model: str = ""
+    deployment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +161,11 @@ class CacheHits:
         return PricedHit(hit, self._saved(hit, currency_code), currency_code)
 
     def _saved(self, hit: CacheHit, currency_code: str) -> int:
+        at = hit.create_time or datetime.now(UTC)
         try:
-            return self._book.cost(hit.deployment, hit.usage, currency_code, hit.create_time or datetime.now(UTC))
+            taken = self._book.cost(hit.deployment, hit.usage, currency_code, at)
         except ResourceNotFound:
             # Better a row that claims no saving than no row.
             log.warning("saving_unknown", deployment=hit.deployment)
             return 0
+        return charged(taken, self._book.margin(hit.tenant_id, at))

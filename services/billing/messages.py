@@ -22,7 +22,7 @@ from services.billing.fields import (
     check_text,
 )
 from services.billing.lease import MOST_IMAGES
-from services.billing.ledger import CacheHit, LedgerRow, UsageTotal
+from services.billing.ledger import CacheHit, LedgerFilter, LedgerRow, UsageTotal
 from services.billing.prices import Quote, Usage
 from services.billing.reservations import Ask, Reservation
 
@@ -102,6 +102,18 @@ def usage_of(field: str, message: chat_pb2.TokenUsage) -> Usage:
     return Usage(**counts, image_count=images, estimated=message.estimated)
 
 
+def usage_filter_of(request: billing_pb2.ListUsageRecordsRequest) -> LedgerFilter:
+    """Which ledger rows to list."""
+    return LedgerFilter(
+        start=time_of("start_time", request.start_time) if request.HasField("start_time") else None,
+        end=time_of("end_time", request.end_time) if request.HasField("end_time") else None,
+        team_id=check_text("team_id", request.team_id, required=False),
+        key_id=check_text("key_id", request.key_id, required=False),
+        model=check_text("model", request.model, required=False),
+        deployment=check_text("deployment", request.deployment, required=False),
+    )
+
+
 def cache_hit_of(field: str, message: billing_pb2.UsageRecord) -> CacheHit:
     """A row of an answer that cost nothing."""
     if message.cost_micros:
@@ -151,8 +163,8 @@ def price_message(quote: Quote) -> billing_pb2.Price:
     )
 
 
-def usage_record_message(row: LedgerRow) -> billing_pb2.UsageRecord:
-    """A ledger row."""
+def usage_record_message(row: LedgerRow, *, with_margin: bool) -> billing_pb2.UsageRecord:
+    """A ledger row; what the provider takes of it is not everybody's to know."""
     usage = chat_pb2.TokenUsage(
         input_tokens=row.usage.input_tokens,
         cached_input_tokens=row.usage.cached_input_tokens,
@@ -181,6 +193,8 @@ def usage_record_message(row: LedgerRow) -> billing_pb2.UsageRecord:
         overrun_micros=row.overrun_micros,
         correction=row.correction,
         stop=row.stop,
+        provider_micros=row.provider_micros if with_margin else None,
+        margin_basis_points=row.margin_points if with_margin else None,
     )
 
 

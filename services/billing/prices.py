@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import Generic, TypeVar
 
 from meshkit.errors import DependencyUnavailable, FieldInvalid, ResourceNotFound
+from services.billing.margins import Margin
 from services.billing.money import MICROS, MOST_MICROS, ceil_div
 
 Row = TypeVar("Row")
@@ -94,11 +95,13 @@ class PriceBook:
         self._loaded = False
         self._prices: dict[str, _History[Price]] = {}
         self._rates: dict[str, _History[ExchangeRate]] = {}
+        self._margins: dict[str, _History[Margin]] = {}
 
-    def load(self, prices: Iterable[Price], rates: Iterable[ExchangeRate]) -> None:
+    def load(self, prices: Iterable[Price], rates: Iterable[ExchangeRate], margins: Iterable[Margin] = ()) -> None:
         """Replace everything the book holds."""
         self._prices = _histories((price.deployment, price.effective_time, price) for price in prices)
         self._rates = _histories((rate.currency_code, rate.effective_time, rate) for rate in rates)
+        self._margins = _histories((margin.tenant_id, margin.effective_time, margin) for margin in margins)
         self._loaded = True
 
     def cost(self, deployment: str, usage: Usage, currency_code: str, at: datetime) -> int:
@@ -120,6 +123,13 @@ class PriceBook:
         """The most that `usage` can cost at any of `deployments`, whatever kinds its tokens turn out to be."""
         prices = [self.price(deployment, at).at_its_dearest() for deployment in deployments]
         return _sane(max(self._converted(price.of(usage), price.currency_code, currency_code, at) for price in prices))
+
+    def margin(self, tenant_id: str, at: datetime) -> int:
+        """Basis points that a tenant is charged above the price at the time `at`."""
+        self._check_loaded()
+        history = self._margins.get(tenant_id)
+        margin = history.at(at) if history else None
+        return margin.basis_points if margin else 0
 
     def price(self, deployment: str, at: datetime) -> Price:
         """The price of `deployment` in force at the time `at`."""

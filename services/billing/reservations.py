@@ -21,6 +21,7 @@ from meshkit.errors import (
 from meshkit.identity import Identity
 from services.billing.coverage import Coverage, Quoting, covered
 from services.billing.lease import Lease
+from services.billing.margins import charged
 from services.billing.metrics import LEDGER_ROWS, RESERVATIONS, count_cost
 from services.billing.money import to_text
 from services.billing.prices import PriceBook, Usage
@@ -117,6 +118,9 @@ class Settlement:
     provider: str
     usage: Usage
     cost_micros: int
+    """What the tenant is charged."""
+    margin_micros: int
+    """So much of it is above what the provider takes."""
     finish_reason: str
     stop: str = ""
     """Why the mesh ended the answer; empty when it did not."""
@@ -167,7 +171,8 @@ class Reservations:
         """
         with _counted():
             currency_code = await self._currency_of(caller.tenant_id)
-            prices = Quoting(self._book, currency_code, datetime.now(UTC))
+            now = datetime.now(UTC)
+            prices = Quoting(self._book, currency_code, now, self._book.margin(caller.tenant_id, now))
             coverage = covered(prices, ask.deployments, ask.worst_case, ask.max_cost_micros)
             hold = Hold(
                 caller.tenant_id, caller.key_id, ask.request_id, ask.model, ask.fingerprint, coverage.amount_micros,
@@ -176,6 +181,7 @@ class Reservations:
             lease = Lease(
                 caller.tenant_id, caller.key_id, ask.request_id, ask.model, currency_code, prices.at,
                 image_count=ask.image_count, max_cost_micros=ask.max_cost_micros,
+                margin_points=prices.margin_points,
             )  # fmt: skip
             return _narrowed(await self._standing(hold, lease), coverage, ask.deployments, ask.max_output_tokens)
 
@@ -194,7 +200,7 @@ class Reservations:
         _check_owner(caller, lease)
         with _counted():
             worst_case = replace(worst_case, image_count=lease.image_count)
-            prices = Quoting(self._book, lease.currency_code, lease.priced_at)
+            prices = Quoting(self._book, lease.currency_code, lease.priced_at, lease.margin_points)
             coverage = covered(prices, deployments, worst_case, lease.max_cost_micros)
             hold = Hold(
                 lease.tenant_id, lease.key_id, lease.request_id, lease.model, "", coverage.amount_micros,
@@ -220,8 +226,10 @@ class Reservations:
         """
         _check_owner(caller, lease)
         usage = replace(usage, image_count=lease.image_count)
-        cost = self._book.cost(deployment, usage, lease.currency_code, lease.priced_at)
-        settled = await self._settle(Settlement(lease, deployment, provider, usage, cost, finish_reason, stop))
+        taken = self._book.cost(deployment, usage, lease.currency_code, lease.priced_at)
+        cost = charged(taken, lease.margin_points)
+        margin = cost - taken
+        settled = await self._settle(Settlement(lease, deployment, provider, usage, cost, margin, finish_reason, stop))
         if settled.first:
             count_cost(provider, lease.model, lease.currency_code, settled.cost_micros)
             LEDGER_ROWS.labels("miss").inc()
@@ -237,6 +245,9 @@ class Reservations:
         priced_at, expire_time = _standing(held, hold, lease.currency_code)
         RESERVATIONS.labels("extended" if hold.extends else "held").inc()
         lease = replace(lease, priced_at=priced_at, team_id=held.team_id)
+        if priced_at != hold.priced_at:
+            # A repeat: what it was first held with stays.
+            lease = replace(lease, margin_points=self._book.margin(lease.tenant_id, priced_at))
         return Reservation(lease.to_id(), held.amount_micros, lease.currency_code, expire_time)
 
 

@@ -10,8 +10,8 @@ from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
 from meshkit.server import Context
 from services.billing import pagination
-from services.billing.access import paying_caller, visible_tenant
-from services.billing.budgets.budget import DEFAULT_ID, Budget, BudgetChange, budget_unknown
+from services.billing.access import paying_caller, sees_margins, visible_tenant
+from services.billing.budgets.budget import DEFAULT_ID, Budget, BudgetChange
 from services.billing.budgets.messages import budget_message
 from services.billing.corrections import Corrections
 from services.billing.database.budgets import BudgetStore
@@ -28,13 +28,15 @@ from services.billing.messages import (
     reservation_message,
     time_of,
     timestamp,
+    usage_filter_of,
     usage_of,
     usage_record_message,
     usage_total_message,
 )
+from services.billing.once import Once
 from services.billing.prices import PriceBook, Usage
 from services.billing.reservations import Reservations
-from services.billing.tenants.tenant import tenant_unknown
+from services.billing.versions import version_of
 
 MOST_RECORDS = 1000
 STOPS = ("", "guard", "repetition", "cost")
@@ -133,10 +135,11 @@ class BillingServicer(BillingServiceServicer):
     ) -> billing_pb2.UpdateBudgetResponse:
         """Set a tenant's budget."""
         limit_micros = check_micros("limit_micros", request.limit_micros)
-        change = BudgetChange(limit_micros=limit_micros)
-        budget = await self._budgets.change(visible_tenant(request.tenant_id), DEFAULT_ID, change)
-        if budget is None:
-            raise tenant_unknown(request.tenant_id)
+        change, once = BudgetChange(limit_micros=limit_micros), Once.of(request, request.request_id)
+        await self._budgets.currency_of(visible_tenant(request.tenant_id))  # raises when there is no such tenant
+        budget = await self._budgets.change(
+            request.tenant_id, DEFAULT_ID, change, version=version_of(request.etag), once=once
+        )
         return billing_pb2.UpdateBudgetResponse(budget=budget_message(budget))
 
     async def ListUsageRecords(
@@ -145,12 +148,12 @@ class BillingServicer(BillingServiceServicer):
         """A page of ledger rows."""
         tenant_id = visible_tenant(request.tenant_id)
         await self._budgets.currency_of(tenant_id)  # raises when there is no such tenant
-        size = pagination.page_size(request.page_size)
-        listing = f"usage/{tenant_id}"
+        size, which = pagination.page_size(request.page_size), usage_filter_of(request)
+        listing = f"usage/{tenant_id}/{which}"
         before = pagination.position(request.page_token, listing)
-        rows, last = pagination.split(await self._ledger.page(tenant_id, most=size + 1, before=before), size)
+        rows, last = pagination.split(await self._ledger.page(tenant_id, which, most=size + 1, before=before), size)
         return billing_pb2.ListUsageRecordsResponse(
-            records=[usage_record_message(row) for row in rows],
+            records=[usage_record_message(row, with_margin=sees_margins()) for row in rows],
             next_page_token=pagination.token(listing, last.create_time, last.id) if last else "",
         )
 
@@ -163,7 +166,8 @@ class BillingServicer(BillingServiceServicer):
             raise FieldInvalid("usage.estimated", "must be false: an estimate is corrected by what was used")
         request_id = check_text("request_id", request.request_id)
         correction = await self._corrections.correct(visible_tenant(request.tenant_id), request_id, usage)
-        return billing_pb2.CorrectUsageResponse(correction=usage_record_message(correction))
+        message = usage_record_message(correction, with_margin=sees_margins())
+        return billing_pb2.CorrectUsageResponse(correction=message)
 
     async def GetUsageSummary(
         self, request: billing_pb2.GetUsageSummaryRequest, context: Context
@@ -180,11 +184,7 @@ class BillingServicer(BillingServiceServicer):
     async def _budget(self, request: billing_pb2.GetBudgetRequest) -> Budget:
         tenant_id = visible_tenant(request.tenant_id)
         await self._budgets.currency_of(tenant_id)  # raises when there is no such tenant
-        budget_id = check_id("budget_id", request.budget_id or DEFAULT_ID)
-        budget = await self._budgets.get(tenant_id, budget_id)
-        if budget is None:
-            raise budget_unknown(tenant_id, budget_id)
-        return budget
+        return await self._budgets.one(tenant_id, check_id("budget_id", request.budget_id or DEFAULT_ID))
 
 
 def _lease(reservation_id: str) -> Lease:

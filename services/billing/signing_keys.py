@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps.add_parser("list", help="say which keys there are")
     steps.add_parser("stage", help="add a key that is published and signs nothing yet")
     steps.add_parser("promote", help="let the newest key sign").add_argument("--at-once", action="store_true")
-    steps.add_parser("retire", help="drop a key that signs no longer").add_argument("kid")
+    # The id of a key may begin with a dash, which is no option then.
+    retiring = steps.add_parser("retire", help="drop a key that signs no longer", prefix_chars="/", add_help=False)
+    retiring.add_argument("kid")
     asked = parser.parse_args(arguments)
     try:
         if asked.step == "stage":

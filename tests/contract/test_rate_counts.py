@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from llmmesh.tenant.v1 import tenant_pb2
+from meshkit.identity import Identity
 from services.gateway.limits.local import LocalCounts
-from services.gateway.limits.scope import Limits, Scope
+from services.gateway.limits.scope import KeyTies, Limits, RateLimits, Scope
 from services.gateway.limits.shared import SharedCounts, shared_counts
-from services.gateway.limits.standing import NEVER, Standing
+from services.gateway.limits.standing import NEVER, Standing, limit_headers
 
 LONGEST_WAIT_MS = 65_000
 
@@ -215,3 +217,31 @@ def test_no_minute_of_any_position_holds_more_than_its_limit(limit: int, asked: 
         if counts.take(scopes, tokens, "lease").granted:
             granted.append((now, tokens))
         assert sum(taken for at, taken in granted if at > now - 60) <= limit
+
+
+LEVELS = ("tenant", "team", "key", "user")
+PER_REQUEST = {"requests_per_minute": 1, "tokens_per_minute": 10, "tokens_per_day": 10, "concurrent_streams": 1}
+"""Limits, and how much of each a request of ten tokens takes."""
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("limit", PER_REQUEST)
+async def test_every_limit_holds_at_every_level(counts: Counts, level: str, limit: str) -> None:
+    """As a policy gives it: two requests have room, and those of others none the less."""
+    given = tenant_pb2.RateLimits(**{limit: 2 * PER_REQUEST[limit]})
+    named = {"teams": {"red": given}} if level == "team" else {_FIELDS[level]: given}
+    limits = RateLimits.from_message(tenant_pb2.TenantRateLimits(**named))  # type: ignore[arg-type]
+    assert limits
+    tied = replace(limits, ties=KeyTies("red", "ada"))
+    scopes = tied.scopes(Identity(uuid4().hex, "key"))
+    assert [each.level for each in scopes] == [level]
+    assert [(await counts.take(scopes, tokens=10)).granted for _ in range(3)] == [True, True, False]
+    others = tied.scopes(Identity(uuid4().hex, "key"))
+    standing = await counts.take(others, tokens=10)
+    assert standing.granted
+    headers = dict(limit_headers(others, standing, 10))
+    told = {"requests_per_minute": "requests", "tokens_per_minute": "tokens", "tokens_per_day": "tokens"}.get(limit)
+    assert told is None or headers[f"x-ratelimit-limit-{told}"] == str(2 * PER_REQUEST[limit])
+
+
+_FIELDS = {"tenant": "tenant", "key": "each_key", "user": "each_user"}

@@ -84,6 +84,20 @@ async def test_a_change_of_limits_and_models_holds_within_a_second(tenant: Tenan
     assert await seconds_until(narrowed) < 1
 
 
+async def test_a_teams_models_hold_for_its_keys_within_a_second(mesh: Mesh, first: ScriptedProvider) -> None:
+    tenant = await mesh.tenant()
+    await tenant.key(team_id="red")
+    assert (await tenant.chat("Not narrowed yet.")).status_code == 200
+    path = f"/v1/tenants/{tenant.id}/teams/red"
+    body = {"policy": {"allowed_models": ["scripted-other"]}}
+    (await mesh.http.patch(path, headers=mesh.admin, json=body)).raise_for_status()
+
+    async def narrowed() -> bool:
+        return (await tenant.chat("May my team?")).status_code == 403
+
+    assert await seconds_until(narrowed) < 1
+
+
 async def test_a_revoked_key_opens_no_door_of_any_room_within_a_second(mesh: Mesh) -> None:
     tenant = await mesh.tenant()
     key = await tenant.key(roles=["ROLE_ADMIN"])

@@ -18,6 +18,7 @@ from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceStub
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceStub
 from llmmesh.billing.v1.budgets_pb2_grpc import BudgetServiceStub
+from llmmesh.billing.v1.prices_pb2_grpc import PriceBookServiceStub
 from llmmesh.billing.v1.reports_pb2_grpc import ReportServiceStub
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.tenant.v1 import tenant_pb2
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from llmmesh.audit.v1.contents_pb2_grpc import ContentsServiceAsyncStub
     from llmmesh.billing.v1.billing_pb2_grpc import BillingServiceAsyncStub
     from llmmesh.billing.v1.budgets_pb2_grpc import BudgetServiceAsyncStub
+    from llmmesh.billing.v1.prices_pb2_grpc import PriceBookServiceAsyncStub
     from llmmesh.billing.v1.reports_pb2_grpc import ReportServiceAsyncStub
     from llmmesh.tenant.v1.teams_pb2_grpc import TeamServiceAsyncStub
     from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceAsyncStub
@@ -66,6 +68,7 @@ class Room:
     reports: ReportServiceAsyncStub
     contents: ContentsServiceAsyncStub
     teams: TeamServiceAsyncStub
+    prices: PriceBookServiceAsyncStub
 
     async def tenant(self, name: str, *, rubles: float = 1000, **fields: Any) -> Identity:
         """Make a tenant; returns a developer of it."""
@@ -167,9 +170,10 @@ async def billing_stubs(port: int, config: BillingConfig, *, wait_seconds: float
         connect(target, ReportServiceStub, wait_seconds=wait_seconds) as report_stub,
         connect(target, ContentsServiceStub, wait_seconds=wait_seconds) as contents_stub,
         connect(target, TeamServiceStub, wait_seconds=wait_seconds) as team_stub,
+        connect(target, PriceBookServiceStub, wait_seconds=wait_seconds) as price_stub,
     ):
         stubs: list[Any] = [
             *(billing_stub, tenant_stub, audit_stub, compliance_stub, budget_stub, report_stub, contents_stub),
-            team_stub,
+            *(team_stub, price_stub),
         ]
         yield Room(port, config, *stubs)

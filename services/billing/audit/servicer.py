@@ -16,7 +16,7 @@ from services.billing.audit.export import MEDIA_TYPE, checkpoint_line, record_li
 from services.billing.audit.messages import checkpoint_message, event_message, event_of
 from services.billing.database.audit import AuditStore
 from services.billing.database.checkpoints import CheckpointStore
-from services.billing.fields import check_number_of
+from services.billing.fields import check_number_of, check_text
 
 MOST_EVENTS = 1000
 EXPORT_PAGE = 500
@@ -50,9 +50,11 @@ class AuditServicer(AuditServiceServicer):
         """A page of events."""
         tenant_id = visible_tenant(request.tenant_id)
         size = pagination.page_size(request.page_size)
-        listing = f"audit/{tenant_id}"
+        request_id = check_text("request_id", request.request_id, required=False)
+        listing = f"audit/{tenant_id}/{request_id}"
         before = pagination.place(request.page_token, listing)
-        rows, last = pagination.split(await self._records.page(tenant_id, most=size + 1, before=before), size)
+        found = await self._records.page(tenant_id, request_id, most=size + 1, before=before)
+        rows, last = pagination.split(found, size)
         more = pagination.place_token(listing, last.position) if last else ""
         return audit_pb2.ListEventsResponse(events=[event_message(record) for record in rows], next_page_token=more)
 

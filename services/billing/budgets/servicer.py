@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from llmmesh.billing.v1 import budgets_pb2
 from llmmesh.billing.v1.budgets_pb2_grpc import BudgetServiceServicer
-from meshkit.errors import FieldInvalid, ResourceExists
+from meshkit.errors import FieldInvalid
 from meshkit.server import Context
 from services.billing import pagination
 from services.billing.access import visible_tenant
-from services.billing.budgets.budget import DEFAULT_ID, budget_unknown
+from services.billing.budgets.budget import DEFAULT_ID
 from services.billing.budgets.messages import (
     budget_change_of,
     budget_message,
@@ -17,6 +17,7 @@ from services.billing.budgets.messages import (
 )
 from services.billing.database.budgets import BudgetStore
 from services.billing.fields import check_id
+from services.billing.once import Once
 from services.billing.versions import changed, version_of
 
 
@@ -31,12 +32,7 @@ class BudgetServicer(BudgetServiceServicer):
     ) -> budgets_pb2.CreateBudgetResponse:
         """Make a budget."""
         await self._currency(request.tenant_id)
-        budget = await self._budgets.create(new_budget_of(request))
-        if budget is None:
-            raise ResourceExists(
-                f"There is a budget {request.budget_id!r} already.",
-                resource=f"tenants/{request.tenant_id}/budgets/{request.budget_id}",
-            )
+        budget = await self._budgets.create(new_budget_of(request), Once.of(request, request.request_id))
         return budgets_pb2.CreateBudgetResponse(budget=budget_message(budget))
 
     async def ListBudgets(
@@ -64,11 +60,11 @@ class BudgetServicer(BudgetServiceServicer):
         self, request: budgets_pb2.ChangeBudgetRequest, context: Context
     ) -> budgets_pb2.ChangeBudgetResponse:
         """Change a budget's settings."""
-        change, version = budget_change_of(request), version_of(request.etag)
+        change, once = budget_change_of(request), Once.of(request, request.request_id)
         await self._check_budget(request.tenant_id, request.budget_id)
-        budget = await self._budgets.change(request.tenant_id, request.budget_id, change, version=version)
-        if budget is None:
-            raise changed(f"tenants/{request.tenant_id}/budgets/{request.budget_id}")
+        budget = await self._budgets.change(
+            request.tenant_id, request.budget_id, change, version=version_of(request.etag), once=once
+        )
         return budgets_pb2.ChangeBudgetResponse(budget=budget_message(budget))
 
     async def DeleteBudget(
@@ -89,9 +85,10 @@ class BudgetServicer(BudgetServiceServicer):
         """A page of thresholds that were reached."""
         currency_code = await self._currency(request.tenant_id)
         size = pagination.page_size(request.page_size)
-        listing = f"budget-events/{request.tenant_id}"
+        budget_id = check_id("budget_id", request.budget_id) if request.budget_id else ""
+        listing = f"budget-events/{request.tenant_id}/{budget_id}"
         before = pagination.position(request.page_token, listing)
-        found = await self._budgets.events(request.tenant_id, most=size + 1, before=before)
+        found = await self._budgets.events(request.tenant_id, budget_id, most=size + 1, before=before)
         rows, last = pagination.split(found, size)
         return budgets_pb2.ListBudgetEventsResponse(
             events=[event_message(event, currency_code) for event in rows],
@@ -104,5 +101,4 @@ class BudgetServicer(BudgetServiceServicer):
 
     async def _check_budget(self, tenant_id: str, budget_id: str) -> None:
         await self._currency(tenant_id)
-        if await self._budgets.get(tenant_id, check_id("budget_id", budget_id)) is None:
-            raise budget_unknown(tenant_id, budget_id)
+        await self._budgets.one(tenant_id, check_id("budget_id", budget_id))

@@ -64,9 +64,11 @@ class AuditStore:
                 await self._append(events)
         return [None] * len(batches)
 
-    async def page(self, tenant_id: str, *, most: int, before: int | None) -> list[Record]:
-        """At most `most` records of a tenant, newest first, before a position."""
+    async def page(self, tenant_id: str, request_id: str, *, most: int, before: int | None) -> list[Record]:
+        """At most `most` records of a tenant's request, or of all if it is empty, newest first, before a position."""
         statement = select(audit_records).where(audit_records.c.tenant_id == tenant_id)
+        if request_id:
+            statement = statement.where(audit_records.c.request_id == request_id)
         if before is not None:
             statement = statement.where(audit_records.c.position < before)
         statement = statement.order_by(audit_records.c.position.desc()).limit(most)

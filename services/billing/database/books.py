@@ -91,6 +91,21 @@ exchange_rates = Table(
     UniqueConstraint("currency_code", "effective_time"),
 )
 
+margins = Table(
+    "margins",
+    metadata,
+    serial(),
+    of_tenant(),
+    Column(
+        "basis_points",
+        Integer,
+        CheckConstraint("basis_points BETWEEN -10000 AND 100000", name="basis_points"),
+        nullable=False,
+    ),
+    moment("effective_time"),
+    UniqueConstraint("tenant_id", "effective_time"),
+)
+
 reservations = Table(
     "reservations",
     metadata,
@@ -157,6 +172,9 @@ ledger = Table(
     # Empty in rows older than this column: billed at the prices of when they were made.
     Column("priced_at", DateTime(timezone=True)),
     Column("stop", Text, nullable=False, server_default=""),
+    # Part of cost and overrun together; less than nothing where the tenant has a discount.
+    Column("margin_micros", BigInteger, nullable=False, server_default="0"),
+    Column("margin_points", Integer, nullable=False, server_default="0"),
     Index(None, "transaction_id"),
     postgresql_partition_by="RANGE (create_time)",
 )
@@ -165,6 +183,7 @@ DIMENSIONS = ("team_id", "key_id", "model", "deployment", "provider", "cache_sta
 SUMS = (
     "request_count", "input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
     "cost_micros", "saved_micros", "overrun_micros", "image_count", "stopped_micros",
+    "margin_micros",
 )  # fmt: skip
 
 usage_rollups = Table(

@@ -9,14 +9,18 @@ from sqlalchemy import ColumnElement, RowMapping, delete, func, select, text, tu
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.billing.budgets.budget import Budget, BudgetChange, BudgetEvent, NewBudget
+from meshkit.errors import ResourceExists
+from services.billing.budgets.budget import Budget, BudgetChange, BudgetEvent, NewBudget, budget_unknown
 from services.billing.database.books import budget_events, budgets, budgets_now
 from services.billing.database.engine import Database
 from services.billing.database.grants import LOCK, MATCHES
+from services.billing.database.repeats import done_before
 from services.billing.database.schema import tenants
 from services.billing.database.wire import Wire
+from services.billing.once import Once
 from services.billing.pagination import Position
 from services.billing.tenants.tenant import tenant_unknown
+from services.billing.versions import changed
 
 MOST_CURRENCIES_REMEMBERED = 100_000
 
@@ -93,14 +97,31 @@ class BudgetStore:
         self._database = database
         self._currencies: dict[str, str] = {}
 
-    async def create(self, new: NewBudget) -> Budget | None:
-        """Make a budget that has borne what its scope spent in this period and holds now; None when its id is taken."""
+    async def create(self, new: NewBudget, once: Once | None = None) -> Budget:
+        """Make a budget that has borne what its scope spent in this period and holds now.
+
+        Raises:
+            ResourceExists: If its id is taken.
+        """
         async with self._database.transaction("create_budget") as connection:
-            await lock_tenant(connection, new.tenant_id)
-            made = await insert_budget(connection, new)
-            if made:
+            if not await done_before(connection, once, new.id):
+                await lock_tenant(connection, new.tenant_id)
+                if not await insert_budget(connection, new):
+                    resource = f"tenants/{new.tenant_id}/budgets/{new.id}"
+                    raise ResourceExists(f"There is a budget {new.id!r} already.", resource=resource)
                 await connection.execute(_TAKE_OVER, {"tenant_id": new.tenant_id, "id": new.id})
-        return await self.get(new.tenant_id, new.id) if made else None
+        return await self.one(new.tenant_id, new.id)
+
+    async def one(self, tenant_id: str, budget_id: str) -> Budget:
+        """One budget, as of now.
+
+        Raises:
+            ResourceNotFound: If there is no such budget.
+        """
+        budget = await self.get(tenant_id, budget_id)
+        if budget is None:
+            raise budget_unknown(tenant_id, budget_id)
+        return budget
 
     async def get(self, tenant_id: str, budget_id: str) -> Budget | None:
         """One budget, as of now."""
@@ -117,20 +138,24 @@ class BudgetStore:
         rows = await self._database.fetch("list_budgets", statement.order_by(budgets_now.c.id).limit(most))
         return [_budget(row) for row in rows]
 
-    async def change(self, tenant_id: str, budget_id: str, change: BudgetChange, *, version: int = 0) -> Budget | None:
-        """Change settings, of one version if it is given; None when there is no such budget or version.
+    async def change(
+        self, tenant_id: str, budget_id: str, change: BudgetChange, *, version: int = 0, once: Once | None = None
+    ) -> Budget:
+        """Change settings, of one version if it is given. What is spent and held stays, even beyond a lower limit.
 
-        What is spent and held stays, even beyond a lower limit.
+        Raises:
+            ResourceNotFound: If there is no such budget.
+            VersionConflict: If it is no longer the version that is given.
         """
         values = {name: value for name, value in asdict(change).items() if value is not None}
-        statement = (
-            update(budgets)
-            .where(*_version(tenant_id, budget_id, version))
-            .values(**values, version=budgets.c.version + 1)
-            .returning(budgets.c.id)
-        )
-        rows = await self._database.fetch("change_budget", statement)
-        return await self.get(tenant_id, budget_id) if rows else None
+        statement = update(budgets).where(*_version(tenant_id, budget_id, version)).returning(budgets.c.id)
+        async with self._database.transaction("change_budget") as connection:
+            if not await done_before(connection, once, budget_id):
+                written = await connection.execute(statement.values(**values, version=budgets.c.version + 1))
+                if written.one_or_none() is None:
+                    resource = f"tenants/{tenant_id}/budgets/{budget_id}"
+                    raise changed(resource) if version else budget_unknown(tenant_id, budget_id)
+        return await self.one(tenant_id, budget_id)
 
     async def delete(self, tenant_id: str, budget_id: str, *, version: int = 0) -> bool:
         """Delete a budget, of one version if it is given; False when there is none."""
@@ -139,9 +164,11 @@ class BudgetStore:
             await lock_tenant(connection, tenant_id)
             return (await connection.execute(statement)).one_or_none() is not None
 
-    async def events(self, tenant_id: str, *, most: int, before: Position | None) -> list[BudgetEvent]:
-        """At most `most` events of a tenant, newest first, older than `before`."""
+    async def events(self, tenant_id: str, budget_id: str, *, most: int, before: Position | None) -> list[BudgetEvent]:
+        """At most `most` events of a tenant's budget, or of all if it is empty, newest first, older than `before`."""
         statement = select(budget_events).where(budget_events.c.tenant_id == tenant_id)
+        if budget_id:
+            statement = statement.where(budget_events.c.budget_id == budget_id)
         place = tuple_(budget_events.c.create_time, budget_events.c.id)
         if before:
             statement = statement.where(place < (before.time, before.id))

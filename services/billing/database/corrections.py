@@ -77,6 +77,7 @@ def _row(correction: Correction, cost_micros: int, overrun_micros: int) -> dict[
         usage=correction.usage,
         cost_micros=cost_micros,
         overrun_micros=overrun_micros,
+        margin_micros=correction.margin_micros,
         saved_micros=0,
         correction=True,
     )

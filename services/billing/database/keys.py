@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import ColumnElement, RowMapping, and_, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit.errors import FieldInvalid
 from services.billing.database.engine import Database
 from services.billing.database.repeats import done_before
-from services.billing.database.schema import keys, tenants
+from services.billing.database.schema import keys, teams, tenants
 from services.billing.database.teams import ensure_team
 from services.billing.once import Once
 from services.billing.pagination import Position
@@ -21,6 +21,10 @@ from services.billing.versions import changed
 
 _UNREVOKED = or_(keys.c.revoke_time.is_(None), keys.c.revoke_time > func.now())
 _RESTRICTED = or_(keys.c.team_id != "", keys.c.user_id != "", keys.c.policy != text("'{}'::jsonb"))
+
+_OF_TEAM = select(keys, teams.c.allowed_models.label("team_models")).outerjoin(
+    teams, and_(teams.c.tenant_id == keys.c.tenant_id, teams.c.id == keys.c.team_id)
+)
 
 
 class KeyStore:
@@ -42,11 +46,14 @@ class KeyStore:
             await _check_tenant(connection, key.tenant_id)
             return await _insert(connection, key)
 
-    async def replace(self, old_id: str, key: Key, after: timedelta, once: Once | None = None) -> tuple[Key, Key]:
+    async def replace(
+        self, old_id: str, key: Key, after: timedelta, version: int = 0, once: Once | None = None
+    ) -> tuple[Key, Key]:
         """Write the successor of a key and set the time that the key itself ends; returns both.
 
         Raises:
             ResourceNotFound: If the tenant has no such key, or is deleted.
+            VersionConflict: If the key is another version by now.
             FieldInvalid: If the key is revoked or has a successor.
         """
         async with self._database.transaction("replace_key") as connection:
@@ -57,12 +64,12 @@ class KeyStore:
             old = await _one(connection, key.tenant_id, old_id, locked=True)
             if old.revoke_time:
                 raise FieldInvalid("key_id", "is revoked, or rotated already: rotate its successor")
-            ended = await _change(connection, key.tenant_id, old_id, 0, {"revoke_time": func.now() + after})
+            ended = await _change(connection, key.tenant_id, old_id, version, {"revoke_time": func.now() + after})
             return await _insert(connection, key), ended
 
     async def get(self, key_id: str) -> Key | None:
         """One key, whoever's it is."""
-        rows = await self._database.fetch("get_key", select(keys).where(keys.c.id == key_id))
+        rows = await self._database.fetch("get_key", _OF_TEAM.where(keys.c.id == key_id))
         return _key(rows[0]) if rows else None
 
     async def page(self, tenant_id: str, which: KeyFilter, *, most: int, before: Position | None) -> list[Key]:
@@ -97,13 +104,18 @@ class KeyStore:
                 return await _one(connection, tenant_id, key_id)
             return await _change(connection, tenant_id, key_id, version, columns)
 
-    async def revoke(self, tenant_id: str, key_id: str) -> Key | None:
-        """Revoke a key for good; the earliest time counts. None when the tenant has no such key."""
-        one = (keys.c.tenant_id == tenant_id, keys.c.id == key_id)
-        values = {"revoke_time": func.now(), "version": keys.c.version + 1}
-        await self._database.fetch("revoke_key", update(keys).where(*one, _UNREVOKED).values(values))
-        rows = await self._database.fetch("get_key", select(keys).where(*one))
-        return _key(rows[0]) if rows else None
+    async def revoke(self, tenant_id: str, key_id: str, version: int = 0) -> Key:
+        """Revoke a key for good, of one version if it is given; one that is revoked stays as it is.
+
+        Raises:
+            ResourceNotFound: If the tenant has no such key.
+            VersionConflict: If it is another version by now.
+        """
+        async with self._database.transaction("revoke_key") as connection:
+            found = await _one(connection, tenant_id, key_id, locked=True)
+            if found.revoked(datetime.now(UTC)):
+                return found
+            return await _change(connection, tenant_id, key_id, version, {"revoke_time": func.now()})
 
     async def revoke_named(self, tenant_id: str, display_name: str) -> None:
         """Revoke every key of a tenant that goes by a name."""
@@ -116,9 +128,7 @@ class KeyStore:
 
     async def watched(self, tenant_id: str | None = None) -> list[Key]:
         """Keys, of one tenant or of all, that have not expired and are revoked, will be, or are restricted."""
-        statement = select(keys).where(
-            keys.c.expire_time > func.now(), or_(keys.c.revoke_time.is_not(None), _RESTRICTED)
-        )
+        statement = _OF_TEAM.where(keys.c.expire_time > func.now(), or_(keys.c.revoke_time.is_not(None), _RESTRICTED))
         if tenant_id is not None:
             statement = statement.where(keys.c.tenant_id == tenant_id)
         return [_key(row) for row in await self._database.fetch("watched_keys", statement)]
@@ -199,4 +209,5 @@ def _key(row: RowMapping) -> Key:
         policy=row["policy"],
         user_id=row["user_id"],
         version=row["version"],
+        team_models=tuple(row.get("team_models") or ()),
     )

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import RowMapping, func, select, text, tuple_
+from sqlalchemy import ColumnElement, RowMapping, func, select, text, tuple_
 
 from services.billing.database.books import ledger
 from services.billing.database.engine import Database
-from services.billing.ledger import LedgerRow, PricedHit, Recorded, UsageSummary, UsageTotal
+from services.billing.ledger import LedgerFilter, LedgerRow, PricedHit, Recorded, UsageSummary, UsageTotal
 from services.billing.pagination import Position
 from services.billing.prices import Usage
 
@@ -81,9 +81,9 @@ class LedgerStore:
         rows = orjson.dumps([_parameters(*numbered) for numbered in enumerate(hits)]).decode()
         return [Recorded(**row) for row in await self._database.fetch("record_usage", _RECORD, {"hits": rows})]
 
-    async def page(self, tenant_id: str, *, most: int, before: Position | None) -> list[LedgerRow]:
+    async def page(self, tenant_id: str, which: LedgerFilter, *, most: int, before: Position | None) -> list[LedgerRow]:
         """At most `most` rows of a tenant, newest first, older than `before`."""
-        statement = select(ledger).where(ledger.c.tenant_id == tenant_id)
+        statement = select(ledger).where(ledger.c.tenant_id == tenant_id, *_chosen(which))
         if before:
             statement = statement.where(tuple_(ledger.c.create_time, ledger.c.id) < (before.time, before.id))
         statement = statement.order_by(ledger.c.create_time.desc(), ledger.c.id.desc()).limit(most)
@@ -103,6 +103,14 @@ class LedgerStore:
             by_provider=[total for level, total in lines if level == _BY_PROVIDER],
             by_model=[total for level, total in lines if level == _BY_MODEL],
         )
+
+
+def _chosen(which: LedgerFilter) -> list[ColumnElement[bool]]:
+    columns = ("team_id", "key_id", "model", "deployment")
+    same = [ledger.c[name] == getattr(which, name) for name in columns if getattr(which, name)]
+    since = [ledger.c.create_time >= which.start] if which.start else []
+    until = [ledger.c.create_time < which.end] if which.end else []
+    return [*same, *since, *until]
 
 
 def _parameters(ordinal: int, priced: PricedHit) -> dict[str, Any]:
@@ -160,6 +168,8 @@ def ledger_row(row: RowMapping) -> LedgerRow:
         tags=tuple(row["tags"]),
         overrun_micros=row["overrun_micros"],
         priced_at=row["priced_at"] or row["create_time"],
+        margin_micros=row["margin_micros"],
+        margin_points=row["margin_points"],
         correction=row["correction"],
         stop=row["stop"],
     )

@@ -76,6 +76,7 @@ teams = Table(
     words("display_name"),
     made(),
     Column("version", Integer, nullable=False, server_default="1"),
+    Column("allowed_models", ARRAY(Text), nullable=False, server_default="{}"),
 )
 
 change_requests = Table(

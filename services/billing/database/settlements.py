@@ -29,8 +29,8 @@ WITH RECURSIVE asked AS MATERIALIZED (
     FROM jsonb_to_recordset(%(settlements)s) AS settlement(
         ordinal int, tenant_id text, team_id text, request_id text, key_id text, model text, deployment text,
         provider text, input_tokens int, cached_input_tokens int, cache_write_tokens int, output_tokens int,
-        reasoning_tokens int, image_count int, estimated boolean, cost_micros bigint, currency_code text,
-        finish_reason text, stop text, priced_at timestamptz, most_micros bigint)
+        reasoning_tokens int, image_count int, estimated boolean, cost_micros bigint, margin_micros bigint,
+        margin_points int, currency_code text, finish_reason text, stop text, priced_at timestamptz, most_micros bigint)
     LEFT JOIN tenants ON tenants.id = settlement.tenant_id
     LEFT JOIN keys ON keys.id = settlement.key_id AND keys.tenant_id = settlement.tenant_id
     LEFT JOIN LATERAL (
@@ -64,11 +64,11 @@ billed AS (
 booked AS (
     INSERT INTO ledger (tenant_id, team_id, request_id, key_id, tags, model, deployment, provider, cache_status,
         input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, image_count, estimated,
-        cost_micros, overrun_micros, saved_micros, stopped_micros, currency_code, finish_reason, stop,
-        create_time, priced_at)
+        cost_micros, overrun_micros, margin_micros, margin_points, saved_micros, stopped_micros, currency_code,
+        finish_reason, stop, create_time, priced_at)
     SELECT tenant_id, team_id, request_id, key_id, coalesce(tags, '{{}}'), model, deployment, provider, 'miss',
         input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, image_count, estimated,
-        charged_micros, charged.cost_micros - charged_micros, 0,
+        charged_micros, charged.cost_micros - charged_micros, margin_micros, margin_points, 0,
         CASE WHEN finish_reason = 'content_filter' OR stop = 'repetition' THEN held_micros - covered_micros ELSE 0 END,
         currency_code, finish_reason, stop, booked_at, priced_at
     FROM charged JOIN billed USING (tenant_id, request_id) ORDER BY ordinal
@@ -142,6 +142,8 @@ def _row(ordinal: int, settlement: Settlement) -> dict[str, Any]:
         "image_count": usage.image_count,
         "estimated": usage.estimated,
         "cost_micros": settlement.cost_micros,
+        "margin_micros": settlement.margin_micros,
+        "margin_points": settlement.lease.margin_points,
         "currency_code": settlement.lease.currency_code,
         "finish_reason": settlement.finish_reason,
         "stop": settlement.stop,

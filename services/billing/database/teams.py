@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import RowMapping, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,7 +35,14 @@ class TeamStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, tenant_id: str, team_id: str, display_name: str, once: Once | None = None) -> Team:
+    async def create(
+        self,
+        tenant_id: str,
+        team_id: str,
+        display_name: str,
+        allowed_models: Sequence[str] = (),
+        once: Once | None = None,
+    ) -> Team:
         """Make a team.
 
         Raises:
@@ -44,7 +53,7 @@ class TeamStore:
             if await done_before(connection, once, team_id):
                 return await _one(connection, tenant_id, team_id)
             await _lock(connection, tenant_id)
-            if not await ensure_team(connection, tenant_id, team_id, display_name):
+            if not await ensure_team(connection, tenant_id, team_id, display_name, allowed_models):
                 raise ResourceExists(f"There is a team {team_id!r} already.", resource=team_name(tenant_id, team_id))
             return await _one(connection, tenant_id, team_id)
 
@@ -71,7 +80,14 @@ class TeamStore:
         return [_team(row) for row in rows]
 
     async def update(
-        self, tenant_id: str, team_id: str, *, display_name: str | None, version: int, once: Once | None
+        self,
+        tenant_id: str,
+        team_id: str,
+        *,
+        display_name: str | None,
+        allowed_models: Sequence[str] | None,
+        version: int,
+        once: Once | None,
     ) -> Team:
         """Change what is given, of one version if it is given.
 
@@ -79,15 +95,17 @@ class TeamStore:
             ResourceNotFound: If the tenant has no such team.
             VersionConflict: If it is another version by now.
         """
+        given = {"display_name": display_name, "allowed_models": allowed_models}
+        columns = {name: value for name, value in given.items() if value is not None}
         statement = update(teams).where(teams.c.tenant_id == tenant_id, teams.c.id == team_id)
         async with self._database.transaction("update_team") as connection:
             if await done_before(connection, once, team_id):
                 return await _one(connection, tenant_id, team_id)
             await _lock(connection, tenant_id)
             team = await _of_version(connection, tenant_id, team_id, version)
-            if display_name is None:
+            if not columns:
                 return team
-            await connection.execute(statement.values(display_name=display_name, version=teams.c.version + 1))
+            await connection.execute(statement.values(**columns, version=teams.c.version + 1))
             return await _one(connection, tenant_id, team_id)
 
     async def delete(self, tenant_id: str, team_id: str, *, version: int, force: bool) -> None:
@@ -114,9 +132,20 @@ class TeamStore:
             await connection.execute(delete(teams).where(teams.c.tenant_id == tenant_id, teams.c.id == team_id))
 
 
-async def ensure_team(connection: AsyncConnection, tenant_id: str, team_id: str, display_name: str = "") -> bool:
+async def ensure_team(
+    connection: AsyncConnection,
+    tenant_id: str,
+    team_id: str,
+    display_name: str = "",
+    allowed_models: Sequence[str] = (),
+) -> bool:
     """Make a team unless it is there; says whether it was made."""
-    row = {"tenant_id": tenant_id, "id": team_id, "display_name": display_name or team_id}
+    row = {
+        "tenant_id": tenant_id,
+        "id": team_id,
+        "display_name": display_name or team_id,
+        "allowed_models": list(allowed_models),
+    }
     made = insert(teams).values(row).on_conflict_do_nothing().returning(teams.c.id)
     return (await connection.execute(made)).one_or_none() is not None
 
@@ -147,4 +176,11 @@ async def _one(connection: AsyncConnection, tenant_id: str, team_id: str) -> Tea
 
 
 def _team(row: RowMapping) -> Team:
-    return Team(row["tenant_id"], row["id"], row["display_name"], row["create_time"], row["version"])
+    return Team(
+        row["tenant_id"],
+        row["id"],
+        row["display_name"],
+        row["create_time"],
+        row["version"],
+        tuple(row["allowed_models"]),
+    )

@@ -31,8 +31,12 @@ def period_of(request: Period) -> tuple[datetime, datetime]:
     return start, end
 
 
-def report_message(report: Report) -> reports_pb2.Report:
-    """A report."""
+def report_message(report: Report, *, with_margin: bool) -> reports_pb2.Report:
+    """A report; what providers take is not everybody's to know."""
+
+    def line(total: Total) -> reports_pb2.ReportLine:
+        return _line(total, with_margin=with_margin)
+
     savings = report.savings
     hours = [
         reports_pb2.HourCost(
@@ -48,8 +52,8 @@ def report_message(report: Report) -> reports_pb2.Report:
         currency_code=report.currency_code,
         start_time=timestamp(report.start),
         end_time=timestamp(report.end),
-        total=_line(report.total),
-        **{f"by_{level}": [_line(total) for total in totals] for level, totals in report.by.items()},
+        total=line(report.total),
+        **{f"by_{level}": [line(total) for total in totals] for level, totals in report.by.items()},
         hours=hours,
         forecast_micros=report.forecast_micros,
         savings=reports_pb2.Savings(
@@ -64,7 +68,7 @@ def report_message(report: Report) -> reports_pb2.Report:
     )
 
 
-def _line(total: Total) -> reports_pb2.ReportLine:
+def _line(total: Total, *, with_margin: bool) -> reports_pb2.ReportLine:
     return reports_pb2.ReportLine(
         name=total.name,
         request_count=total.request_count,
@@ -74,4 +78,6 @@ def _line(total: Total) -> reports_pb2.ReportLine:
         cost_micros=total.cost_micros,
         saved_micros=total.saved_micros,
         overrun_micros=total.overrun_micros,
+        provider_micros=total.provider_micros if with_margin else None,
+        margin_micros=total.earned_micros if with_margin else None,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from meshkit.errors import ResourceNotFound
+from services.billing.margins import charged
 from services.billing.prices import PriceBook, Usage
 
 ANOMALY_FACTOR = 1.5
@@ -32,6 +33,7 @@ class Line:
     overrun_micros: int = 0
     image_count: int = 0
     stopped_micros: int = 0
+    margin_micros: int = 0
 
     @property
     def time(self) -> datetime:
@@ -59,6 +61,13 @@ class Total:
     cost_micros: int
     saved_micros: int
     overrun_micros: int
+    provider_micros: int
+    """What providers take: less than the cost by the tenant's margin, more by what is not billed."""
+
+    @property
+    def earned_micros(self) -> int:
+        """What is left of the cost when providers are paid."""
+        return self.cost_micros - self.provider_micros
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +151,19 @@ class Reports:
             hours=hours_of([line for line in lines if line.level == "hour"], start),
             days=sorted(_totals(days), key=lambda day: day.name),
             forecast_micros=forecast(total.cost_micros, start, end, datetime.now(UTC)),
-            savings=self._savings(days, currency_code, baseline or self._baseline),
+            savings=self._savings(tenant_id, days, currency_code, baseline or self._baseline),
         )
 
-    def _savings(self, days: Sequence[Line], currency_code: str, baseline: str) -> Savings:
+    def _savings(self, tenant_id: str, days: Sequence[Line], currency_code: str, baseline: str) -> Savings:
+        def priced(each: Iterable[Line], deployment: str) -> int | None:
+            return self._priced(tenant_id, each, deployment, currency_code)
+
         bought = [line for line in days if not line.cached]
         found = [line for line in days if line.cached]
         stopped = sum(line.stopped_micros for line in days)
         # An exact hit is found before anything is embedded.
-        embedded = self._priced([_prompts(line) for line in days if not line.exact], self._embedder, currency_code)
-        at_baseline = self._priced(bought, baseline, currency_code)
-        found_at_baseline = self._priced(found, baseline, currency_code)
+        embedded = priced((_prompts(line) for line in days if not line.exact), self._embedder)
+        at_baseline, found_at_baseline = priced(bought, baseline), priced(found, baseline)
         if at_baseline is None or found_at_baseline is None:
             return Savings(embedding_micros=embedded or 0, early_stop_micros=stopped)
         routing = at_baseline - sum(line.cost_micros for line in bought)
@@ -161,16 +172,20 @@ class Reports:
             baseline, at_baseline + found_at_baseline, routing + cache, routing, cache, embedded or 0, stopped
         )  # fmt: skip
 
-    def _priced(self, days: Iterable[Line], deployment: str, currency_code: str) -> int | None:
-        """What the tokens cost at a deployment, at the prices their own days ended with; None when it had no price."""
+    def _priced(self, tenant_id: str, days: Iterable[Line], deployment: str, currency_code: str) -> int | None:
+        """What a tenant pays for the tokens at a deployment, at the prices and margin that their own days ended with.
+
+        None when the deployment had no price.
+        """
         now = datetime.now(UTC)
+
+        def day_cost(line: Line) -> int:
+            at = min(line.time + timedelta(days=1), now)
+            taken = self._book.total(deployment, line.usage, currency_code, at, line.request_count)
+            return charged(taken, self._book.margin(tenant_id, at))
+
         try:
-            return sum(
-                self._book.total(
-                    deployment, line.usage, currency_code, min(line.time + timedelta(days=1), now), line.request_count
-                )
-                for line in days
-            )
+            return sum(map(day_cost, days))
         except ResourceNotFound:
             return None
 
@@ -212,6 +227,7 @@ def _total(name: str, lines: Sequence[Line]) -> Total:
         cost_micros=sum(line.cost_micros for line in lines),
         saved_micros=sum(line.saved_micros for line in lines),
         overrun_micros=sum(line.overrun_micros for line in lines),
+        provider_micros=sum(line.cost_micros + line.overrun_micros - line.margin_micros for line in lines),
     )
 
 

@@ -7,15 +7,16 @@ from google.api import httpbody_pb2
 from llmmesh.billing.v1 import reports_pb2
 from llmmesh.billing.v1.reports_pb2_grpc import ReportServiceServicer
 from meshkit.server import Context
-from services.billing.access import visible_tenant
+from services.billing.access import sees_margins, visible_tenant
 from services.billing.fields import check_text
 from services.billing.invoices.invoice import Invoices
 from services.billing.invoices.messages import invoice_message
 from services.billing.invoices.printer import Printer
 from services.billing.messages import enum_word
-from services.billing.reports.files import as_csv, as_svg
+from services.billing.reports.chart import as_png, as_svg
 from services.billing.reports.messages import Request, period_of, report_message
 from services.billing.reports.report import Report, Reports
+from services.billing.reports.table import as_csv
 
 
 class ReportServicer(ReportServiceServicer):
@@ -28,15 +29,19 @@ class ReportServicer(ReportServiceServicer):
 
     async def GetReport(self, request: reports_pb2.GetReportRequest, context: Context) -> reports_pb2.GetReportResponse:
         """A tenant's report."""
-        return reports_pb2.GetReportResponse(report=report_message(await self._report(request)))
+        report = await self._report(request)
+        return reports_pb2.GetReportResponse(report=report_message(report, with_margin=sees_margins()))
 
     async def ExportReport(self, request: reports_pb2.ExportReportRequest, context: Context) -> httpbody_pb2.HttpBody:
         """The same as a file."""
-        chart = enum_word("format", reports_pb2.ReportFormat, request.format) == "svg"
+        kind = enum_word("format", reports_pb2.ReportFormat, request.format)
         report = await self._report(request)
-        if chart:
+        if kind == "svg":
             return httpbody_pb2.HttpBody(content_type="image/svg+xml", data=as_svg(report))
-        return httpbody_pb2.HttpBody(content_type="text/csv; charset=utf-8", data=as_csv(report))
+        if kind == "png":
+            return httpbody_pb2.HttpBody(content_type="image/png", data=as_png(report))
+        table = as_csv(report, with_margin=sees_margins())
+        return httpbody_pb2.HttpBody(content_type="text/csv; charset=utf-8", data=table)
 
     async def GetInvoice(
         self, request: reports_pb2.GetInvoiceRequest, context: Context

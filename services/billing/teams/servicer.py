@@ -12,6 +12,7 @@ from services.billing.fields import check_id, check_text
 from services.billing.messages import timestamp
 from services.billing.once import Once
 from services.billing.teams.team import Team, team_unknown
+from services.billing.tenants.rate_limits import models_of
 from services.billing.versions import version_of
 
 
@@ -27,6 +28,7 @@ class TeamServicer(TeamServiceServicer):
             visible_tenant(request.tenant_id),
             check_id("team_id", request.team_id),
             check_text("display_name", request.display_name, required=False) or request.team_id,
+            models_of(request.policy.allowed_models),
             Once.of(request, request.request_id),
         )
         return teams_pb2.CreateTeamResponse(team=_message(team))
@@ -59,6 +61,7 @@ class TeamServicer(TeamServiceServicer):
             visible_tenant(request.tenant_id),
             check_id("team_id", request.team_id),
             display_name=check_text("display_name", request.display_name) if named else None,
+            allowed_models=models_of(request.policy.allowed_models) if request.HasField("policy") else None,
             version=version_of(request.etag),
             once=Once.of(request, request.request_id),
         )
@@ -82,4 +85,5 @@ def _message(team: Team) -> teams_pb2.Team:
         display_name=team.display_name,
         create_time=timestamp(team.create_time),
         etag=str(team.version),
+        policy=teams_pb2.TeamPolicy(allowed_models=team.allowed_models) if team.allowed_models else None,
     )

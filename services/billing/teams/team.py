@@ -18,6 +18,8 @@ class Team:
     create_time: datetime
     version: int = 1
     """Counts changes."""
+    allowed_models: tuple[str, ...] = ()
+    """What its keys may name, of what its tenant may; empty means all of it."""
 
 
 def team_name(tenant_id: str, team_id: str) -> str:

@@ -25,7 +25,7 @@ class Keyring:
         signing_key: SigningKey,
         *,
         write: Callable[[Key, Once | None], Awaitable[Key]],
-        replace: Callable[[str, Key, timedelta, Once | None], Awaitable[tuple[Key, Key]]],
+        replace: Callable[[str, Key, timedelta, int, Once | None], Awaitable[tuple[Key, Key]]],
     ) -> None:
         self._signing_key = signing_key
         self._write = write
@@ -60,7 +60,13 @@ class Keyring:
         return key, self._signing_key.sign(key)
 
     async def rotate(
-        self, old: Key, *, expire_time: datetime | None, overlap: timedelta, once: Once | None = None
+        self,
+        old: Key,
+        *,
+        expire_time: datetime | None,
+        overlap: timedelta,
+        version: int = 0,
+        once: Once | None = None,
     ) -> tuple[Key, str, Key]:
         """Make a key with the rights of another, that lives as long as that one was made for, and end that one.
 
@@ -72,7 +78,7 @@ class Keyring:
         successor = replace(
             old, id=new_key_id(bound=old.restricted), create_time=now, expire_time=expires, revoke_time=None, version=1
         )
-        key, ended = await self._replace(old.id, successor, overlap, once)
+        key, ended = await self._replace(old.id, successor, overlap, version, once)
         return key, self._signing_key.sign(key), ended
 
 

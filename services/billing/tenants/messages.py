@@ -144,7 +144,7 @@ def change_message(change: PolicyChange) -> tenant_pb2.WatchPoliciesResponse:
         tenants=[tenant_message(tenant) for tenant in change.tenants],
         revoked_key_ids=revoked,
         revocations=revocation_messages(change.keys),
-        keys=[key_message(key) for key in change.keys if key.id not in revoked],
+        keys=[key_message(key.within_team()) for key in change.keys if key.id not in revoked],
     )
 
 

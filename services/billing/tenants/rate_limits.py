@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -39,11 +39,15 @@ def rate_limits_message(words: Mapping[str, Any]) -> tenant_pb2.TenantRateLimits
     return ParseDict(dict(words), tenant_pb2.TenantRateLimits(), ignore_unknown_fields=True) if words else None
 
 
+def models_of(names: Sequence[str]) -> list[str]:
+    """Models that a key or a team may name. Raises FieldInvalid for what is no name."""
+    check_number_of("policy.allowed_models", len(names), most=MOST_MODELS)
+    return [check_text("policy.allowed_models", name) for name in names]
+
+
 def key_policy_of(message: tenant_pb2.KeyPolicy) -> Mapping[str, Any]:
     """What a key may do. Raises FieldInvalid for what cannot be kept."""
-    check_number_of("policy.allowed_models", len(message.allowed_models), most=MOST_MODELS)
-    for model in message.allowed_models:
-        check_text("policy.allowed_models", model)
+    models_of(message.allowed_models)
     _check("policy.rate_limits", message.rate_limits)
     return MessageToDict(message, preserving_proto_field_name=True)
 

@@ -168,7 +168,10 @@ class TenantServicer(TenantServiceServicer):
         overlap, expires = rotation_of(request)
         old = await self._key(request.tenant_id, request.key_id)
         once = Once.of(request, request.request_id)
-        key, token, ended = await self._keyring.rotate(old, expire_time=expires, overlap=overlap, once=once)
+        version = version_of(request.etag)
+        key, token, ended = await self._keyring.rotate(
+            old, expire_time=expires, overlap=overlap, version=version, once=once
+        )
         return tenant_pb2.RotateKeyResponse(key=key_message(key), token=token, old_key=key_message(ended))
 
     async def ListKeys(self, request: tenant_pb2.ListKeysRequest, context: Context) -> tenant_pb2.ListKeysResponse:
@@ -189,9 +192,7 @@ class TenantServicer(TenantServiceServicer):
     async def RevokeKey(self, request: tenant_pb2.RevokeKeyRequest, context: Context) -> tenant_pb2.RevokeKeyResponse:
         """Revoke a key."""
         tenant_id = visible_tenant(request.tenant_id)
-        key = await self._keys.revoke(tenant_id, check_text("key_id", request.key_id))
-        if key is None:
-            raise key_unknown(tenant_id, request.key_id)
+        key = await self._keys.revoke(tenant_id, check_text("key_id", request.key_id), version_of(request.etag))
         return tenant_pb2.RevokeKeyResponse(key=key_message(key))
 
     async def GetJwks(self, request: tenant_pb2.GetJwksRequest, context: Context) -> httpbody_pb2.HttpBody:
@@ -202,7 +203,7 @@ class TenantServicer(TenantServiceServicer):
     async def LookupKey(self, request: tenant_pb2.LookupKeyRequest, context: Context) -> tenant_pb2.LookupKeyResponse:
         """The key that the caller shows, from the database itself."""
         key = await self._key(current_identity().tenant_id, request.key_id)
-        return tenant_pb2.LookupKeyResponse(key=key_message(key))
+        return tenant_pb2.LookupKeyResponse(key=key_message(key.within_team()))
 
     async def WatchPolicies(
         self, request: tenant_pb2.WatchPoliciesRequest, context: Context

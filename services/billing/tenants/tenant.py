@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -125,6 +125,16 @@ class Key:
     """Who uses it; empty means nobody in particular."""
     version: int = 1
     """Counts changes."""
+    team_models: tuple[str, ...] = ()
+    """Models that its team may name, as far as it was asked for; empty means all."""
+
+    def within_team(self) -> Key:
+        """The key as gateways are to take it: its own models narrowed to those of its team."""
+        own = tuple(self.policy.get("allowed_models", ()))
+        # A key that is left with no model may use none, not all: the empty name is no model's.
+        both = tuple(model for model in own if model in self.team_models) or ("",)
+        models = both if own and self.team_models else own or self.team_models
+        return replace(self, policy={**self.policy, "allowed_models": list(models)}) if models else self
 
     def revoked(self, now: datetime) -> bool:
         """Whether it is no longer good; the database's clock may be a little ahead of ours."""

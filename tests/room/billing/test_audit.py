@@ -30,9 +30,12 @@ async def append(room: Room, *events: audit_pb2.Event) -> None:
     await room.audit.RecordEvents(audit_pb2.RecordEventsRequest(events=events))
 
 
-async def listed(room: Room, tenant_id: str, caller: Identity = ADMIN) -> list[audit_pb2.Event]:
+async def listed(
+    room: Room, tenant_id: str, caller: Identity = ADMIN, *, request_id: str = ""
+) -> list[audit_pb2.Event]:
+    request = audit_pb2.ListEventsRequest(tenant_id=tenant_id, request_id=request_id)
     with acting_as(caller):
-        return list((await room.audit.ListEvents(audit_pb2.ListEventsRequest(tenant_id=tenant_id))).events)
+        return list((await room.audit.ListEvents(request)).events)
 
 
 async def test_an_event_is_read_back_as_it_was_written(room: Room) -> None:
@@ -62,7 +65,9 @@ async def test_an_event_is_read_back_as_it_was_written(room: Room) -> None:
 async def test_events_with_a_known_request_id_are_skipped(room: Room) -> None:
     await append(room, audit_pb2.Event(request_id="r1", tenant_id="twice", outcome="answered"))
     await append(room, audit_pb2.Event(request_id="r1", tenant_id="twice", outcome="failed"))
-    assert [event.outcome for event in await listed(room, "twice")] == ["answered"]
+    await append(room, audit_pb2.Event(request_id="r2", tenant_id="twice", outcome="failed"))
+    assert [event.outcome for event in await listed(room, "twice")] == ["failed", "answered"]
+    assert [event.outcome for event in await listed(room, "twice", request_id="r1")] == ["answered"]
 
 
 async def test_a_thousand_events_are_read_newest_first_in_pages(room: Room) -> None:

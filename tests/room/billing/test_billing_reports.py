@@ -185,8 +185,11 @@ async def test_a_report_comes_as_a_table_and_as_a_chart(room: Room) -> None:
         table = await room.reports.ExportReport(request)
         request.format = reports_pb2.REPORT_FORMAT_SVG
         chart = await room.reports.ExportReport(request)
-    assert table.data.splitlines()[1] == b"total,,1,0,10000,0,1,0,0,RUB"
+        request.format = reports_pb2.REPORT_FORMAT_PNG
+        picture = await room.reports.ExportReport(request)
+    assert table.data.splitlines()[1] == b"total,,1,0,10000,0,1,0,0,RUB,1,0"
     assert (chart.content_type, chart.data[:4]) == ("image/svg+xml", b"<svg")
+    assert (picture.content_type, picture.data[:8]) == ("image/png", b"\x89PNG\r\n\x1a\n")
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ class Callers(RuleBasedStateMachine):
 
     @rule(leases=st.lists(requests, min_size=1, max_size=4), cost=st.integers(0, 60))
     def settle_together(self, leases: list[Lease], cost: int) -> None:
-        wanted = [Settlement(lease, "d", "p", Usage(), cost, "stop") for lease in leases]
+        wanted = [Settlement(lease, "d", "p", Usage(), cost, cost // 5, "stop") for lease in leases]
         answers = self.run(self.books.settlements.settle(wanted))
         for lease, answer in zip(leases, answers, strict=True):
             assert answer.cost_micros <= cost or lease.request_id in self.settled
@@ -228,7 +228,7 @@ async def test_callers_at_once_leave_books_that_balance(database_url: str) -> No
         if held.refused:
             raise BudgetExceeded("refused")
         lease = Lease("acme", key_id, f"r{number}", "m", "RUB", NOW, held.team_id)
-        await books.settlements.settle([Settlement(lease, "d", "p", Usage(), number % 5, "stop")])
+        await books.settlements.settle([Settlement(lease, "d", "p", Usage(), number % 5, 0, "stop")])
 
     # One wire carries one statement at a time, as the lanes of the room see to.
     passed = 0

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -19,6 +20,7 @@ from tests.room.billing.conftest import Configure
 from tests.support.billing_room import ADMIN, RUBLE, TOKENS_PER_RUBLE, Room, billing_room
 
 _numbers = count()
+REQUEST_ID = str(uuid4())
 
 
 @pytest.fixture
@@ -306,3 +308,39 @@ async def test_an_estimated_settlement_is_capped_like_any_other(room: Room) -> N
     settled = await room.commit(caller, reservation, input_tokens=3 * TOKENS_PER_RUBLE, estimated=True)
     [row] = await room.usage(caller)
     assert (settled.cost_micros, row.usage.estimated, row.finish_reason) == (RUBLE, True, chat_pb2.FINISH_REASON_STOP)
+
+
+async def test_a_budget_is_made_and_changed_once_however_often_it_is_asked_for(room: Room, caller: Identity) -> None:
+    made = [await make(room, caller, "once", 5, request_id=REQUEST_ID) for _ in range(2)]
+    assert made[0] == made[1]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await make(room, caller, "other", 5, request_id=REQUEST_ID)
+    assert error_reason(caught.value) == "REQUEST_CONFLICT"
+    change = budgets_pb2.ChangeBudgetRequest(
+        tenant_id=caller.tenant_id, budget_id="once", limit_micros=RUBLE, etag=made[0].etag, request_id=str(uuid4())
+    )
+    default = billing_pb2.UpdateBudgetRequest(
+        tenant_id=caller.tenant_id, limit_micros=RUBLE, etag="1", request_id=str(uuid4())
+    )
+    with acting_as(ADMIN):
+        first = await room.budgets.ChangeBudget(change)
+        # The same request, although it names a version that is gone.
+        assert await room.budgets.ChangeBudget(change) == first
+        updated = await room.billing.UpdateBudget(default)
+        assert await room.billing.UpdateBudget(default) == updated
+        default.request_id = str(uuid4())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await room.billing.UpdateBudget(default)
+    assert error_reason(caught.value) == "VERSION_CONFLICT"
+    assert updated.budget.limit_micros == RUBLE
+
+
+async def test_events_are_found_by_budget(room: Room, caller: Identity) -> None:
+    with room.database() as database:
+        for budget_id in ("default", "other"):
+            statement = "INSERT INTO budget_events VALUES (DEFAULT, %s, %s, 50, 1, 2)"
+            database.execute(statement, [caller.tenant_id, budget_id])
+    request = budgets_pb2.ListBudgetEventsRequest(tenant_id=caller.tenant_id, budget_id="other")
+    with acting_as(ADMIN):
+        events = (await room.budgets.ListBudgetEvents(request)).events
+    assert [event.budget_id for event in events] == ["other"]

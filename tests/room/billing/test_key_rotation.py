@@ -173,3 +173,20 @@ async def test_limits_are_kept_as_they_were_given(room: Room, owner: Identity) -
         await room.tenants.UpdateTenant(tenant_pb2.UpdateTenantRequest(tenant_id=owner.tenant_id, policy=policy))
         kept = (await room.tenants.GetTenant(tenant_pb2.GetTenantRequest(tenant_id=owner.tenant_id))).tenant
     assert kept.policy.rate_limits == limits
+
+
+async def test_only_the_version_that_was_read_is_rotated_and_revoked(room: Room, owner: Identity) -> None:
+    key = await made(room, owner, display_name="ci")
+    with acting_as(ADMIN):
+        change = tenant_pb2.UpdateKeyRequest(tenant_id=key.tenant_id, key_id=key.id, display_name="cd")
+        newer = (await room.tenants.UpdateKey(change)).key
+    rotate = tenant_pb2.RotateKeyRequest(tenant_id=key.tenant_id, key_id=key.id, etag=key.etag)
+    revoke = tenant_pb2.RevokeKeyRequest(tenant_id=key.tenant_id, key_id=key.id, etag=key.etag)
+    assert await field_of(room.tenants.RotateKey, rotate) == "VERSION_CONFLICT"
+    assert await field_of(room.tenants.RevokeKey, revoke) == "VERSION_CONFLICT"
+    revoke.etag = newer.etag
+    with acting_as(ADMIN):
+        first = await room.tenants.RevokeKey(revoke)
+        assert first.key.HasField("revoke_time")
+        # A repeat does nothing, although it names a version that is gone.
+        assert await room.tenants.RevokeKey(revoke) == first

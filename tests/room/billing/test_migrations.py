@@ -26,6 +26,7 @@ KEPT = {
     "audit_checkpoints": "jws = ''",
     "prices": "id = DEFAULT",
     "exchange_rates": "id = DEFAULT",
+    "margins": "id = DEFAULT",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -36,8 +38,8 @@ async def listed(room: Room, owner: Identity, caller: Identity = ADMIN, **fields
         return [each.id for each in (await room.teams.ListTeams(request)).teams]
 
 
-async def key_of(room: Room, owner: Identity, team_id: str) -> tenant_pb2.Key:
-    request = tenant_pb2.CreateKeyRequest(tenant_id=owner.tenant_id, team_id=team_id)
+async def key_of(room: Room, owner: Identity, team_id: str, **fields: Any) -> tenant_pb2.Key:
+    request = tenant_pb2.CreateKeyRequest(tenant_id=owner.tenant_id, team_id=team_id, **fields)
     with acting_as(ADMIN):
         return (await room.tenants.CreateKey(request)).key
 
@@ -93,6 +95,49 @@ async def test_a_team_in_use_is_deleted_by_force_alone_with_its_keys_and_budgets
     assert {key.id: key.HasField("revoke_time") for key in keys} == {theirs.id: True, others.id: False}
     assert [each.id for each in budgets.budgets] == ["default"]
     assert await listed(room, owner) == ["blue"]
+
+
+async def told_models(watch: AsyncIterator[tenant_pb2.WatchPoliciesResponse], key_id: str) -> list[str]:
+    """The models that gateways are told next that a key may name."""
+    async with asyncio.timeout(20):
+        async for change in watch:
+            for key in change.keys:
+                if key.id == key_id:
+                    return list(key.policy.allowed_models)
+    raise AssertionError("the watch ended")
+
+
+async def test_gateways_are_told_of_a_keys_models_within_those_of_its_team(room: Room, owner: Identity) -> None:
+    made = await team(room, owner, "red", policy=teams_pb2.TeamPolicy(allowed_models=["a", "b"]))
+    assert made.policy.allowed_models == ["a", "b"]
+    change = teams_pb2.UpdateTeamRequest(tenant_id=owner.tenant_id, team_id="red")
+    call = room.tenants.WatchPolicies(tenant_pb2.WatchPoliciesRequest())
+    try:
+        watch = aiter(call)
+        await anext(watch)
+        key = await key_of(room, owner, "red", policy=tenant_pb2.KeyPolicy(allowed_models=["b", "c"]))
+        assert await told_models(watch, key.id) == ["b"]
+        for models, left in ((["a"], [""]), (["c", "b"], ["b", "c"]), ([], ["b", "c"])):
+            change.policy.CopyFrom(teams_pb2.TeamPolicy(allowed_models=models))
+            with acting_as(ADMIN):
+                await room.teams.UpdateTeam(change)
+            assert await told_models(watch, key.id) == left
+    finally:
+        call.cancel()
+    # Whoever administers the key sees its own policy, and a gateway that asks what holds.
+    assert key.policy.allowed_models == ["b", "c"]
+    change.policy.allowed_models.append("c")
+    with acting_as(ADMIN):
+        await room.teams.UpdateTeam(change)
+        get = tenant_pb2.GetKeyRequest(tenant_id=owner.tenant_id, key_id=key.id)
+        assert (await room.tenants.GetKey(get)).key.policy.allowed_models == ["b", "c"]
+    with acting_as(Identity(owner.tenant_id, key.id, frozenset({"developer"}), "req")):
+        found = await room.tenants.LookupKey(tenant_pb2.LookupKeyRequest(key_id=key.id))
+    assert found.key.policy.allowed_models == ["c"]
+
+
+async def test_a_teams_models_are_names(room: Room, owner: Identity) -> None:
+    assert await refused(team(room, owner, "red", policy={"allowed_models": [""]})) == "policy.allowed_models"
 
 
 async def test_other_tenants_teams_do_not_exist(room: Room, owner: Identity) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.chat.v1 import chat_pb2
+from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.errors import error_info, error_reason
 from meshkit.identity import Identity, acting_as
 from tests.support.billing_room import ADMIN, RUBLE, TOKENS_PER_RUBLE, Room
@@ -139,6 +141,32 @@ async def test_the_ledger_is_read_newest_first_in_pages(room: Room, caller: Iden
         listed += [row.request_id for row in page.records]
         token = page.next_page_token
     assert (listed, token) == (["h1", "h2", "h3", "h4", "h5"], "")
+
+
+async def test_ledger_rows_are_found_by_time_team_key_model_and_deployment(room: Room, caller: Identity) -> None:
+    long_ago, lately = datetime.now(UTC) - timedelta(hours=2), Timestamp()
+    lately.FromDatetime(long_ago + timedelta(hours=1))
+    with acting_as(ADMIN):
+        request = tenant_pb2.CreateKeyRequest(tenant_id=caller.tenant_id, team_id="red")
+        key = (await room.tenants.CreateKey(request)).key
+    old = hit(caller, "h1", model="other")
+    old.create_time.FromDatetime(long_ago)
+    await record(room, old, hit(caller, "h2", deployment="cloud/large"), hit(caller, "h3", key_id=key.id))
+
+    async def found(**fields: Any) -> list[str]:
+        request = billing_pb2.ListUsageRecordsRequest(tenant_id=caller.tenant_id, **fields)
+        with acting_as(ADMIN):
+            return sorted(row.request_id for row in (await room.billing.ListUsageRecords(request)).records)
+
+    assert await found(start_time=lately) == ["h2", "h3"]
+    assert await found(end_time=lately) == await found(model="other") == ["h1"]
+    assert await found(team_id="red") == await found(key_id=key.id) == ["h3"]
+    assert await found(deployment="cloud/large", model="small") == ["h2"]
+    assert await found(team_id="re%") == []
+    request = billing_pb2.ListUsageRecordsRequest(tenant_id=caller.tenant_id, page_size=1)
+    with acting_as(ADMIN):
+        token = (await room.billing.ListUsageRecords(request)).next_page_token
+    assert await field_refused(found(model="small", page_token=token)) == "page_token"
 
 
 async def test_a_page_token_of_another_tenant_is_refused(room: Room, caller: Identity) -> None:

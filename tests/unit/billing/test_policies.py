@@ -121,3 +121,23 @@ async def test_nobody_watches_before_the_database_was_read() -> None:
     async with open_watch(Policies()) as watch:
         with pytest.raises(DependencyUnavailable):
             await anext(watch)
+
+
+@pytest.mark.parametrize(
+    ("own", "team", "left"),
+    [
+        ((), (), ()),
+        (("a",), (), ("a",)),
+        ((), ("a", "b"), ("a", "b")),
+        (("b", "c"), ("a", "b"), ("b",)),
+        # None is left: the empty name is no model's, whereas an empty list would mean all.
+        (("c",), ("a",), ("",)),
+    ],
+)
+def test_a_team_narrows_the_models_of_its_keys(
+    own: tuple[str, ...], team: tuple[str, ...], left: tuple[str, ...]
+) -> None:
+    limits = {"rate_limits": {"requests_per_minute": "5"}}
+    made = key("k", policy={"allowed_models": list(own), **limits}, team_models=team).within_team()
+    assert tuple(made.policy["allowed_models"]) == left
+    assert made.policy["rate_limits"] == limits["rate_limits"]

@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image, ImageColor
 
 from services.billing.prices import ExchangeRate, Price, PriceBook
-from services.billing.reports.files import as_csv, as_svg
+from services.billing.reports.chart import BAR, EDGE, HEIGHT, as_png, as_svg
 from services.billing.reports.report import Line, Report, Reports, forecast, hours_of
+from services.billing.reports.table import as_csv
 
 NOVEMBER = datetime(2026, 10, 1, tzinfo=UTC)
 DECEMBER = datetime(2026, 11, 1, tzinfo=UTC)
@@ -108,10 +110,23 @@ def test_an_hour_without_a_yesterday_is_no_anomaly() -> None:
     assert not hour.anomalous
 
 
+async def test_a_picture_has_the_bars_of_the_drawing() -> None:
+    day_after = DAY.replace("-07", "-08")
+    lines = [Line("day", DAY, cost_micros=100), Line("day", day_after, cost_micros=50)]
+    report = await report_of([*lines, Line("day", DAY.replace("-07", "-09"), cost_micros=-5)])
+    picture = Image.open(io.BytesIO(as_png(report))).convert("RGB")
+    drawn = ElementTree.fromstring(as_svg(report)).findall("{http://www.w3.org/2000/svg}rect")
+    assert [float(bar.attrib["height"]) for bar in drawn] == [HEIGHT - 2 * EDGE, HEIGHT / 2 - EDGE, 0]
+    for bar in drawn[:2]:
+        x, top = (round(float(bar.attrib[name])) + 2 for name in ("x", "y"))
+        blue, above = picture.getpixel((x, top)), picture.getpixel((x, top - 6))
+        assert (blue, above) == (ImageColor.getrgb(BAR), (255, 255, 255))
+
+
 async def test_a_table_holds_no_formula_and_a_chart_no_markup() -> None:
     lines = [*bought("gigachat", 10), Line("team", "=cmd|' /C calc'!A0", request_count=1), Line("key", 'a,"b"')]
     report = await report_of(lines)
-    rows = list(csv.DictReader(io.StringIO(as_csv(report).decode())))
+    rows = list(csv.DictReader(io.StringIO(as_csv(report, with_margin=False).decode())))
     by_level = {row["level"]: row for row in rows}
     assert by_level["team"]["name"].startswith("'=")
     assert by_level["key"]["name"] == 'a,"b"'

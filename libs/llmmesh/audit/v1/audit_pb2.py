@@ -29,7 +29,7 @@ from llmmesh.access.v1 import access_pb2 as llmmesh_dot_access_dot_v1_dot_access
 from llmmesh.chat.v1 import chat_pb2 as llmmesh_dot_chat_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cllmmesh/audit/v1/audit.proto\x12\x10llmmesh.audit.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\">\n\x13RecordEventsRequest\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.llmmesh.audit.v1.Event\"\x16\n\x14RecordEventsResponse\"M\n\x11ListEventsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"V\n\x12ListEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.llmmesh.audit.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfa\x05\n\x05\x45vent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12.\n\ndata_class\x18\x07 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x13\n\x0bguard_rules\x18\x08 \x03(\t\x12\x1c\n\x14guard_policy_version\x18\t \x01(\t\x12\x12\n\ndeployment\x18\n \x01(\t\x12\x14\n\x0c\x63\x61\x63he_status\x18\x0b \x01(\t\x12\x15\n\rprompt_sha256\x18\x0c \x01(\t\x12\x15\n\ranswer_sha256\x18\r \x01(\t\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x66indings\x18\x0f \x03(\x0b\x32\x19.llmmesh.audit.v1.Finding\x12\x11\n\tunguarded\x18\x10 \x01(\x08\x12\x1d\n\x15tenant_policy_version\x18\x11 \x01(\t\x12\x10\n\x08provider\x18\x12 \x01(\t\x12\x12\n\ncandidates\x18\x13 \x03(\t\x12\x19\n\x11\x63\x61\x63hed_request_id\x18\x14 \x01(\t\x12\x13\n\x0b\x63ost_micros\x18\x15 \x01(\x03\x12\x15\n\rcurrency_code\x18\x16 \x01(\t\x12\x34\n\rfinish_reason\x18\x17 \x01(\x0e\x32\x1d.llmmesh.chat.v1.FinishReason\x12\x10\n\x08position\x18\x18 \x01(\x03\x12\x15\n\rrecord_sha256\x18\x19 \x01(\t\x12+\n\x08\x61ttempts\x18\x1a \x03(\x0b\x32\x19.llmmesh.audit.v1.Attempt\x12\x16\n\x0eroutes_version\x18\x1b \x01(\t\x12.\n\nprice_time\x18\x1c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x07\x41ttempt\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"u\n\x07\x46inding\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\r\n\x05layer\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\x10\n\x08severity\x18\x04 \x01(\t\x12\x11\n\tdirection\x18\x05 \x01(\t\x12\x16\n\x0emasked_context\x18\x06 \x01(\t\"$\n\x0fGetChainRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"|\n\x10GetChainResponse\x12\x0e\n\x06length\x18\x01 \x01(\x03\x12\x13\n\x0bhead_sha256\x18\x02 \x01(\t\x12\x30\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1c.llmmesh.audit.v1.Checkpoint\x12\x11\n\tkeys_json\x18\x04 \x01(\t\"R\n\x16ListCheckpointsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n\x17ListCheckpointsResponse\x12\x31\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1c.llmmesh.audit.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x01\n\nCheckpoint\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x13\n\x0broot_sha256\x18\x02 \x01(\t\x12\x13\n\x0bhead_sha256\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03jws\x18\x05 \x01(\t\"\'\n\x12\x45xportChainRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t2\xa7\x05\n\x0c\x41uditService\x12]\n\x0cRecordEvents\x12%.llmmesh.audit.v1.RecordEventsRequest\x1a&.llmmesh.audit.v1.RecordEventsResponse\x12\x86\x01\n\nListEvents\x12#.llmmesh.audit.v1.ListEventsRequest\x1a$.llmmesh.audit.v1.ListEventsResponse\"-\x8a\xe7\x18\x04\x12\x02\x01\x04\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/tenants/{tenant_id}/audit\x12\x86\x01\n\x08GetChain\x12!.llmmesh.audit.v1.GetChainRequest\x1a\".llmmesh.audit.v1.GetChainResponse\"3\x8a\xe7\x18\x04\x12\x02\x01\x04\x82\xd3\xe4\x93\x02%\x12#/v1/tenants/{tenant_id}/audit/chain\x12\xa1\x01\n\x0fListCheckpoints\x12(.llmmesh.audit.v1.ListCheckpointsRequest\x1a).llmmesh.audit.v1.ListCheckpointsResponse\"9\x8a\xe7\x18\x04\x12\x02\x01\x04\x82\xd3\xe4\x93\x02+\x12)/v1/tenants/{tenant_id}/audit/checkpoints\x12\x81\x01\n\x0b\x45xportChain\x12$.llmmesh.audit.v1.ExportChainRequest\x1a\x14.google.api.HttpBody\"4\x8a\xe7\x18\x04\x12\x02\x01\x04\x82\xd3\xe4\x93\x02&\x12$/v1/tenants/{tenant_id}/audit:export0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cllmmesh/audit/v1/audit.proto\x12\x10llmmesh.audit.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a\x1allmmesh/chat/v1/chat.proto\">\n\x13RecordEventsRequest\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.llmmesh.audit.v1.Event\"\x16\n\x14RecordEventsResponse\"a\n\x11ListEventsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"V\n\x12ListEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.llmmesh.audit.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfa\x05\n\x05\x45vent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12.\n\ndata_class\x18\x07 \x01(\x0e\x32\x1a.llmmesh.chat.v1.DataClass\x12\x13\n\x0bguard_rules\x18\x08 \x03(\t\x12\x1c\n\x14guard_policy_version\x18\t \x01(\t\x12\x12\n\ndeployment\x18\n \x01(\t\x12\x14\n\x0c\x63\x61\x63he_status\x18\x0b \x01(\t\x12\x15\n\rprompt_sha256\x18\x0c \x01(\t\x12\x15\n\ranswer_sha256\x18\r \x01(\t\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x66indings\x18\x0f \x03(\x0b\x32\x19.llmmesh.audit.v1.Finding\x12\x11\n\tunguarded\x18\x10 \x01(\x08\x12\x1d\n\x15tenant_policy_version\x18\x11 \x01(\t\x12\x10\n\x08provider\x18\x12 \x01(\t\x12\x12\n\ncandidates\x18\x13 \x03(\t\x12\x19\n\x11\x63\x61\x63hed_request_id\x18\x14 \x01(\t\x12\x13\n\x0b\x63ost_micros\x18\x15 \x01(\x03\x12\x15\n\rcurrency_code\x18\x16 \x01(\t\x12\x34\n\rfinish_reason\x18\x17 \x01(\x0e\x32\x1d.llmmesh.chat.v1.FinishReason\x12\x10\n\x08position\x18\x18 \x01(\x03\x12\x15\n\rrecord_sha256\x18\x19 \x01(\t\x12+\n\x08\x61ttempts\x18\x1a \x03(\x0b\x32\x19.llmmesh.audit.v1.Attempt\x12\x16\n\x0eroutes_version\x18\x1b \x01(\t\x12.\n\nprice_time\x18\x1c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x07\x41ttempt\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"u\n\x07\x46inding\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\r\n\x05layer\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\x10\n\x08severity\x18\x04 \x01(\t\x12\x11\n\tdirection\x18\x05 \x01(\t\x12\x16\n\x0emasked_context\x18\x06 \x01(\t\"$\n\x0fGetChainRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"|\n\x10GetChainResponse\x12\x0e\n\x06length\x18\x01 \x01(\x03\x12\x13\n\x0bhead_sha256\x18\x02 \x01(\t\x12\x30\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1c.llmmesh.audit.v1.Checkpoint\x12\x11\n\tkeys_json\x18\x04 \x01(\t\"R\n\x16ListCheckpointsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n\x17ListCheckpointsResponse\x12\x31\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1c.llmmesh.audit.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x01\n\nCheckpoint\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x13\n\x0broot_sha256\x18\x02 \x01(\t\x12\x13\n\x0bhead_sha256\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03jws\x18\x05 \x01(\t\"\'\n\x12\x45xportChainRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t2\xa7\x05\n\x0c\x41uditService\x12]\n\x0cRecordEvents\x12%.llmmesh.audit.v1.RecordEventsRequest\x1a&.llmmesh.audit.v1.RecordEventsResponse\x12\x86\x01\n\nListEvents\x12#.llmmesh.audit.v1.ListEventsRequest\x1a$.llmmesh.audit.v1.ListEventsResponse\"-\x8a\xe7\x18\x04\x12\x02\x01\x04\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/tenants/{tenant_id}/audit\x12\x86\x01\n\x08GetChain\x12!.llmmesh.audit.v1.GetChainRequest\x1a\".llmmesh.audit.v1.GetChainResponse\"3\x8a\xe7\x18\x04\x12\x02\x01\x04\x82\xd3\xe4\x93\x02%\x12#/v1/tenants/{tenant_id}/audit/chain\x12\xa1\x01\n\x0fListCheckpoints\x12(.llmmesh.audit.v1.ListCheckpointsRequest\x1a).llmmesh.audit.v1.ListCheckpointsResponse\"9\x8a\xe7\x18\x04\x12\x02\x01\x04\x82\xd3\xe4\x93\x02+\x12)/v1/tenants/{tenant_id}/audit/checkpoints\x12\x81\x01\n\x0b\x45xportChain\x12$.llmmesh.audit.v1.ExportChainRequest\x1a\x14.google.api.HttpBody\"4\x8a\xe7\x18\x04\x12\x02\x01\x04\x82\xd3\xe4\x93\x02&\x12$/v1/tenants/{tenant_id}/audit:export0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,27 +49,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDEVENTSRESPONSE']._serialized_start=264
   _globals['_RECORDEVENTSRESPONSE']._serialized_end=286
   _globals['_LISTEVENTSREQUEST']._serialized_start=288
-  _globals['_LISTEVENTSREQUEST']._serialized_end=365
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=367
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=453
-  _globals['_EVENT']._serialized_start=456
-  _globals['_EVENT']._serialized_end=1218
-  _globals['_ATTEMPT']._serialized_start=1220
-  _globals['_ATTEMPT']._serialized_end=1265
-  _globals['_FINDING']._serialized_start=1267
-  _globals['_FINDING']._serialized_end=1384
-  _globals['_GETCHAINREQUEST']._serialized_start=1386
-  _globals['_GETCHAINREQUEST']._serialized_end=1422
-  _globals['_GETCHAINRESPONSE']._serialized_start=1424
-  _globals['_GETCHAINRESPONSE']._serialized_end=1548
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1550
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1632
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1634
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1735
-  _globals['_CHECKPOINT']._serialized_start=1738
-  _globals['_CHECKPOINT']._serialized_end=1868
-  _globals['_EXPORTCHAINREQUEST']._serialized_start=1870
-  _globals['_EXPORTCHAINREQUEST']._serialized_end=1909
-  _globals['_AUDITSERVICE']._serialized_start=1912
-  _globals['_AUDITSERVICE']._serialized_end=2591
+  _globals['_LISTEVENTSREQUEST']._serialized_end=385
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=387
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=473
+  _globals['_EVENT']._serialized_start=476
+  _globals['_EVENT']._serialized_end=1238
+  _globals['_ATTEMPT']._serialized_start=1240
+  _globals['_ATTEMPT']._serialized_end=1285
+  _globals['_FINDING']._serialized_start=1287
+  _globals['_FINDING']._serialized_end=1404
+  _globals['_GETCHAINREQUEST']._serialized_start=1406
+  _globals['_GETCHAINREQUEST']._serialized_end=1442
+  _globals['_GETCHAINRESPONSE']._serialized_start=1444
+  _globals['_GETCHAINRESPONSE']._serialized_end=1568
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1570
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1652
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1654
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1755
+  _globals['_CHECKPOINT']._serialized_start=1758
+  _globals['_CHECKPOINT']._serialized_end=1888
+  _globals['_EXPORTCHAINREQUEST']._serialized_start=1890
+  _globals['_EXPORTCHAINREQUEST']._serialized_end=1929
+  _globals['_AUDITSERVICE']._serialized_start=1932
+  _globals['_AUDITSERVICE']._serialized_end=2611
 # @@protoc_insertion_point(module_scope)

@@ -424,6 +424,8 @@ class UsageRecord(_message.Message):
     OVERRUN_MICROS_FIELD_NUMBER: _builtins.int
     CORRECTION_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    PROVIDER_MICROS_FIELD_NUMBER: _builtins.int
+    MARGIN_BASIS_POINTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The gateway's request id, unique in the ledger."""
     tenant_id: _builtins.str
@@ -458,6 +460,12 @@ class UsageRecord(_message.Message):
     """
     stop: _builtins.str
     """Why the mesh ended the answer, or had it ended: "guard", "repetition" or "cost". Empty when it did not."""
+    provider_micros: _builtins.int
+    """What the provider takes, in the same currency; told to admins alone. The margin is cost_micros and overrun_micros
+    together less this.
+    """
+    margin_basis_points: _builtins.int
+    """The tenant's margin on provider_micros, in basis points; told to admins alone."""
     @_builtins.property
     def usage(self) -> _chat_pb2.TokenUsage:
         """What was used, or what the cached answer had used."""
@@ -491,12 +499,21 @@ class UsageRecord(_message.Message):
         overrun_micros: _builtins.int = ...,
         correction: _builtins.bool = ...,
         stop: _builtins.str = ...,
+        provider_micros: _builtins.int | None = ...,
+        margin_basis_points: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin_basis_points", b"_margin_basis_points", "_provider_micros", b"_provider_micros", "create_time", b"create_time", "margin_basis_points", b"margin_basis_points", "provider_micros", b"provider_micros", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_status", b"cache_status", "correction", b"correction", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "deployment", b"deployment", "finish_reason", b"finish_reason", "key_id", b"key_id", "model", b"model", "overrun_micros", b"overrun_micros", "provider", b"provider", "request_id", b"request_id", "saved_micros", b"saved_micros", "stop", b"stop", "tags", b"tags", "team_id", b"team_id", "tenant_id", b"tenant_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin_basis_points", b"_margin_basis_points", "_provider_micros", b"_provider_micros", "cache_status", b"cache_status", "correction", b"correction", "cost_micros", b"cost_micros", "create_time", b"create_time", "currency_code", b"currency_code", "deployment", b"deployment", "finish_reason", b"finish_reason", "key_id", b"key_id", "margin_basis_points", b"margin_basis_points", "model", b"model", "overrun_micros", b"overrun_micros", "provider", b"provider", "provider_micros", b"provider_micros", "request_id", b"request_id", "saved_micros", b"saved_micros", "stop", b"stop", "tags", b"tags", "team_id", b"team_id", "tenant_id", b"tenant_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__margin_basis_points: _TypeAlias = _typing.Literal["margin_basis_points"]  # noqa: Y015
+    _WhichOneofArgType__margin_basis_points: _TypeAlias = _typing.Literal["_margin_basis_points", b"_margin_basis_points"]  # noqa: Y015
+    _WhichOneofReturnType__provider_micros: _TypeAlias = _typing.Literal["provider_micros"]  # noqa: Y015
+    _WhichOneofArgType__provider_micros: _TypeAlias = _typing.Literal["_provider_micros", b"_provider_micros"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin_basis_points) -> _WhichOneofReturnType__margin_basis_points | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__provider_micros) -> _WhichOneofReturnType__provider_micros | None: ...
 
 Global___UsageRecord: _TypeAlias = UsageRecord  # noqa: Y015
 
@@ -730,19 +747,27 @@ class UpdateBudgetRequest(_message.Message):
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
     LIMIT_MICROS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     limit_micros: _builtins.int
     """New limit in micro-units; 0 or more."""
+    etag: _builtins.str
+    """Change only the version with this etag; empty changes any."""
+    request_id: _builtins.str
+    """UUID of this request: sent again within a day, it changes nothing further and is answered again."""
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         limit_micros: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_micros", b"limit_micros", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "limit_micros", b"limit_micros", "request_id", b"request_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -863,22 +888,50 @@ class ListUsageRecordsRequest(_message.Message):
     TENANT_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    TEAM_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     page_size: _builtins.int
     """Most rows to return; 0 means 100, at most 1000."""
     page_token: _builtins.str
     """next_page_token of the page before."""
+    team_id: _builtins.str
+    """Only rows of this team; empty means any, like all that follow."""
+    key_id: _builtins.str
+    """Only rows of this key."""
+    model: _builtins.str
+    """Only rows of this public model."""
+    deployment: _builtins.str
+    """Only rows of this deployment."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only rows made from here on; absent means any."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only rows made before; absent means any."""
+
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        team_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        deployment: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "end_time", b"end_time", "key_id", b"key_id", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "team_id", b"team_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from llmmesh.access.v1 import access_pb2 as llmmesh_dot_access_dot_v1_dot_access
 from llmmesh.billing.v1 import billing_pb2 as llmmesh_dot_billing_dot_v1_dot_billing__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n llmmesh/billing/v1/budgets.proto\x12\x12llmmesh.billing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a llmmesh/billing/v1/billing.proto\"\xf4\x01\n\x13\x43reateBudgetRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tbudget_id\x18\x02 \x01(\t\x12\x0f\n\x07team_id\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x14\n\x0climit_micros\x18\x05 \x01(\x03\x12.\n\x05\x63ycle\x18\x06 \x01(\x0e\x32\x1f.llmmesh.billing.v1.BudgetCycle\x12\x17\n\x0frolling_seconds\x18\x07 \x01(\x03\x12\x11\n\ttime_zone\x18\x08 \x01(\t\x12\x0c\n\x04soft\x18\t \x01(\x08\x12\x16\n\x0e\x61lert_percents\x18\n \x03(\x05\"B\n\x14\x43reateBudgetResponse\x12*\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.llmmesh.billing.v1.Budget\"o\n\x12ListBudgetsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07team_id\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\"[\n\x13ListBudgetsResponse\x12+\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x1a.llmmesh.billing.v1.Budget\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa9\x01\n\x13\x43hangeBudgetRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tbudget_id\x18\x02 \x01(\t\x12\x19\n\x0climit_micros\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\x04soft\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x16\n\x0e\x61lert_percents\x18\x05 \x03(\x05\x12\x0c\n\x04\x65tag\x18\x06 \x01(\tB\x0f\n\r_limit_microsB\x07\n\x05_soft\"B\n\x14\x43hangeBudgetResponse\x12*\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.llmmesh.billing.v1.Budget\"I\n\x13\x44\x65leteBudgetRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tbudget_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\x16\n\x14\x44\x65leteBudgetResponse\"S\n\x17ListBudgetEventsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x18ListBudgetEventsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.llmmesh.billing.v1.BudgetEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa5\x01\n\x0b\x42udgetEvent\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x14\n\x0cspent_micros\x18\x03 \x01(\x03\x12\x14\n\x0climit_micros\x18\x04 \x01(\x03\x12\x15\n\rcurrency_code\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xa5\x06\n\rBudgetService\x12\x95\x01\n\x0c\x43reateBudget\x12\'.llmmesh.billing.v1.CreateBudgetRequest\x1a(.llmmesh.billing.v1.CreateBudgetResponse\"2\x8a\xe7\x18\x04\x12\x02\x01\x03\x82\xd3\xe4\x93\x02$\"\x1f/v1/tenants/{tenant_id}/budgets:\x01*\x12\x8f\x01\n\x0bListBudgets\x12&.llmmesh.billing.v1.ListBudgetsRequest\x1a\'.llmmesh.billing.v1.ListBudgetsResponse\"/\x8a\xe7\x18\x04\x12\x02\x01\x03\x82\xd3\xe4\x93\x02!\x12\x1f/v1/tenants/{tenant_id}/budgets\x12\xa1\x01\n\x0c\x43hangeBudget\x12\'.llmmesh.billing.v1.ChangeBudgetRequest\x1a(.llmmesh.billing.v1.ChangeBudgetResponse\">\x8a\xe7\x18\x04\x12\x02\x01\x03\x82\xd3\xe4\x93\x02\x30\x32+/v1/tenants/{tenant_id}/budgets/{budget_id}:\x01*\x12\x9e\x01\n\x0c\x44\x65leteBudget\x12\'.llmmesh.billing.v1.DeleteBudgetRequest\x1a(.llmmesh.billing.v1.DeleteBudgetResponse\";\x8a\xe7\x18\x04\x12\x02\x01\x03\x82\xd3\xe4\x93\x02-*+/v1/tenants/{tenant_id}/budgets/{budget_id}\x12\xa4\x01\n\x10ListBudgetEvents\x12+.llmmesh.billing.v1.ListBudgetEventsRequest\x1a,.llmmesh.billing.v1.ListBudgetEventsResponse\"5\x8a\xe7\x18\x04\x12\x02\x01\x03\x82\xd3\xe4\x93\x02\'\x12%/v1/tenants/{tenant_id}/budget-eventsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n llmmesh/billing/v1/budgets.proto\x12\x12llmmesh.billing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmmesh/access/v1/access.proto\x1a llmmesh/billing/v1/billing.proto\"\x88\x02\n\x13\x43reateBudgetRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tbudget_id\x18\x02 \x01(\t\x12\x0f\n\x07team_id\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x14\n\x0climit_micros\x18\x05 \x01(\x03\x12.\n\x05\x63ycle\x18\x06 \x01(\x0e\x32\x1f.llmmesh.billing.v1.BudgetCycle\x12\x17\n\x0frolling_seconds\x18\x07 \x01(\x03\x12\x11\n\ttime_zone\x18\x08 \x01(\t\x12\x0c\n\x04soft\x18\t \x01(\x08\x12\x16\n\x0e\x61lert_percents\x18\n \x03(\x05\x12\x12\n\nrequest_id\x18\x0b \x01(\t\"B\n\x14\x43reateBudgetResponse\x12*\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.llmmesh.billing.v1.Budget\"o\n\x12ListBudgetsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07team_id\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\"[\n\x13ListBudgetsResponse\x12+\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x1a.llmmesh.billing.v1.Budget\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbd\x01\n\x13\x43hangeBudgetRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tbudget_id\x18\x02 \x01(\t\x12\x19\n\x0climit_micros\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\x04soft\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x16\n\x0e\x61lert_percents\x18\x05 \x03(\x05\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x0f\n\r_limit_microsB\x07\n\x05_soft\"B\n\x14\x43hangeBudgetResponse\x12*\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.llmmesh.billing.v1.Budget\"I\n\x13\x44\x65leteBudgetRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tbudget_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\x16\n\x14\x44\x65leteBudgetResponse\"f\n\x17ListBudgetEventsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\tbudget_id\x18\x04 \x01(\t\"d\n\x18ListBudgetEventsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.llmmesh.billing.v1.BudgetEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa5\x01\n\x0b\x42udgetEvent\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x14\n\x0cspent_micros\x18\x03 \x01(\x03\x12\x14\n\x0climit_micros\x18\x04 \x01(\x03\x12\x15\n\rcurrency_code\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xa5\x06\n\rBudgetService\x12\x95\x01\n\x0c\x43reateBudget\x12\'.llmmesh.billing.v1.CreateBudgetRequest\x1a(.llmmesh.billing.v1.CreateBudgetResponse\"2\x8a\xe7\x18\x04\x12\x02\x01\x03\x82\xd3\xe4\x93\x02$\"\x1f/v1/tenants/{tenant_id}/budgets:\x01*\x12\x8f\x01\n\x0bListBudgets\x12&.llmmesh.billing.v1.ListBudgetsRequest\x1a\'.llmmesh.billing.v1.ListBudgetsResponse\"/\x8a\xe7\x18\x04\x12\x02\x01\x03\x82\xd3\xe4\x93\x02!\x12\x1f/v1/tenants/{tenant_id}/budgets\x12\xa1\x01\n\x0c\x43hangeBudget\x12\'.llmmesh.billing.v1.ChangeBudgetRequest\x1a(.llmmesh.billing.v1.ChangeBudgetResponse\">\x8a\xe7\x18\x04\x12\x02\x01\x03\x82\xd3\xe4\x93\x02\x30\x32+/v1/tenants/{tenant_id}/budgets/{budget_id}:\x01*\x12\x9e\x01\n\x0c\x44\x65leteBudget\x12\'.llmmesh.billing.v1.DeleteBudgetRequest\x1a(.llmmesh.billing.v1.DeleteBudgetResponse\";\x8a\xe7\x18\x04\x12\x02\x01\x03\x82\xd3\xe4\x93\x02-*+/v1/tenants/{tenant_id}/budgets/{budget_id}\x12\xa4\x01\n\x10ListBudgetEvents\x12+.llmmesh.billing.v1.ListBudgetEventsRequest\x1a,.llmmesh.billing.v1.ListBudgetEventsResponse\"5\x8a\xe7\x18\x04\x12\x02\x01\x03\x82\xd3\xe4\x93\x02\'\x12%/v1/tenants/{tenant_id}/budget-eventsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,27 +46,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUDGETSERVICE'].methods_by_name['ListBudgetEvents']._loaded_options = None
   _globals['_BUDGETSERVICE'].methods_by_name['ListBudgetEvents']._serialized_options = b'\212\347\030\004\022\002\001\003\202\323\344\223\002\'\022%/v1/tenants/{tenant_id}/budget-events'
   _globals['_CREATEBUDGETREQUEST']._serialized_start=186
-  _globals['_CREATEBUDGETREQUEST']._serialized_end=430
-  _globals['_CREATEBUDGETRESPONSE']._serialized_start=432
-  _globals['_CREATEBUDGETRESPONSE']._serialized_end=498
-  _globals['_LISTBUDGETSREQUEST']._serialized_start=500
-  _globals['_LISTBUDGETSREQUEST']._serialized_end=611
-  _globals['_LISTBUDGETSRESPONSE']._serialized_start=613
-  _globals['_LISTBUDGETSRESPONSE']._serialized_end=704
-  _globals['_CHANGEBUDGETREQUEST']._serialized_start=707
-  _globals['_CHANGEBUDGETREQUEST']._serialized_end=876
-  _globals['_CHANGEBUDGETRESPONSE']._serialized_start=878
-  _globals['_CHANGEBUDGETRESPONSE']._serialized_end=944
-  _globals['_DELETEBUDGETREQUEST']._serialized_start=946
-  _globals['_DELETEBUDGETREQUEST']._serialized_end=1019
-  _globals['_DELETEBUDGETRESPONSE']._serialized_start=1021
-  _globals['_DELETEBUDGETRESPONSE']._serialized_end=1043
-  _globals['_LISTBUDGETEVENTSREQUEST']._serialized_start=1045
-  _globals['_LISTBUDGETEVENTSREQUEST']._serialized_end=1128
-  _globals['_LISTBUDGETEVENTSRESPONSE']._serialized_start=1130
-  _globals['_LISTBUDGETEVENTSRESPONSE']._serialized_end=1230
-  _globals['_BUDGETEVENT']._serialized_start=1233
-  _globals['_BUDGETEVENT']._serialized_end=1398
-  _globals['_BUDGETSERVICE']._serialized_start=1401
-  _globals['_BUDGETSERVICE']._serialized_end=2206
+  _globals['_CREATEBUDGETREQUEST']._serialized_end=450
+  _globals['_CREATEBUDGETRESPONSE']._serialized_start=452
+  _globals['_CREATEBUDGETRESPONSE']._serialized_end=518
+  _globals['_LISTBUDGETSREQUEST']._serialized_start=520
+  _globals['_LISTBUDGETSREQUEST']._serialized_end=631
+  _globals['_LISTBUDGETSRESPONSE']._serialized_start=633
+  _globals['_LISTBUDGETSRESPONSE']._serialized_end=724
+  _globals['_CHANGEBUDGETREQUEST']._serialized_start=727
+  _globals['_CHANGEBUDGETREQUEST']._serialized_end=916
+  _globals['_CHANGEBUDGETRESPONSE']._serialized_start=918
+  _globals['_CHANGEBUDGETRESPONSE']._serialized_end=984
+  _globals['_DELETEBUDGETREQUEST']._serialized_start=986
+  _globals['_DELETEBUDGETREQUEST']._serialized_end=1059
+  _globals['_DELETEBUDGETRESPONSE']._serialized_start=1061
+  _globals['_DELETEBUDGETRESPONSE']._serialized_end=1083
+  _globals['_LISTBUDGETEVENTSREQUEST']._serialized_start=1085
+  _globals['_LISTBUDGETEVENTSREQUEST']._serialized_end=1187
+  _globals['_LISTBUDGETEVENTSRESPONSE']._serialized_start=1189
+  _globals['_LISTBUDGETEVENTSRESPONSE']._serialized_end=1289
+  _globals['_BUDGETEVENT']._serialized_start=1292
+  _globals['_BUDGETEVENT']._serialized_end=1457
+  _globals['_BUDGETSERVICE']._serialized_start=1460
+  _globals['_BUDGETSERVICE']._serialized_end=2265
 # @@protoc_insertion_point(module_scope)

@@ -36,6 +36,7 @@ class CreateBudgetRequest(_message.Message):
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     SOFT_FIELD_NUMBER: _builtins.int
     ALERT_PERCENTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     budget_id: _builtins.str
@@ -54,6 +55,8 @@ class CreateBudgetRequest(_message.Message):
     """Time zone of calendar periods (IANA), such as Europe/Moscow; empty means UTC."""
     soft: _builtins.bool
     """True counts and announces but never refuses."""
+    request_id: _builtins.str
+    """UUID of this request: sent again within a day, it changes nothing further and is answered again."""
     @_builtins.property
     def alert_percents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Percentages of the limit that are announced; empty means 50, 80 and 100."""
@@ -71,10 +74,11 @@ class CreateBudgetRequest(_message.Message):
         time_zone: _builtins.str = ...,
         soft: _builtins.bool = ...,
         alert_percents: _abc.Iterable[_builtins.int] | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_percents", b"alert_percents", "budget_id", b"budget_id", "cycle", b"cycle", "key_id", b"key_id", "limit_micros", b"limit_micros", "rolling_seconds", b"rolling_seconds", "soft", b"soft", "team_id", b"team_id", "tenant_id", b"tenant_id", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_percents", b"alert_percents", "budget_id", b"budget_id", "cycle", b"cycle", "key_id", b"key_id", "limit_micros", b"limit_micros", "request_id", b"request_id", "rolling_seconds", b"rolling_seconds", "soft", b"soft", "team_id", b"team_id", "tenant_id", b"tenant_id", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -182,6 +186,7 @@ class ChangeBudgetRequest(_message.Message):
     SOFT_FIELD_NUMBER: _builtins.int
     ALERT_PERCENTS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     budget_id: _builtins.str
@@ -192,6 +197,8 @@ class ChangeBudgetRequest(_message.Message):
     """Whether it only announces; absent keeps the old."""
     etag: _builtins.str
     """Change only the version with this etag; empty changes any."""
+    request_id: _builtins.str
+    """UUID of this request: sent again within a day, it changes nothing further and is answered again."""
     @_builtins.property
     def alert_percents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """New percentages that are announced; empty keeps the old."""
@@ -205,10 +212,11 @@ class ChangeBudgetRequest(_message.Message):
         soft: _builtins.bool | None = ...,
         alert_percents: _abc.Iterable[_builtins.int] | None = ...,
         etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit_micros", b"_limit_micros", "_soft", b"_soft", "limit_micros", b"limit_micros", "soft", b"soft"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit_micros", b"_limit_micros", "_soft", b"_soft", "alert_percents", b"alert_percents", "budget_id", b"budget_id", "etag", b"etag", "limit_micros", b"limit_micros", "soft", b"soft", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit_micros", b"_limit_micros", "_soft", b"_soft", "alert_percents", b"alert_percents", "budget_id", b"budget_id", "etag", b"etag", "limit_micros", b"limit_micros", "request_id", b"request_id", "soft", b"soft", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit_micros: _TypeAlias = _typing.Literal["limit_micros"]  # noqa: Y015
     _WhichOneofArgType__limit_micros: _TypeAlias = _typing.Literal["_limit_micros", b"_limit_micros"]  # noqa: Y015
@@ -301,22 +309,26 @@ class ListBudgetEventsRequest(_message.Message):
     TENANT_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     page_size: _builtins.int
     """Most rows to return; 0 means 100, at most 1000."""
     page_token: _builtins.str
     """next_page_token of the page before."""
+    budget_id: _builtins.str
+    """Only events of this budget; empty means any."""
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        budget_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_id", b"budget_id", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

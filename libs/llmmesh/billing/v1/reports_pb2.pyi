@@ -31,7 +31,9 @@ class _ReportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReportFo
     REPORT_FORMAT_CSV: _ReportFormat.ValueType  # 1
     """One line per line of the report (RFC 4180)."""
     REPORT_FORMAT_SVG: _ReportFormat.ValueType  # 2
-    """A chart of the cost per day."""
+    """A chart of the cost per day, as a drawing."""
+    REPORT_FORMAT_PNG: _ReportFormat.ValueType  # 3
+    """The same as a picture."""
 
 class ReportFormat(_ReportFormat, metaclass=_ReportFormatEnumTypeWrapper):
     """What a report file is."""
@@ -41,7 +43,9 @@ REPORT_FORMAT_UNSPECIFIED: ReportFormat.ValueType  # 0
 REPORT_FORMAT_CSV: ReportFormat.ValueType  # 1
 """One line per line of the report (RFC 4180)."""
 REPORT_FORMAT_SVG: ReportFormat.ValueType  # 2
-"""A chart of the cost per day."""
+"""A chart of the cost per day, as a drawing."""
+REPORT_FORMAT_PNG: ReportFormat.ValueType  # 3
+"""The same as a picture."""
 Global___ReportFormat: _TypeAlias = ReportFormat  # noqa: Y015
 
 @_typing.final
@@ -258,6 +262,8 @@ class ReportLine(_message.Message):
     COST_MICROS_FIELD_NUMBER: _builtins.int
     SAVED_MICROS_FIELD_NUMBER: _builtins.int
     OVERRUN_MICROS_FIELD_NUMBER: _builtins.int
+    PROVIDER_MICROS_FIELD_NUMBER: _builtins.int
+    MARGIN_MICROS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Provider, model, deployment, team, key or tag; empty for the total and for none."""
     request_count: _builtins.int
@@ -274,6 +280,12 @@ class ReportLine(_message.Message):
     """What cached answers would have cost."""
     overrun_micros: _builtins.int
     """Used beyond every hard budget: not billed."""
+    provider_micros: _builtins.int
+    """What providers take; told to admins alone."""
+    margin_micros: _builtins.int
+    """What is left of cost_micros when providers are paid, less than nothing where a discount or overruns eat it up; told
+    to admins alone.
+    """
     def __init__(
         self,
         *,
@@ -285,12 +297,21 @@ class ReportLine(_message.Message):
         cost_micros: _builtins.int = ...,
         saved_micros: _builtins.int = ...,
         overrun_micros: _builtins.int = ...,
+        provider_micros: _builtins.int | None = ...,
+        margin_micros: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin_micros", b"_margin_micros", "_provider_micros", b"_provider_micros", "margin_micros", b"margin_micros", "provider_micros", b"provider_micros"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_count", b"cached_count", "cost_micros", b"cost_micros", "input_tokens", b"input_tokens", "name", b"name", "output_tokens", b"output_tokens", "overrun_micros", b"overrun_micros", "request_count", b"request_count", "saved_micros", b"saved_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin_micros", b"_margin_micros", "_provider_micros", b"_provider_micros", "cached_count", b"cached_count", "cost_micros", b"cost_micros", "input_tokens", b"input_tokens", "margin_micros", b"margin_micros", "name", b"name", "output_tokens", b"output_tokens", "overrun_micros", b"overrun_micros", "provider_micros", b"provider_micros", "request_count", b"request_count", "saved_micros", b"saved_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__margin_micros: _TypeAlias = _typing.Literal["margin_micros"]  # noqa: Y015
+    _WhichOneofArgType__margin_micros: _TypeAlias = _typing.Literal["_margin_micros", b"_margin_micros"]  # noqa: Y015
+    _WhichOneofReturnType__provider_micros: _TypeAlias = _typing.Literal["provider_micros"]  # noqa: Y015
+    _WhichOneofArgType__provider_micros: _TypeAlias = _typing.Literal["_provider_micros", b"_provider_micros"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin_micros) -> _WhichOneofReturnType__margin_micros | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__provider_micros) -> _WhichOneofReturnType__provider_micros | None: ...
 
 Global___ReportLine: _TypeAlias = ReportLine  # noqa: Y015
 
@@ -332,7 +353,7 @@ Global___HourCost: _TypeAlias = HourCost  # noqa: Y015
 
 @_typing.final
 class Savings(_message.Message):
-    """The same tokens at the price of another deployment."""
+    """The same tokens at the price of another deployment, the tenant's margin included on both sides."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

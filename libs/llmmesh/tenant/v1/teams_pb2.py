@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from llmmesh.access.v1 import access_pb2 as llmmesh_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dllmmesh/tenant/v1/teams.proto\x12\x11llmmesh.tenant.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmmesh/access/v1/access.proto\"a\n\x11\x43reateTeamRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07team_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\";\n\x12\x43reateTeamResponse\x12%\n\x04team\x18\x01 \x01(\x0b\x32\x17.llmmesh.tenant.v1.Team\"4\n\x0eGetTeamRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07team_id\x18\x02 \x01(\t\"8\n\x0fGetTeamResponse\x12%\n\x04team\x18\x01 \x01(\x0b\x32\x17.llmmesh.tenant.v1.Team\"Z\n\x10ListTeamsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\"T\n\x11ListTeamsResponse\x12&\n\x05teams\x18\x01 \x03(\x0b\x32\x17.llmmesh.tenant.v1.Team\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x85\x01\n\x11UpdateTeamRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07team_id\x18\x02 \x01(\t\x12\x19\n\x0c\x64isplay_name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\x0f\n\r_display_name\";\n\x12UpdateTeamResponse\x12%\n\x04team\x18\x01 \x01(\x0b\x32\x17.llmmesh.tenant.v1.Team\"T\n\x11\x44\x65leteTeamRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07team_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"\x14\n\x12\x44\x65leteTeamResponse\"z\n\x04Team\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t2\xdb\x05\n\x0bTeamService\x12\x8a\x01\n\nCreateTeam\x12$.llmmesh.tenant.v1.CreateTeamRequest\x1a%.llmmesh.tenant.v1.CreateTeamResponse\"/\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02\"\"\x1d/v1/tenants/{tenant_id}/teams:\x01*\x12\x8a\x01\n\x07GetTeam\x12!.llmmesh.tenant.v1.GetTeamRequest\x1a\".llmmesh.tenant.v1.GetTeamResponse\"8\x8a\xe7\x18\x05\x12\x03\x01\x03\x04\x82\xd3\xe4\x93\x02)\x12\'/v1/tenants/{tenant_id}/teams/{team_id}\x12\x86\x01\n\tListTeams\x12#.llmmesh.tenant.v1.ListTeamsRequest\x1a$.llmmesh.tenant.v1.ListTeamsResponse\".\x8a\xe7\x18\x05\x12\x03\x01\x03\x04\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/tenants/{tenant_id}/teams\x12\x94\x01\n\nUpdateTeam\x12$.llmmesh.tenant.v1.UpdateTeamRequest\x1a%.llmmesh.tenant.v1.UpdateTeamResponse\"9\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02,2\'/v1/tenants/{tenant_id}/teams/{team_id}:\x01*\x12\x91\x01\n\nDeleteTeam\x12$.llmmesh.tenant.v1.DeleteTeamRequest\x1a%.llmmesh.tenant.v1.DeleteTeamResponse\"6\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02)*\'/v1/tenants/{tenant_id}/teams/{team_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dllmmesh/tenant/v1/teams.proto\x12\x11llmmesh.tenant.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ellmmesh/access/v1/access.proto\"\x90\x01\n\x11\x43reateTeamRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07team_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12-\n\x06policy\x18\x05 \x01(\x0b\x32\x1d.llmmesh.tenant.v1.TeamPolicy\";\n\x12\x43reateTeamResponse\x12%\n\x04team\x18\x01 \x01(\x0b\x32\x17.llmmesh.tenant.v1.Team\"4\n\x0eGetTeamRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07team_id\x18\x02 \x01(\t\"8\n\x0fGetTeamResponse\x12%\n\x04team\x18\x01 \x01(\x0b\x32\x17.llmmesh.tenant.v1.Team\"Z\n\x10ListTeamsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\"T\n\x11ListTeamsResponse\x12&\n\x05teams\x18\x01 \x03(\x0b\x32\x17.llmmesh.tenant.v1.Team\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb4\x01\n\x11UpdateTeamRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07team_id\x18\x02 \x01(\t\x12\x19\n\x0c\x64isplay_name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12-\n\x06policy\x18\x06 \x01(\x0b\x32\x1d.llmmesh.tenant.v1.TeamPolicyB\x0f\n\r_display_name\";\n\x12UpdateTeamResponse\x12%\n\x04team\x18\x01 \x01(\x0b\x32\x17.llmmesh.tenant.v1.Team\"T\n\x11\x44\x65leteTeamRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07team_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"\x14\n\x12\x44\x65leteTeamResponse\"\xa9\x01\n\x04Team\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12-\n\x06policy\x18\x06 \x01(\x0b\x32\x1d.llmmesh.tenant.v1.TeamPolicy\"$\n\nTeamPolicy\x12\x16\n\x0e\x61llowed_models\x18\x01 \x03(\t2\xdb\x05\n\x0bTeamService\x12\x8a\x01\n\nCreateTeam\x12$.llmmesh.tenant.v1.CreateTeamRequest\x1a%.llmmesh.tenant.v1.CreateTeamResponse\"/\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02\"\"\x1d/v1/tenants/{tenant_id}/teams:\x01*\x12\x8a\x01\n\x07GetTeam\x12!.llmmesh.tenant.v1.GetTeamRequest\x1a\".llmmesh.tenant.v1.GetTeamResponse\"8\x8a\xe7\x18\x05\x12\x03\x01\x03\x04\x82\xd3\xe4\x93\x02)\x12\'/v1/tenants/{tenant_id}/teams/{team_id}\x12\x86\x01\n\tListTeams\x12#.llmmesh.tenant.v1.ListTeamsRequest\x1a$.llmmesh.tenant.v1.ListTeamsResponse\".\x8a\xe7\x18\x05\x12\x03\x01\x03\x04\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/tenants/{tenant_id}/teams\x12\x94\x01\n\nUpdateTeam\x12$.llmmesh.tenant.v1.UpdateTeamRequest\x1a%.llmmesh.tenant.v1.UpdateTeamResponse\"9\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02,2\'/v1/tenants/{tenant_id}/teams/{team_id}:\x01*\x12\x91\x01\n\nDeleteTeam\x12$.llmmesh.tenant.v1.DeleteTeamRequest\x1a%.llmmesh.tenant.v1.DeleteTeamResponse\"6\x8a\xe7\x18\x03\x12\x01\x01\x82\xd3\xe4\x93\x02)*\'/v1/tenants/{tenant_id}/teams/{team_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,28 +44,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TEAMSERVICE'].methods_by_name['UpdateTeam']._serialized_options = b'\212\347\030\003\022\001\001\202\323\344\223\002,2\'/v1/tenants/{tenant_id}/teams/{team_id}:\001*'
   _globals['_TEAMSERVICE'].methods_by_name['DeleteTeam']._loaded_options = None
   _globals['_TEAMSERVICE'].methods_by_name['DeleteTeam']._serialized_options = b'\212\347\030\003\022\001\001\202\323\344\223\002)*\'/v1/tenants/{tenant_id}/teams/{team_id}'
-  _globals['_CREATETEAMREQUEST']._serialized_start=147
-  _globals['_CREATETEAMREQUEST']._serialized_end=244
-  _globals['_CREATETEAMRESPONSE']._serialized_start=246
-  _globals['_CREATETEAMRESPONSE']._serialized_end=305
-  _globals['_GETTEAMREQUEST']._serialized_start=307
-  _globals['_GETTEAMREQUEST']._serialized_end=359
-  _globals['_GETTEAMRESPONSE']._serialized_start=361
-  _globals['_GETTEAMRESPONSE']._serialized_end=417
-  _globals['_LISTTEAMSREQUEST']._serialized_start=419
-  _globals['_LISTTEAMSREQUEST']._serialized_end=509
-  _globals['_LISTTEAMSRESPONSE']._serialized_start=511
-  _globals['_LISTTEAMSRESPONSE']._serialized_end=595
-  _globals['_UPDATETEAMREQUEST']._serialized_start=598
-  _globals['_UPDATETEAMREQUEST']._serialized_end=731
-  _globals['_UPDATETEAMRESPONSE']._serialized_start=733
-  _globals['_UPDATETEAMRESPONSE']._serialized_end=792
-  _globals['_DELETETEAMREQUEST']._serialized_start=794
-  _globals['_DELETETEAMREQUEST']._serialized_end=878
-  _globals['_DELETETEAMRESPONSE']._serialized_start=880
-  _globals['_DELETETEAMRESPONSE']._serialized_end=900
-  _globals['_TEAM']._serialized_start=902
-  _globals['_TEAM']._serialized_end=1024
-  _globals['_TEAMSERVICE']._serialized_start=1027
-  _globals['_TEAMSERVICE']._serialized_end=1758
+  _globals['_CREATETEAMREQUEST']._serialized_start=148
+  _globals['_CREATETEAMREQUEST']._serialized_end=292
+  _globals['_CREATETEAMRESPONSE']._serialized_start=294
+  _globals['_CREATETEAMRESPONSE']._serialized_end=353
+  _globals['_GETTEAMREQUEST']._serialized_start=355
+  _globals['_GETTEAMREQUEST']._serialized_end=407
+  _globals['_GETTEAMRESPONSE']._serialized_start=409
+  _globals['_GETTEAMRESPONSE']._serialized_end=465
+  _globals['_LISTTEAMSREQUEST']._serialized_start=467
+  _globals['_LISTTEAMSREQUEST']._serialized_end=557
+  _globals['_LISTTEAMSRESPONSE']._serialized_start=559
+  _globals['_LISTTEAMSRESPONSE']._serialized_end=643
+  _globals['_UPDATETEAMREQUEST']._serialized_start=646
+  _globals['_UPDATETEAMREQUEST']._serialized_end=826
+  _globals['_UPDATETEAMRESPONSE']._serialized_start=828
+  _globals['_UPDATETEAMRESPONSE']._serialized_end=887
+  _globals['_DELETETEAMREQUEST']._serialized_start=889
+  _globals['_DELETETEAMREQUEST']._serialized_end=973
+  _globals['_DELETETEAMRESPONSE']._serialized_start=975
+  _globals['_DELETETEAMRESPONSE']._serialized_end=995
+  _globals['_TEAM']._serialized_start=998
+  _globals['_TEAM']._serialized_end=1167
+  _globals['_TEAMPOLICY']._serialized_start=1169
+  _globals['_TEAMPOLICY']._serialized_end=1205
+  _globals['_TEAMSERVICE']._serialized_start=1208
+  _globals['_TEAMSERVICE']._serialized_end=1939
 # @@protoc_insertion_point(module_scope)

@@ -29,6 +29,7 @@ class CreateTeamRequest(_message.Message):
     TEAM_ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     team_id: _builtins.str
@@ -37,6 +38,10 @@ class CreateTeamRequest(_message.Message):
     """Name for people; empty means its id."""
     request_id: _builtins.str
     """UUID of this request: sent again within a day, it changes nothing further and is answered again."""
+    @_builtins.property
+    def policy(self) -> Global___TeamPolicy:
+        """What its keys may do."""
+
     def __init__(
         self,
         *,
@@ -44,10 +49,11 @@ class CreateTeamRequest(_message.Message):
         team_id: _builtins.str = ...,
         display_name: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        policy: Global___TeamPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "request_id", b"request_id", "team_id", b"team_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "policy", b"policy", "request_id", b"request_id", "team_id", b"team_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,6 +206,7 @@ class UpdateTeamRequest(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     team_id: _builtins.str
@@ -210,6 +217,10 @@ class UpdateTeamRequest(_message.Message):
     """Change only the version with this etag; empty changes any."""
     request_id: _builtins.str
     """UUID of this request: sent again within a day, it changes nothing further and is answered again."""
+    @_builtins.property
+    def policy(self) -> Global___TeamPolicy:
+        """New policy, replacing the old as a whole; absent keeps the old. Gateways know within a second."""
+
     def __init__(
         self,
         *,
@@ -218,10 +229,11 @@ class UpdateTeamRequest(_message.Message):
         display_name: _builtins.str | None = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        policy: Global___TeamPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name", "etag", b"etag", "request_id", b"request_id", "team_id", b"team_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name", "etag", b"etag", "policy", b"policy", "request_id", b"request_id", "team_id", b"team_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__display_name: _TypeAlias = _typing.Literal["display_name"]  # noqa: Y015
     _WhichOneofArgType__display_name: _TypeAlias = _typing.Literal["_display_name", b"_display_name"]  # noqa: Y015
@@ -315,6 +327,7 @@ class Team(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies it within the tenant."""
     tenant_id: _builtins.str
@@ -327,6 +340,10 @@ class Team(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def policy(self) -> Global___TeamPolicy:
+        """What its keys may do."""
+
     def __init__(
         self,
         *,
@@ -335,11 +352,38 @@ class Team(_message.Message):
         display_name: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        policy: Global___TeamPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "policy", b"policy", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Team: _TypeAlias = Team  # noqa: Y015
+
+@_typing.final
+class TeamPolicy(_message.Message):
+    """What the keys of a team may do. It narrows what its tenant may do, and never widens it; a key's own policy narrows it
+    further. Rate limits of teams stand in the tenant's policy, budgets of teams in BudgetService.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Public models they may name, of those the tenant may; empty means all of them."""
+
+    def __init__(
+        self,
+        *,
+        allowed_models: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_models", b"allowed_models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TeamPolicy: _TypeAlias = TeamPolicy  # noqa: Y015

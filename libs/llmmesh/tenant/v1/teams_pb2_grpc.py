@@ -88,7 +88,7 @@ class TeamServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTeam(self, request, context):
-        """Change a team's name; absent fields stay.
+        """Change a team's name or policy; absent fields stay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

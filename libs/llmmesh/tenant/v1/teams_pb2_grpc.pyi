@@ -40,7 +40,7 @@ class TeamServiceStub:
     ListTeams: _grpc.UnaryUnaryMultiCallable[_teams_pb2.ListTeamsRequest, _teams_pb2.ListTeamsResponse]
     """Teams of a tenant, by id."""
     UpdateTeam: _grpc.UnaryUnaryMultiCallable[_teams_pb2.UpdateTeamRequest, _teams_pb2.UpdateTeamResponse]
-    """Change a team's name; absent fields stay."""
+    """Change a team's name or policy; absent fields stay."""
     DeleteTeam: _grpc.UnaryUnaryMultiCallable[_teams_pb2.DeleteTeamRequest, _teams_pb2.DeleteTeamResponse]
     """Delete a team. Its keys are revoked and its budgets deleted if that is forced; what it spent stays in the ledger."""
 
@@ -56,7 +56,7 @@ class TeamServiceAsyncStub(TeamServiceStub):
     ListTeams: _aio.UnaryUnaryMultiCallable[_teams_pb2.ListTeamsRequest, _teams_pb2.ListTeamsResponse]  # type: ignore[assignment]
     """Teams of a tenant, by id."""
     UpdateTeam: _aio.UnaryUnaryMultiCallable[_teams_pb2.UpdateTeamRequest, _teams_pb2.UpdateTeamResponse]  # type: ignore[assignment]
-    """Change a team's name; absent fields stay."""
+    """Change a team's name or policy; absent fields stay."""
     DeleteTeam: _aio.UnaryUnaryMultiCallable[_teams_pb2.DeleteTeamRequest, _teams_pb2.DeleteTeamResponse]  # type: ignore[assignment]
     """Delete a team. Its keys are revoked and its budgets deleted if that is forced; what it spent stays in the ledger."""
 
@@ -93,7 +93,7 @@ class TeamServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _teams_pb2.UpdateTeamRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_teams_pb2.UpdateTeamResponse, _abc.Awaitable[_teams_pb2.UpdateTeamResponse]]:
-        """Change a team's name; absent fields stay."""
+        """Change a team's name or policy; absent fields stay."""
 
     @_abc_1.abstractmethod
     def DeleteTeam(

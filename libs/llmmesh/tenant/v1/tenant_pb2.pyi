@@ -903,7 +903,7 @@ Global___CreateKeyRequest: _TypeAlias = CreateKeyRequest  # noqa: Y015
 
 @_typing.final
 class KeyPolicy(_message.Message):
-    """What one key may do. It narrows what its tenant may do, and never widens it."""
+    """What one key may do. It narrows what its tenant and its team may do, and never widens it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -911,7 +911,7 @@ class KeyPolicy(_message.Message):
     RATE_LIMITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Public models it may name, of those its tenant may; empty means all of them."""
+        """Public models it may name, of those its tenant and its team may; empty means all of them."""
 
     @_builtins.property
     def rate_limits(self) -> Global___RateLimits:
@@ -1012,12 +1012,15 @@ class RotateKeyRequest(_message.Message):
     OVERLAP_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     key_id: _builtins.str
     """The key."""
     request_id: _builtins.str
     """UUID of this request: sent again within a day, it changes nothing further and gives the same token."""
+    etag: _builtins.str
+    """Rotate only the version with this etag; empty means any."""
     @_builtins.property
     def overlap(self) -> _duration_pb2.Duration:
         """How long the old key stays good; absent means one day, 0 revokes it at once, at most 30 days."""
@@ -1034,10 +1037,11 @@ class RotateKeyRequest(_message.Message):
         overlap: _duration_pb2.Duration | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "overlap", b"overlap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "key_id", b"key_id", "overlap", b"overlap", "request_id", b"request_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "expire_time", b"expire_time", "key_id", b"key_id", "overlap", b"overlap", "request_id", b"request_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1187,19 +1191,23 @@ class RevokeKeyRequest(_message.Message):
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     key_id: _builtins.str
     """The key."""
+    etag: _builtins.str
+    """Revoke only the version with this etag; empty means any."""
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         key_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key_id", b"key_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

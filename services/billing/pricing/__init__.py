@@ -1,0 +1,1 @@
+"""The price book as people see it and add to it."""
