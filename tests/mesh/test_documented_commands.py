@@ -16,7 +16,7 @@ from tests.support.scripted_provider import ScriptedProvider
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(sh|sql)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-STATUS = re.compile(r"^HTTP/\S+ (\d{3})", re.MULTILINE)
+STATUS = re.compile(r"HTTP/[\d.]+ (\d{3}) ")
 STRICT = """
 set -euo pipefail
 curl() { command curl --fail-with-body --show-error "$@"; }
