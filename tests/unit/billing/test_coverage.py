@@ -88,3 +88,10 @@ def test_it_never_costs_more_and_never_could_be_longer(
     assert prices.dearest(coverage.deployments, coverage.worst_case) == coverage.amount_micros <= most
     longer = replace(wanted, output_tokens=coverage.worst_case.output_tokens + 1)
     assert longer.output_tokens > output_tokens or all(prices.dearest((name,), longer) > most for name in names)
+
+
+def test_a_tenants_margin_counts_towards_what_a_request_may_cost() -> None:
+    charged = replace(RUBLES, margin_points=2000)
+    coverage = covered(charged, ("cheap",), Usage(100, output_tokens=50), 131)
+    # The prompt and four tokens take 108; a fifth would make it 132 with the margin.
+    assert (coverage.worst_case.output_tokens, coverage.amount_micros) == (4, 130)
