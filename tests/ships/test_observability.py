@@ -64,7 +64,8 @@ def groupings(expression: str) -> set[str]:
 @pytest.fixture(scope="module")
 def own_series() -> Series:
     """What our services expose."""
-    importlib.import_module("meshkit.metrics")
+    for name in ("metrics", "egress"):
+        importlib.import_module(f"meshkit.{name}")
     for path in (ROOT / "services").glob("*/*.py"):
         if path.stem in ("measures", "metrics"):
             importlib.import_module(f"services.{path.parent.name}.{path.stem}")
