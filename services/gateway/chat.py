@@ -103,18 +103,18 @@ class _Flow:
         """The order of things."""
         added_tokens = assign(self._question.prompt, offer.split, self._exchange.caller)
         hit = await self._exact_answer()
-        if hit is None:
-            self._format = output_format(self._question.prompt.options.response_format_json)
-            max_cost = least(self._question.max_cost_micros, self._policy.max_cost_micros)
-            plan = planned(self._question, offer, self._config.default_max_output_tokens, added_tokens, max_cost)
-            flight = await self._flight(plan)
-            hit = flight.hit
-        async with aclosing(self._replayed(hit) if hit else self._flown(plan, flight)) as events:
+        async with aclosing(self._replayed(hit) if hit else await self._unheard_of(offer, added_tokens)) as events:
             async for event in events:
                 yield event
 
-    def _flown(self, plan: Plan, flight: Flight) -> AsyncGenerator[Event, None]:
-        """The answer of the one who asked first, or one that whoever asks the same meanwhile may have."""
+    async def _unheard_of(self, offer: Offer, added_tokens: int) -> AsyncGenerator[Event, None]:
+        """The answer to a question that the exact cache does not know: somebody else's, or one that others may have."""
+        self._format = output_format(self._question.prompt.options.response_format_json)
+        max_cost = least(self._question.max_cost_micros, self._policy.max_cost_micros)
+        plan = planned(self._question, offer, self._config.default_max_output_tokens, added_tokens, max_cost)
+        flight = await self._flight(plan)
+        if flight.hit is not None:
+            return self._replayed(flight.hit)
         if flight.live is not None:
             return overheard(self._exchange, flight.live, self._config.currency_code)
         events = self._led(plan, flight)
