@@ -17,6 +17,7 @@ from tests.support.fix_mesh import Mesh, Tenant, eventually
 from tests.support.scripted_provider import ScriptedProvider
 
 FOX = "The quick brown fox jumps over the lazy dog."
+RAIN = " ".join(["It is raining."] * 40)
 CROWD = 200
 
 
@@ -70,8 +71,7 @@ async def test_a_stream_is_heard_from_its_first_word_and_goes_on_when_the_first_
 ) -> None:
     await from_cache(tenant, "Is anybody speaking?")
     before = first.counters.requests
-    # The guard holds back what could still become something that must not be said: so the words come in sentences.
-    first.set(reply="It is raining. " * 40, tokens_per_second=40)
+    first.set(reply=RAIN, tokens_per_second=40)
     leader = await tenant.openai.chat.completions.create(**asked("What is the weather?"), stream=True)
     await anext(aiter(leader))
     follower = await tenant.openai.chat.completions.create(**asked("What is the weather?"), stream=True)
@@ -81,7 +81,7 @@ async def test_a_stream_is_heard_from_its_first_word_and_goes_on_when_the_first_
     await leader.close()
     async for chunk in words:
         heard += chunk.choices[0].delta.content or ""
-    assert heard == "It is raining. " * 40
+    assert heard == RAIN
     assert first.counters.requests == before + 1
     rows = await tenant.usage(rows=4)
     assert sorted(row["cache_status"] for row in rows[:2]) == ["exact", "miss"]
