@@ -30,6 +30,8 @@ SKEW_SECONDS = 5.0
 
 Revoked: TypeAlias = Callable[[str], bool]
 """Whether a key is no longer good."""
+Deleted: TypeAlias = Callable[[Iterable[tenant_pb2.TenantDeletion]], None]
+"""Takes in which tenants are deleted; told again whenever the stream is opened afresh."""
 
 log = get_logger()
 
@@ -55,23 +57,24 @@ class Revocations:
 
 
 @asynccontextmanager
-async def following_revocations(mesh_target: str) -> AsyncIterator[Revoked]:
-    """Follow revocations for the block. While billing is away, those known so far hold."""
+async def following_revocations(mesh_target: str, deleted: Deleted = lambda _: None) -> AsyncIterator[Revoked]:
+    """Follow revocations, and deletions of tenants, for the block. While billing is away, those known so far hold."""
     known = Revocations()
     async with (
         connect(mesh_target, TenantServiceStub) as stub,
-        in_background(_follow(known, cast("TenantServiceAsyncStub", stub))),
+        in_background(_follow(known, deleted, cast("TenantServiceAsyncStub", stub))),
     ):
         yield known.revoked
 
 
-async def _follow(known: Revocations, tenants: TenantServiceAsyncStub) -> NoReturn:
+async def _follow(known: Revocations, deleted: Deleted, tenants: TenantServiceAsyncStub) -> NoReturn:
     away = False
     while True:
         everything = True
         try:
             async for message in tenants.WatchRevocations(tenant_pb2.WatchRevocationsRequest(), timeout=RESYNC_SECONDS):
                 known.take(message.revocations, everything=everything)
+                deleted(message.deletions)
                 everything = away = False
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED and not away:

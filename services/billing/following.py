@@ -65,7 +65,7 @@ class Following:
             self._database.address, ping_seconds=PING_SECONDS, answer_seconds=self._answer_seconds
         ) as listener:
             await self._read_prices()
-            self._policies.reset(await self._tenants.all(), await self._keys.watched())
+            self._policies.reset(await self._tenants.watched(), await self._keys.watched())
             self._found()
             async for announcement in listener.announcements():
                 await self._read(announcement)

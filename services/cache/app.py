@@ -19,6 +19,7 @@ from services.cache.alarms import Alarms
 from services.cache.answers import AnswerCache
 from services.cache.codec import Codec
 from services.cache.config import CacheConfig
+from services.cache.departures import Departures
 from services.cache.embedding import Embedder
 from services.cache.encryption import Cipher
 from services.cache.errorbound import ErrorBound
@@ -83,9 +84,10 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
         )
         feedback = Feedback(records, answers, tally, semantic)
         evidence = SharedEvidence(records, bound, every_seconds=config.evidence_seconds)
-        await enter(in_background(feedback.run(), evidence.run()))
+        departures = Departures(answers.forget)
+        await enter(in_background(feedback.run(), evidence.run(), departures.run()))
         mount = Mount(add_CacheServiceServicer_to_server, CacheServicer(answers, feedback))
-        revoked = await enter(following_revocations(config.mesh_target))
+        revoked = await enter(following_revocations(config.mesh_target, departures.take))
         yield await enter(running([mount], config, room="cache", revoked=revoked))
 
 

@@ -24,7 +24,7 @@ from services.gateway.pacing import foreseen_tokens, within_limits
 from services.gateway.planning import Plan, planned
 from services.gateway.policies import TenantPolicy
 from services.gateway.remembering import answer_to_store, lookup, may_be_shared, store_request
-from services.gateway.replay import replayed
+from services.gateway.replay import overheard, replayed
 from services.gateway.resources import CacheOrder, Resources
 from services.gateway.screening import Masked, masked_prompt, screen, shown_messages
 from services.gateway.spending import Advance, Spending
@@ -66,8 +66,6 @@ class Chat:
             async for event in events:
                 if exchange.first_byte_seconds is None:
                     exchange.first_byte_seconds = exchange.seconds()
-                if isinstance(event, chat_pb2.Delta):
-                    exchange.sent(event)
                 yield event
 
 
@@ -105,20 +103,35 @@ class _Flow:
         """The order of things."""
         added_tokens = assign(self._question.prompt, offer.split, self._exchange.caller)
         hit = await self._exact_answer()
-        if hit is None:
-            self._format = output_format(self._question.prompt.options.response_format_json)
-            max_cost = least(self._question.max_cost_micros, self._policy.max_cost_micros)
-            plan = planned(self._question, offer, self._config.default_max_output_tokens, added_tokens, max_cost)
-            with await self._flight() as flight, self._lease_given_back(flight):
-                hit = flight.hit
-                if hit is None:
-                    async with aclosing(self._found_or_bought_answer(plan, flight)) as events:
-                        async for event in events:
-                            yield event
-                    return
-        async with aclosing(self._replayed(hit)) as events:
+        async with aclosing(self._replayed(hit) if hit else await self._unheard_of(offer, added_tokens)) as events:
             async for event in events:
                 yield event
+
+    async def _unheard_of(self, offer: Offer, added_tokens: int) -> AsyncGenerator[Event, None]:
+        """The answer to a question that the exact cache does not know: somebody else's, or one that others may have."""
+        self._format = output_format(self._question.prompt.options.response_format_json)
+        max_cost = least(self._question.max_cost_micros, self._policy.max_cost_micros)
+        plan = planned(self._question, offer, self._config.default_max_output_tokens, added_tokens, max_cost)
+        flight = await self._flight(plan)
+        if flight.hit is not None:
+            return self._replayed(flight.hit)
+        if flight.live is not None:
+            return overheard(self._exchange, flight.live, self._config.currency_code)
+        events = self._led(plan, flight)
+        return flight.spoken(events, self._exchange) if flight.leads and self._hears(plan) else events
+
+    def _hears(self, plan: Plan) -> bool:
+        """Whether the answer may be heard by others while it is spoken, or be that of another.
+
+        Tools are called for one caller, and what may cost no more is cut for one.
+        """
+        return not self._question.whole and not plan.prompt.options.tools_json and plan.max_cost_micros is None
+
+    async def _led(self, plan: Plan, flight: Flight) -> AsyncGenerator[Event, None]:
+        with flight, self._lease_given_back(flight):
+            async with aclosing(self._found_or_bought_answer(plan, flight)) as events:
+                async for event in events:
+                    yield event
 
     async def _found_or_bought_answer(self, plan: Plan, flight: Flight) -> AsyncGenerator[Event, None]:
         """While the guard judges the prompt, look for the same question in other words, and else hold the money.
@@ -140,6 +153,8 @@ class _Flow:
         with spending:
             async with aclosing(self._generated(plan, spending)) as events:
                 async for event in events:
+                    if isinstance(event, chat_pb2.Delta):
+                        self._exchange.sent(event)
                     yield event
         self._remember(flight)
 
@@ -169,14 +184,14 @@ class _Flow:
         self._exchange.guard_policy_version = version
         return Hit(self._found.answer, gateway_pb2.CACHE_STATUS_EXACT)
 
-    async def _flight(self) -> Flight:
+    async def _flight(self, plan: Plan) -> Flight:
         """The answer of somebody who asks the same right now, or the right to ask a model."""
         if not self._config.flight_seconds or not may_be_shared(self._question, self._policy, self._found):
             return Flight()
         question = self._lookup.SerializeToString(deterministic=True)
         key = (self._exchange.caller.tenant_id, self._question.cache.semantic, question)
-        flight = await self._resources.flights.board(key, self._found, self._await_answer)
-        if flight.hit is not None:
+        flight = await self._resources.flights.board(key, self._found, self._await_answer, hears=self._hears(plan))
+        if flight.hit or flight.live:
             self._exchange.guard_policy_version = self._lookup.guard_policy_version
         return flight
 

@@ -205,6 +205,15 @@ class Exchange:
             self.reasoning_texts.append(delta.reasoning)
         self.called_tools |= bool(delta.tool_calls)
 
+    def overheard(self, leader: Exchange) -> None:
+        """Take in what became of the answer that another caller was given."""
+        self.usage, self.finish_reason, self.stopped_for = leader.usage, leader.finish_reason, leader.stopped_for
+        self.unguarded |= leader.unguarded
+        self.data_class = max(self.data_class, leader.data_class)
+        self.cached = cache_pb2.CachedAnswer(
+            request_id=leader.caller.request_id, cost_micros=leader.cost_micros, currency_code=leader.currency_code
+        )
+
     def tokens_taken(self) -> int:
         """Tokens that count for rate limits: those of a cached answer were counted when it was made."""
         if self.cache_status in CACHED:

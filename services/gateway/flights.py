@@ -1,16 +1,17 @@
-"""One model call for one question: who asks the same meanwhile waits for the answer."""
+"""One model call for one question: who asks the same meanwhile waits for the answer, or hears it while it is spoken."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.gateway.v1 import gateway_pb2
-from services.gateway.exchange import CacheStatus
+from services.gateway.broadcast import Broadcast
+from services.gateway.exchange import CacheStatus, Event, Exchange
 
 RECENT_SECONDS = 2.0
 """How long an answer is remembered here for those who find the cache away: it may be away for storing, too."""
@@ -42,18 +43,31 @@ class Hit:
     similarity: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An answer that is being spoken."""
+
+    broadcast: Broadcast[Event]
+    leader: Exchange
+    """Who asked first, and pays."""
+
+
 class Flight:
-    """One asking; `landed` tells those who wait for it how it ended.
+    """One asking; `landed` tells those who wait for it how it ended, `begun` where they can hear it.
 
     Leaving the block without an answer sends them on alone, but for a cancel: then the next of them leads.
     """
 
-    def __init__(self, lease_id: str = "", end: Callable[[Flight], None] = lambda _: None) -> None:
+    def __init__(self, lease_id: str = "", end: Callable[[Flight], None] | None = None) -> None:
         self.lease_id = lease_id
         """A lease that is to be given back; empty when there is none, or somebody else will."""
         self.hit: Hit | None = None
+        self.live: Live | None = None
+        self.leads = end is not None
+        """Whether others may be waiting for it."""
         self.abandoned = False
         self._end = end
+        self._begun = asyncio.Event()
         self._landed = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -70,17 +84,28 @@ class Flight:
         if self._landed.is_set():
             return
         self.hit = hit
-        self._end(self)
+        if self._end is not None:
+            self._end(self)
+        self._begun.set()
         self._landed.set()
+
+    def spoken(self, events: AsyncGenerator[Event, None], leader: Exchange) -> AsyncGenerator[Event, None]:
+        """The same events, for others to hear too; they go on until the last who hears them has left."""
+        live = Live(Broadcast(events, lambda: self._go_live(live)), leader)
+        return live.broadcast.listen()
+
+    def _go_live(self, live: Live) -> None:
+        if not self._landed.is_set():
+            self.live = live
+            self._begun.set()
+
+    async def begun(self, until: float) -> bool:
+        """Wait for its first word, or its end, at most until a time of the loop; whether there is one."""
+        return await _set(self._begun, until)
 
     async def landed(self, until: float) -> bool:
         """Wait for its end, at most until a time of the loop; whether it ended."""
-        try:
-            async with asyncio.timeout_at(until):
-                await self._landed.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await _set(self._landed, until)
 
 
 class Flights:
@@ -91,16 +116,21 @@ class Flights:
         self._under_way: dict[Hashable, Flight] = {}
         self._recent: dict[Hashable, Flight] = {}
 
-    async def board(self, key: Hashable, found: Found, await_answer: Callable[[float], Awaitable[Found]]) -> Flight:
+    async def board(
+        self, key: Hashable, found: Found, await_answer: Callable[[float], Awaitable[Found]], *, hears: bool
+    ) -> Flight:
         """Join or lead the asking of a question that was not in the cache, and whose answer others may have.
 
-        What comes back has a `hit`, or its holder asks the model: as the only one, unless it has waited too long or
-        was told that the answer is not for sharing. `await_answer` waits so many seconds for another process.
+        What comes back has a `hit`, or is `live` for one who `hears` an answer while it is spoken, or its holder asks
+        the model: as the only one, unless it has waited too long or was told that the answer is not for sharing.
+        `await_answer` waits so many seconds for another process.
         """
         if found.unavailable and (landed := self._recent.get(key)) is not None:
             return _follower(landed)
         until = asyncio.get_running_loop().time() + self._longest_seconds
         while (leader := self._under_way.get(key)) is not None:
+            if hears and await leader.begun(until) and leader.live and not leader.live.broadcast.ended:
+                return _follower(leader)
             if not await leader.landed(until):
                 return Flight()
             if not leader.abandoned:
@@ -134,5 +164,14 @@ class Flights:
 
 def _follower(leader: Flight) -> Flight:
     flight = Flight()
-    flight.hit = leader.hit
+    flight.hit, flight.live = leader.hit, None if leader.hit else leader.live
     return flight
+
+
+async def _set(event: asyncio.Event, until: float) -> bool:
+    try:
+        async with asyncio.timeout_at(until):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

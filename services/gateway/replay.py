@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import accumulate
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
+from llmmesh.gateway.v1 import gateway_pb2
 from services.gateway.exchange import Event, Exchange, Finished, Route
+from services.gateway.flights import Live
 from services.gateway.tee import joined
 
 
@@ -36,13 +39,37 @@ async def replayed(
     exchange.cached_request_id = hit.request_id
     yield exchange.route(free_in=currency_code, whole=pieces_per_second is None)
     if pieces_per_second is None:
-        yield chat_pb2.Delta(text=answer.text, reasoning=answer.reasoning, tool_calls=_pieces(answer))
+        whole = chat_pb2.Delta(text=answer.text, reasoning=answer.reasoning, tool_calls=_pieces(answer))
+        exchange.sent(whole)
+        yield whole
     else:
         for number, delta in enumerate(_first_pieces(hit)):
             if number and pieces_per_second:
                 await asyncio.sleep(1 / pieces_per_second)
+            exchange.sent(delta)
             yield delta
     yield Finished(answer.finish_reason, answer.usage, exchange.report(0, currency_code))
+
+
+async def overheard(exchange: Exchange, live: Live, currency_code: str) -> AsyncGenerator[Event, None]:
+    """The events of an answer that another caller is being given; it costs nothing, as one from the cache.
+
+    Raises:
+        Exception: What that caller is told, where the answer fails.
+    """
+    leader = live.leader
+    exchange.cache_status, exchange.cached_request_id = gateway_pb2.CACHE_STATUS_EXACT, leader.caller.request_id
+    async with aclosing(live.broadcast.listen()) as events:
+        async for event in events:
+            if isinstance(event, Route):
+                exchange.provider, exchange.deployment = event.provider, event.deployment
+                yield exchange.route(free_in=currency_code)
+            elif isinstance(event, Finished):
+                exchange.overheard(leader)
+                yield Finished(event.finish_reason, event.usage, exchange.report(0, currency_code))
+            else:
+                exchange.sent(event)
+                yield event
 
 
 async def collected(events: AsyncIterator[Event]) -> WholeAnswer:

@@ -17,6 +17,7 @@ from tests.support.fix_mesh import Mesh, Tenant, eventually
 from tests.support.scripted_provider import ScriptedProvider
 
 FOX = "The quick brown fox jumps over the lazy dog."
+RAIN = " ".join(["It is raining."] * 40)
 CROWD = 200
 
 
@@ -63,6 +64,27 @@ async def test_streams_of_one_question_are_one_provider_call(tenant: Tenant, fir
 
     assert set(await asyncio.gather(*(streamed() for _ in range(20)))) == {FOX}
     assert first.counters.requests == 1
+
+
+async def test_a_stream_is_heard_from_its_first_word_and_goes_on_when_the_first_caller_leaves(
+    tenant: Tenant, first: ScriptedProvider
+) -> None:
+    await from_cache(tenant, "Is anybody speaking?")
+    before = first.counters.requests
+    first.set(reply=RAIN, tokens_per_second=40)
+    leader = await tenant.openai.chat.completions.create(**asked("What is the weather?"), stream=True)
+    await anext(aiter(leader))
+    follower = await tenant.openai.chat.completions.create(**asked("What is the weather?"), stream=True)
+    words = aiter(follower)
+    heard = (await anext(words)).choices[0].delta.content or ""
+    assert first.counters.open_streams == 1, "it is still being spoken"
+    await leader.close()
+    async for chunk in words:
+        heard += chunk.choices[0].delta.content or ""
+    assert heard == RAIN
+    assert first.counters.requests == before + 1
+    rows = await tenant.usage(rows=4)
+    assert sorted(row["cache_status"] for row in rows[:2]) == ["exact", "miss"]
 
 
 async def test_a_caller_says_how_the_cache_may_be_used(tenant: Tenant, first: ScriptedProvider) -> None:
@@ -130,6 +152,30 @@ async def test_what_was_stored_for_a_person_is_counted_and_erased(mesh: Mesh, fi
     purged = await tenant.mesh.http.post("/v1/cache:purge", headers=tenant.mesh.admin, json=body)
     assert purged.json() == counted.json()
     assert (await tenant.chat(text)).headers["x-llmmesh-cache"] == "miss"
+
+
+async def test_a_deleted_tenants_answers_are_forgotten_and_do_not_come_back_with_it(
+    mesh: Mesh, first: ScriptedProvider
+) -> None:
+    leaver, stayer = [await mesh.tenant(cache="CACHE_POLICY_EXACT") for _ in range(2)]
+    for tenant in (leaver, stayer):
+        await from_cache(tenant, "Who stays?")
+
+    async def kept(tenant: Tenant) -> int:
+        body = {"tenant_id": tenant.id, "dry_run": True}
+        counted = await mesh.http.post("/v1/cache:purge", headers=mesh.admin, json=body)
+        return int(counted.raise_for_status().json().get("exact_count", 0))
+
+    async def gone() -> bool:
+        return await kept(leaver) == 0
+
+    assert await kept(leaver) == 1
+    (await mesh.http.delete(f"/v1/tenants/{leaver.id}?force=true", headers=mesh.admin)).raise_for_status()
+    await eventually(gone)
+    assert await kept(stayer) == 1
+    (await mesh.http.post(f"/v1/tenants/{leaver.id}:undelete", headers=mesh.admin, json={})).raise_for_status()
+    await leaver.key()
+    assert (await leaver.chat("Who stays?")).headers["x-llmmesh-cache"] == "miss"
 
 
 async def test_what_is_purged_while_a_crowd_asks_for_it_is_never_given_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, func, or_, select, text, update
@@ -28,6 +29,8 @@ from services.billing.tenants.tenant import (
 )
 from services.billing.versions import changed
 
+DAYS_REMEMBERED = 31
+"""Longer than any room keeps what it does not want to be asked for: cached answers live 30 days at most."""
 _IN_USE = text("""
 SELECT (SELECT count(*) FROM keys WHERE tenant_id = :tenant_id AND expire_time > now()
         AND (revoke_time IS NULL OR revoke_time > now())) AS keys,
@@ -86,9 +89,10 @@ class TenantStore:
         statement = select(tenants).where(tenants.c.id > after, *_chosen(which)).order_by(tenants.c.id).limit(most)
         return [_tenant(row) for row in await self._database.fetch("list_tenants", statement)]
 
-    async def all(self) -> list[Tenant]:
-        """Every tenant that is not deleted."""
-        statement = select(tenants).where(tenants.c.delete_time.is_(None))
+    async def watched(self) -> list[Tenant]:
+        """Every tenant, but for those deleted so long ago that nothing of theirs is left in any room."""
+        long_ago = func.now() - timedelta(days=DAYS_REMEMBERED)
+        statement = select(tenants).where(or_(tenants.c.delete_time.is_(None), tenants.c.delete_time > long_ago))
         return [_tenant(row) for row in await self._database.fetch("all_tenants", statement)]
 
     async def update(

@@ -155,6 +155,15 @@ def revocation_messages(keys: Iterable[Key]) -> list[tenant_pb2.Revocation]:
     ]
 
 
+def deletion_messages(tenants: Iterable[Tenant]) -> list[tenant_pb2.TenantDeletion]:
+    """Those of the tenants that are deleted."""
+    return [
+        tenant_pb2.TenantDeletion(tenant_id=tenant.id, delete_time=timestamp(tenant.delete_time))
+        for tenant in tenants
+        if tenant.delete_time
+    ]
+
+
 def _packs(field: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(check_listed(field, name, pack_names()) for name in names))
 

@@ -36,13 +36,14 @@ class _Watcher:
 
 
 class Policies:
-    """All tenants and revocations in memory, and everyone who watches them.
+    """All tenants, those deleted lately too, and revocations in memory, and everyone who watches them.
 
     Of keys those are held that gateways cannot judge by their tokens alone.
     """
 
     def __init__(self) -> None:
         self._tenants: dict[str, Tenant] = {}
+        self._deleted: dict[str, Tenant] = {}
         self._keys: dict[str, Key] = {}
         self._watchers: set[_Watcher] = set()
         self.live = False
@@ -50,12 +51,15 @@ class Policies:
 
     def reset(self, tenants: Iterable[Tenant], keys: Iterable[Key]) -> None:
         """Take the database's word for everything, and tell it to every watcher."""
-        before, self._tenants = self._tenants, {tenant.id: tenant for tenant in tenants}
+        before, self._tenants, self._deleted = self._tenants, {}, {}
+        for tenant in tenants:
+            self._place(tenant)
         self._keys = {key.id: key for key in keys}
         self.live = True
-        # Whoever watched through an outage of the database was not told of those deleted meanwhile.
-        gone = [replace(before[name], delete_time=datetime.now(UTC)) for name in before.keys() - self._tenants.keys()]
-        self._tell([*self._tenants.values(), *gone], self._unexpired())
+        # Whoever is not even among the deleted was deleted all the same.
+        missing = before.keys() - self._tenants.keys() - self._deleted.keys()
+        gone = [replace(before[name], delete_time=datetime.now(UTC)) for name in missing]
+        self._tell([*self._tenants.values(), *self._deleted.values(), *gone], self._unexpired())
 
     def of(self, tenant_id: str) -> Policy:
         """What a tenant may do, as far as is known now; the defaults for one that is not known."""
@@ -64,10 +68,7 @@ class Policies:
 
     def put_tenant(self, tenant: Tenant) -> None:
         """A tenant is new, changed or deleted."""
-        if tenant.delete_time:
-            self._tenants.pop(tenant.id, None)
-        else:
-            self._tenants[tenant.id] = tenant
+        self._place(tenant)
         self._tell([tenant], [])
 
     def put_key(self, key: Key) -> None:
@@ -93,7 +94,7 @@ class Policies:
         Raises:
             DependencyUnavailable: If the database is away for longer than a moment.
         """
-        watcher = _Watcher(dict(self._tenants), {key.id: key for key in self._unexpired()})
+        watcher = _Watcher({**self._tenants, **self._deleted}, {key.id: key for key in self._unexpired()})
         self._watchers.add(watcher)
         try:
             self._check_live()
@@ -104,6 +105,11 @@ class Policies:
                 yield watcher.take()
         finally:
             self._watchers.discard(watcher)
+
+    def _place(self, tenant: Tenant) -> None:
+        here, there = (self._deleted, self._tenants) if tenant.delete_time else (self._tenants, self._deleted)
+        here[tenant.id] = tenant
+        there.pop(tenant.id, None)
 
     def _check_live(self) -> None:
         if not self.live:

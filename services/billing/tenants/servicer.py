@@ -24,6 +24,7 @@ from services.billing.prices import PriceBook
 from services.billing.tenants.keyring import Keyring
 from services.billing.tenants.messages import (
     change_message,
+    deletion_messages,
     key_filter_of,
     key_message,
     policy_of,
@@ -216,13 +217,13 @@ class TenantServicer(TenantServiceServicer):
     async def WatchRevocations(
         self, request: tenant_pb2.WatchRevocationsRequest, context: Context
     ) -> AsyncIterator[tenant_pb2.WatchRevocationsResponse]:
-        """Everything, then each revocation."""
+        """Everything, then each revocation and deletion."""
         first = True
         async with aclosing(self._policies.watch()) as changes:
             async for change in changes:
-                revocations = revocation_messages(change.keys)
-                if first or revocations:
-                    yield tenant_pb2.WatchRevocationsResponse(revocations=revocations)
+                revocations, deletions = revocation_messages(change.keys), deletion_messages(change.tenants)
+                if first or revocations or deletions:
+                    yield tenant_pb2.WatchRevocationsResponse(revocations=revocations, deletions=deletions)
                 first = False
 
     async def PutGuardRules(

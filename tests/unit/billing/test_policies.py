@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -104,6 +105,18 @@ async def test_a_reset_tells_watchers_everything_again(policies: Policies) -> No
     assert (change.tenants[0], change.keys) == (tenant("a", "missed"), [revoked("k9")])
     # Whoever is there no longer was deleted meanwhile.
     assert [(each.id, each.delete_time is None) for each in change.tenants] == [("a", True), ("b", False)]
+
+
+async def test_who_was_deleted_lately_is_told_to_everyone_who_begins_to_watch(policies: Policies) -> None:
+    gone = replace(tenant("b"), delete_time=NOW)
+    policies.put_tenant(gone)
+    async with open_watch(policies) as watch:
+        assert (await anext(watch)).tenants == [tenant("a"), gone]
+        policies.reset([tenant("a"), gone], [])
+        assert (await anext(watch)).tenants == [tenant("a"), gone]
+        policies.put_tenant(tenant("b"))
+        assert (await anext(watch)).tenants == [tenant("b")]
+    assert policies.of("b") == Policy()
 
 
 async def test_losing_the_database_ends_watches_and_refuses_new_ones(policies: Policies) -> None:
