@@ -77,7 +77,7 @@ class Embeddings:
         purpose = inference_pb2.EMBEDDING_PURPOSE_QUERY
         request = inference_pb2.EmbedTextRequest(model=MODEL, texts=texts, purpose=purpose)
         response = await self._inference.EmbedText(request, timeout=seconds)
-        vectors = [each.values for each in response.embeddings]
+        vectors: list[Sequence[float]] = [each.values for each in response.embeddings]
         if [len(each) for each in vectors] != [DIMENSIONS] * len(texts):
             raise Unusable(f"{MODEL} made {len(vectors)} vectors of {len(texts)} texts, or not of {DIMENSIONS} numbers")
         return vectors

@@ -75,7 +75,8 @@ class MeaningHead(NamedTuple):
 
     def pull(self, vectors: Vectors) -> Vectors:
         """How much all known texts together speak for an attack, for each row."""
-        return near(centred(vectors, self.centre), self.known) @ self.pulls + np.float32(self.rest)
+        pulls: Vectors = near(centred(vectors, self.centre), self.known) @ self.pulls + np.float32(self.rest)
+        return pulls
 
     def probability(self, vector: Vectors, of_the_words: float) -> float:
         """How likely a text is an attack, whose words the classifier gave this probability."""

@@ -102,7 +102,7 @@ async def _together(texts: Sequence[str]) -> dict[str, Mapping[str, bool]]:
     head, kept = MeaningHead.load(), Kept(None)
     cascade = Cascade(attack_layers(load_policy(PACKS, kept), kept, head.doubts))
     look = SecondLook(head, _embedded, Head.load().block_from)
-    refused, asked = {}, 0
+    asked, refused = 0, dict[str, Mapping[str, bool]]()
     for text in texts:
         passages = [Passage(text)]
         verdict = await look.judged(passages, await cascade.judge(passages), SECONDS)

@@ -26,7 +26,7 @@ ADA = Identity("acme", "key-1", frozenset({"developer"}), "req-1")
 ALONE = {"listen": "127.0.0.1:0", "metrics_listen": "", "drain_seconds": 0}
 HELLO = "What is the capital of Russia?"
 FAILED = "embedding.failed"
-MOST = 8
+MOST = 20
 
 
 @asynccontextmanager
@@ -101,16 +101,17 @@ async def test_without_the_layer_the_classifier_decides_and_it_is_told_as_absent
         assert await outcome(stub, HELLO) == guard_pb2.LAYER_OUTCOME_ABSENT
 
 
-async def test_the_real_model_tells_most_doubtful_prompts_apart() -> None:
+async def test_the_real_model_tells_doubtful_prompts_apart_that_training_never_saw() -> None:
     config = InferenceConfig(listen="127.0.0.1:0", metrics_listen="", models={})
-    prompts = [
-        each
-        for refuses in (True, False)
-        for attack in (True, False)
-        for each in [each for each in doubtful_prompts(stand_in_refuses=refuses) if each.is_attack is attack][:MOST]
-    ]
+    doubts = [each for refuses in (True, False) for each in doubtful_prompts(stand_in_refuses=refuses)]
+    unseen = [each for each in doubts if each.part == "held_out"]
+    attacks, innocent = ([each for each in unseen if each.is_attack is kind][:MOST] for kind in (True, False))
     async with inference(config) as port, guarding(port, escalation_seconds=10) as stub:
-        verdicts = [(each, await check(stub, each.text)) for each in prompts]
+        verdicts = [(each, await check(stub, each.text)) for each in (*attacks, *innocent)]
     assert all(FAILED not in rules(verdict) for _, verdict in verdicts)
-    right = [(verdict.action == guard_pb2.ACTION_BLOCK) == each.is_attack for each, verdict in verdicts]
-    assert sum(right) / len(right) > 0.8
+    refused = [each.is_attack for each, verdict in verdicts if verdict.action == guard_pb2.ACTION_BLOCK]
+    caught, in_vain = refused.count(True), refused.count(False)
+    print(
+        f"refused {caught} of {len(attacks)} doubtful attacks and {in_vain} of {len(innocent)} doubtful innocent prompts"
+    )
+    assert caught / len(attacks) > 2 * in_vain / len(innocent)
