@@ -111,7 +111,5 @@ async def test_the_real_model_tells_doubtful_prompts_apart_that_training_never_s
     assert all(FAILED not in rules(verdict) for _, verdict in verdicts)
     refused = [each.is_attack for each, verdict in verdicts if verdict.action == guard_pb2.ACTION_BLOCK]
     caught, in_vain = refused.count(True), refused.count(False)
-    print(
-        f"refused {caught} of {len(attacks)} doubtful attacks and {in_vain} of {len(innocent)} doubtful innocent prompts"
-    )
+    print(f"refused {caught} of {len(attacks)} doubtful attacks, {in_vain} of {len(innocent)} innocent prompts")
     assert caught / len(attacks) > 2 * in_vain / len(innocent)
