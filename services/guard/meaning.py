@@ -87,7 +87,8 @@ class MeaningHead(NamedTuple):
 def centred(vectors: Vectors, centre: Vectors) -> Vectors:
     """Vectors seen from `centre`, of length 1."""
     seen = vectors - centre
-    return seen / np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-9)
+    unit: Vectors = seen / np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-9)
+    return unit
 
 
 def near(some: Vectors, others: Vectors) -> Vectors:
