@@ -19,15 +19,18 @@ from meshkit.server import Mount, running
 from services.guard import azure, llama_guard
 from services.guard.azure import AzureContentSafety
 from services.guard.billing import RuleStore
+from services.guard.classifier import Head
 from services.guard.config import GuardConfig
 from services.guard.escalation import Budgets, Escalation, Judge
-from services.guard.inference import GuardModel
+from services.guard.inference import Embeddings, GuardModel
 from services.guard.kept import Kept
 from services.guard.layers import RuleLayers, rule_layers
 from services.guard.llama_guard import LlamaGuard
+from services.guard.meaning import MeaningHead
 from services.guard.metrics import PACKS_LOADS, PACKS_REFUSED
 from services.guard.names import NameScanner
 from services.guard.packfiles import PacksInvalid, pack_files
+from services.guard.second_look import SecondLook
 from services.guard.servicer import GuardServicer
 
 if TYPE_CHECKING:
@@ -45,10 +48,9 @@ async def guard(config: GuardConfig) -> AsyncIterator[int]:
         PacksInvalid: If a rule pack cannot be used; every mistake is logged.
     """
     kept, names = Kept(config.cache), NameScanner()
-    reloader = _loaded(config, lambda: rule_layers(config.packs, kept, names))
-    async with _judges(config) as judges, connect(config.mesh_target, TenantServiceStub) as tenants:
-        budgets = Budgets(config.escalation_seconds, config.tier_escalation_seconds)
-        escalation = Escalation(judges, budgets, random.SystemRandom())
+    meaning = MeaningHead.load() if config.embedding else None
+    reloader = _loaded(config, lambda: rule_layers(config.packs, kept, names, meaning.doubts if meaning else None))
+    async with _escalation(config, meaning) as escalation, connect(config.mesh_target, TenantServiceStub) as tenants:
         rules = RuleStore(cast("TenantServiceAsyncStub", tenants))
         servicer = GuardServicer(reloader, escalation, rules, config)
         mount = Mount(add_GuardServiceServicer_to_server, servicer)
@@ -61,12 +63,15 @@ async def guard(config: GuardConfig) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def _judges(config: GuardConfig) -> AsyncIterator[list[Judge]]:
+async def _escalation(config: GuardConfig, meaning: MeaningHead | None) -> AsyncIterator[Escalation]:
     """The slower layers that are set up, our own before the cloud; the log says which are not."""
     async with AsyncExitStack() as stack:
+        target = config.inference_target or config.mesh_target
+        stub = await stack.enter_async_context(connect(target, InferenceServiceStub))
+        inference = cast("InferenceServiceAsyncStub", stub)
         judges: list[Judge] = []
         if config.llama_guard_model:
-            judges.append(await _llama_guard(stack, config))
+            judges.append(await _llama_guard(stack, inference, config))
         else:
             told = "no LLMMESH_GUARD_LLAMA_GUARD_MODEL: the classifier carries what a guard model would"
             log.info("layer_absent", layer=llama_guard.LAYER, told=told)
@@ -77,13 +82,13 @@ async def _judges(config: GuardConfig) -> AsyncIterator[list[Judge]]:
             judges.append(AzureContentSafety(http, config.azure_endpoint, config.azure_key.get_secret_value()))
         else:
             log.info("layer_absent", layer=azure.LAYER, told="no LLMMESH_GUARD_AZURE_ENDPOINT: no cloud is asked")
-        yield judges
+        second_look = SecondLook(meaning, Embeddings(inference).of, Head.load().block_from) if meaning else None
+        budgets = Budgets(config.escalation_seconds, config.tier_escalation_seconds)
+        yield Escalation(second_look, judges, budgets, random.SystemRandom())
 
 
-async def _llama_guard(stack: AsyncExitStack, config: GuardConfig) -> LlamaGuard:
-    target = config.inference_target or config.mesh_target
-    inference = await stack.enter_async_context(connect(target, InferenceServiceStub))
-    model = GuardModel(cast("InferenceServiceAsyncStub", inference), config.llama_guard_model)
+async def _llama_guard(stack: AsyncExitStack, inference: InferenceServiceAsyncStub, config: GuardConfig) -> LlamaGuard:
+    model = GuardModel(inference, config.llama_guard_model)
     await stack.enter_async_context(in_background(model.announce()))
     return LlamaGuard(model.continued, config.llama_guard_block_from, config.llama_guard_unsure_from)
 

@@ -30,6 +30,13 @@ class WeightsInvalid(Exception):
     """A file of weights that this code cannot use."""
 
 
+class Doubts(NamedTuple):
+    """The probabilities about which others decide: `first`, and up to `end`."""
+
+    first: float
+    end: float
+
+
 class Head(NamedTuple):
     """The trained weights."""
 
@@ -41,6 +48,11 @@ class Head(NamedTuple):
     """Probability from which a prompt is refused."""
     unsure_from: float = 1.0
     """Probability from which the slower layers are asked."""
+
+    @property
+    def doubts(self) -> Doubts:
+        """Which probabilities refuse nothing and are left to other layers, where the classifier has the last word."""
+        return Doubts(self.unsure_from, self.block_from)
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> Head:
@@ -75,9 +87,19 @@ class ClassifierScanner:
 
     layer = LAYER
 
-    def __init__(self, head: Head, concepts: Concepts, readable: Callable[[str], Sequence[View]]) -> None:
-        """`readable` gives a text with what is encoded in it decoded, in every way it may be read."""
+    def __init__(
+        self,
+        head: Head,
+        concepts: Concepts,
+        readable: Callable[[str], Sequence[View]],
+        doubts: Doubts | None = None,
+    ) -> None:
+        """`readable` gives a text with what is encoded in it decoded, in every way it may be read.
+
+        With `doubts` there is a layer that decides about these.
+        """
         self._head = head
+        self._doubts = doubts or head.doubts
         self._concepts = concepts
         self._readable = readable
 
@@ -96,9 +118,9 @@ class ClassifierScanner:
         if not attacks or not text.strip():
             return
         score, start, end = self.score(text)
-        if score >= self._head.block_from:
+        if score >= self._doubts.end:
             yield _finding(RULE, RiskLevel.HIGH, Action.BLOCK, start, end, score)
-        elif score >= self._head.unsure_from:
+        elif score >= self._doubts.first:
             yield _finding(UNSURE_RULE, RiskLevel.LOW, Action.ALLOW, start, end, score)
 
 

@@ -33,6 +33,8 @@ class GuardConfig(ServiceSettings):
     """Longest that a text waits for the slower layers together, where neither its tenant nor its tier says else."""
     tier_escalation_seconds: Mapping[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """The same for tenants of a tier, as JSON: {"free": 0.2, "enterprise": 2}."""
+    embedding: bool = True
+    """Whether the inference room's embedding model decides where the classifier is unsure."""
     llama_guard_model: str = ""
     """Name of a chat model of the inference room that answers as Llama Guard 3 does; empty for none."""
     llama_guard_block_from: float = Field(default=0.5, gt=0, le=1)

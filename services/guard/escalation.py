@@ -1,8 +1,8 @@
 """Has a text judged by slower layers where the quick ones are unsure, and of the rest a sampled share.
 
-Our own model is asked first. A cloud sees only what is public, and nothing of a tenant whose data stays in Russia:
-sending it would be a cross-border transfer. That a layer was not asked, and why, stands in the verdict, as does a
-failure that the tenant lets pass.
+The embedding layer comes first, for every tenant, then those that the tenant wishes, our own model before a cloud. A
+cloud sees only what is public, and nothing of a tenant whose data stays in Russia: sending it would be a cross-border
+transfer. That a layer was not asked, and why, stands in the verdict, as does a failure that the tenant lets pass.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Protocol
 from meshkit.log import get_logger
 from services.guard import metrics
 from services.guard.passages import Passage
+from services.guard.second_look import LAYER as SECOND_LOOK
+from services.guard.second_look import SecondLook
 from services.guard.verdict import FAILED, FAILED_OPEN, Action, DataClass, Finding, Verdict, merge, note, undecided
 
 log = get_logger()
@@ -75,8 +77,11 @@ class Budgets:
 class Escalation:
     """The way to the slower layers."""
 
-    def __init__(self, judges: Sequence[Judge], budgets: Budgets, chance: random.Random) -> None:
-        """`judges` in the order in which they are asked; where there are none nothing is."""
+    def __init__(
+        self, second_look: SecondLook | None, judges: Sequence[Judge], budgets: Budgets, chance: random.Random
+    ) -> None:
+        """`judges` in the order in which they are asked, after the second look, which needs no tenant's wish."""
+        self._second_look = second_look
         self._judges = judges
         self._budgets = budgets
         self._chance = chance
@@ -84,14 +89,17 @@ class Escalation:
     @property
     def layers(self) -> list[str]:
         """Those that are there."""
-        return [judge.layer for judge in self._judges]
+        return [*([SECOND_LOOK] if self._second_look else []), *(judge.layer for judge in self._judges)]
 
     async def judged(self, passages: Sequence[Passage], verdict: Verdict, wishes: Wishes) -> Verdict:
         """The verdict of the quick layers, or a stricter one."""
+        budget = self._budgets.of(wishes)
+        deadline = asyncio.get_running_loop().time() + budget
+        if self._second_look:
+            verdict = await self._second_look.judged(passages, verdict, budget)
         wanted = [judge for judge in self._judges if judge.layer in wishes.layers]
         if not wanted or not any(each.text.strip() for each in passages):
             return verdict
-        deadline = asyncio.get_running_loop().time() + self._budgets.of(wishes)
         sampled = self._chance.random() < wishes.sampled_share
         for judge in wanted:
             reason = _reason(verdict, sampled=sampled)

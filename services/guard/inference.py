@@ -1,16 +1,19 @@
-"""The inference room, which runs the guard model."""
+"""The inference room, which runs the guard model and the model that embeds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import grpc
 
 from llmmesh.inference.v1 import inference_pb2
 from meshkit.deadline import time_left
+from meshkit.dependency import Dependency, Unusable
 from meshkit.log import get_logger
 from services.guard.escalation import JudgeFailed
 from services.guard.llama_guard import CANDIDATES, LAYER, LONGEST_VERDICT, VERDICT, Continuation
+from services.guard.meaning import DIMENSIONS, MODEL
 
 if TYPE_CHECKING:
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
@@ -56,3 +59,25 @@ class GuardModel:
         else:
             told = "inference serves no such model: whoever is to be judged by it gets an error"
             log.error("layer_away", layer=LAYER, model=self._name, told=told)
+
+
+class Embeddings:
+    """The model that embeds. While it is away nobody waits for it."""
+
+    def __init__(self, inference: InferenceServiceAsyncStub) -> None:
+        self._inference = inference
+        self._dependency = Dependency("embeddings", faults=(grpc.aio.AioRpcError,))
+
+    async def of(self, texts: Sequence[str], seconds: float) -> list[Sequence[float]]:
+        """The vectors of texts within so many seconds. Raises Unavailable."""
+        seconds = time_left(seconds)
+        return await self._dependency.ask(lambda: self._embedded(texts, seconds), timeout_seconds=seconds)
+
+    async def _embedded(self, texts: Sequence[str], seconds: float) -> list[Sequence[float]]:
+        purpose = inference_pb2.EMBEDDING_PURPOSE_QUERY
+        request = inference_pb2.EmbedTextRequest(model=MODEL, texts=texts, purpose=purpose)
+        response = await self._inference.EmbedText(request, timeout=seconds)
+        vectors: list[Sequence[float]] = [each.values for each in response.embeddings]
+        if [len(each) for each in vectors] != [DIMENSIONS] * len(texts):
+            raise Unusable(f"{MODEL} made {len(vectors)} vectors of {len(texts)} texts, or not of {DIMENSIONS} numbers")
+        return vectors

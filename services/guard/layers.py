@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.guard.cascade import Cascade, Scanner
-from services.guard.classifier import ClassifierScanner, Head
+from services.guard.classifier import ClassifierScanner, Doubts, Head
 from services.guard.features import Concepts
 from services.guard.kept import Kept
 from services.guard.policy import Policy, load_policy
@@ -34,20 +34,24 @@ class RuleLayers:
         return f"{self.policy.version}+{own.version}" if own else self.policy.version
 
 
-def rule_layers(packs: Path, kept: Kept, names: Scanner) -> RuleLayers:
-    """Load a folder of packs. Raises PacksInvalid."""
+def rule_layers(packs: Path, kept: Kept, names: Scanner, doubts: Doubts | None) -> RuleLayers:
+    """Load a folder of packs; of what the classifier thinks, `doubts` are left to another layer.
+
+    Raises:
+        PacksInvalid: If a pack cannot be used.
+    """
     policy = load_policy(packs, kept)
     cascades = {
-        Direction.INPUT: Cascade([names, *attack_layers(policy, kept)]),
+        Direction.INPUT: Cascade([names, *attack_layers(policy, kept, doubts)]),
         Direction.OUTPUT: Cascade([policy.scanners[Direction.OUTPUT]]),
     }
     return RuleLayers(policy, cascades)
 
 
-def attack_layers(policy: Policy, kept: Kept) -> list[Scanner]:
+def attack_layers(policy: Policy, kept: Kept, doubts: Doubts | None = None) -> list[Scanner]:
     """The layers that find attacks in prompts."""
     patterns = policy.scanners[Direction.INPUT]
-    return [patterns, ClassifierScanner(Head.load(), Concepts(kept.database), patterns.readable)]
+    return [patterns, ClassifierScanner(Head.load(), Concepts(kept.database), patterns.readable, doubts)]
 
 
 def default_layers(kept: Kept, packs: Path = PACKS) -> list[Scanner]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CALLER = Identity("guard-test", "guard-test", frozenset({"admin"}), "guard-test")
 EVERY_PROMPT = tenant_pb2.GuardPolicy(model=True, sampled_share=1.0)
-SLOW_LAYERS = "llama_guard, azure: not there: a guard that runs has them, see --target"
+SLOW_LAYERS = "embedding, llama_guard, azure: not there: a guard that runs has them, see --target"
 AT_ONCE = 4
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 120.0
 WORDS = {

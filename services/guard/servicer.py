@@ -28,6 +28,7 @@ from services.guard.outcomes import Outcome, outcomes
 from services.guard.passages import Passage, Speaker
 from services.guard.prompts import masked_prompt, passage
 from services.guard.rule_messages import rule_messages, words_of
+from services.guard.second_look import LAYER as EMBEDDING
 from services.guard.stream import AnswerWatch, Release
 from services.guard.tenant_rules import KeptRules, TenantRules
 from services.guard.trials import Trials
@@ -82,7 +83,7 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         verdict = await self._escalation.judged(passages, verdict, replace(wishes, layers=wishes.layers - {CLOUD}))
         metrics.count(verdict, direction)
         present = {*cascade.layers, *self._escalation.layers}
-        states = outcomes([*cascade.layers, MODEL, CLOUD], present, verdict)
+        states = outcomes([*cascade.layers, EMBEDDING, MODEL, CLOUD], present, verdict)
         told = _told(passages, verdict, layers.version(own))
         return guard_pb2.CheckTextResponse(verdict=told, layers=map(_layer_state, states))
 

@@ -66,6 +66,7 @@ async def test_a_model_of_our_own_judges_prompts_as_llama_guard_does(mesh: Mesh,
     asked = {"text": PARIS, "policy": wishes}
     judged = {
         **dict.fromkeys(("names", "patterns", "classifier", "llama_guard"), "LAYER_OUTCOME_JUDGED"),
+        "embedding": "LAYER_OUTCOME_NOT_ASKED",
         "azure": "LAYER_OUTCOME_ABSENT",
     }
 

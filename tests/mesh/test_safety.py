@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.support.doubtful import doubtful_prompts
 from tests.support.fix_mesh import Mesh, Tenant, eventually
 from tests.support.scripted_provider import ScriptedProvider
 
@@ -38,6 +39,13 @@ async def test_an_attack_is_explained(tenant: Tenant, attack: str) -> None:
     assert verdict["action"] == "ACTION_BLOCK"
     assert verdict["risk_level"] in {"RISK_LEVEL_HIGH", "RISK_LEVEL_CRITICAL"}
     assert all(found["rule"] for found in verdict["detections"])
+
+
+async def test_where_words_leave_a_doubt_the_embedding_model_is_asked(tenant: Tenant) -> None:
+    doubtful = next(doubtful_prompts(stand_in_refuses=False)).text
+    answer = await tenant.mesh.http.post("/v1/guard:check", headers=tenant.headers, json={"text": doubtful})
+    outcomes = {each["layer"]: each["outcome"] for each in answer.raise_for_status().json()["layers"]}
+    assert outcomes["embedding"] == "LAYER_OUTCOME_JUDGED"
 
 
 async def test_a_benign_question_passes_as_low_risk(tenant: Tenant) -> None:

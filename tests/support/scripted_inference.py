@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +28,8 @@ class ScriptedInference(InferenceServiceServicer):
     code: grpc.StatusCode | None = None
     silent: bool = False
     asked: list[Any] = field(default_factory=list)
+    vector: Sequence[float] = (0.0,) * 384
+    embedded: list[str] = field(default_factory=list)
 
     def reset(self) -> None:
         """All knobs and counters as new."""
@@ -47,6 +49,16 @@ class ScriptedInference(InferenceServiceServicer):
             await context.abort(self.code, "as told")
         first = [inference_pb2.TokenProbability(token=token, probability=p) for token, p in self.first_tokens.items()]
         return inference_pb2.CompleteTextResponse(text=self.text, first_tokens=first)
+
+    async def EmbedText(self, request: Any, context: Any) -> Any:
+        """The vector for every text, or a fault."""
+        self.embedded += request.texts
+        if self.silent:
+            await asyncio.Event().wait()
+        if self.code is not None:
+            await context.abort(self.code, "as told")
+        vectors = [inference_pb2.Embedding(values=self.vector) for _ in request.texts]
+        return inference_pb2.EmbedTextResponse(embeddings=vectors)
 
 
 @asynccontextmanager

@@ -1,42 +1,38 @@
-"""`python -m services.guard.training train|evaluate`: trains the classifier, or measures the layers that ship."""
+"""`python -m services.guard.training train|evaluate`: trains the quick layers' heads, or measures what ships."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from services.guard.classifier import WEIGHTS, ClassifierScanner, Head
-from services.guard.features import Concepts, Features, features, windows
+from services.guard import classifier, meaning, second_look
+from services.guard.cascade import Cascade
+from services.guard.classifier import Head
 from services.guard.kept import Kept
-from services.guard.layers import PACKS, default_layers, refusals
-from services.guard.matching import compile_database
+from services.guard.layers import PACKS, attack_layers, default_layers, refusals
+from services.guard.meaning import MeaningHead
 from services.guard.measuring import Judge, confusions, plot, table
+from services.guard.passages import Passage
 from services.guard.policy import load_policy
 from services.guard.remote import SLOW_LAYERS, judged
-from services.guard.training.logistic import fit
-from services.guard.training.sets import LANGUAGES, Sample, load
-from services.guard.verdict import Action, Direction
+from services.guard.second_look import SecondLook
+from services.guard.training.meanings import Meanings, vectors_of
+from services.guard.training.reader import Reader
+from services.guard.training.sets import Sample, load
+from services.guard.training.thresholds import Judged, thresholds
+from services.guard.verdict import Action
 
-FOLDS = 5
-MOST_REFUSED, MOST_REFUSED_OF_A_LANGUAGE, MOST_UNSURE = 0.03, 0.035, 0.08
-"""Shares of the innocent that the thresholds let be refused by all layers together, or looked at by others, in
-cross-validation."""
-LEAST_BLOCK = 0.45
-MOST_WINDOWS = 12
-"""Of one text that are learnt from."""
+SECONDS = 3600.0
 
 
 def main() -> None:
     """Run one of the commands."""
     parser = argparse.ArgumentParser(prog="python -m services.guard.training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    train = commands.add_parser("train", help="train the classifier and write its weights")
-    train.add_argument("--into", type=Path, default=WEIGHTS)
+    train = commands.add_parser("train", help="train the classifier and the embedding layer; writes their weights")
+    train.add_argument("--into", type=Path, default=classifier.WEIGHTS.parent)
     evaluate = commands.add_parser("evaluate", help="measure the layers that ship; writes tables and plots")
     evaluate.add_argument("--into", type=Path, default=Path("var/eval-guard"))
     evaluate.add_argument("--target", help="also ask the guard that runs here, with its slow layers; 127.0.0.1:15001")
@@ -44,34 +40,43 @@ def main() -> None:
     _train(given.into) if given.command == "train" else _evaluate(given.into, given.target)
 
 
-def _train(path: Path) -> None:
-    """Fit on all but the held-out part; thresholds from scores of texts that the scoring head has not seen."""
+def _train(folder: Path) -> None:
+    """Fit on all but the held-out part; thresholds from scores of texts that the scoring heads have not seen."""
     reader = Reader()
     known = [sample for sample in load() if sample.part != "held_out"]
-    block_from, unsure_from = _thresholds(known, reader.unseen_scores(known), reader.refused_by_patterns)
-    head = reader.fitted(known)._replace(block_from=block_from, unsure_from=unsure_from)
-    head.save(path)
-    print(f"{path}: {len(known)} prompts; refuses from {head.block_from:.3f}, unsure from {head.unsure_from:.3f}")
+    unseen, meanings = _unseen(reader, known)
+    alone, together = thresholds(unseen)
+    reader.fitted(known)._replace(**alone._asdict()).save(folder / classifier.WEIGHTS.name)
+    head = meanings.head()._replace(**together._asdict())
+    head.save(folder / meaning.WEIGHTS.name)
+    print(f"{folder}: {len(known)} prompts, {len(head.known)} of them kept as vectors; {alone}, {together}")
+
+
+def _unseen(reader: Reader, known: Sequence[Sample]) -> tuple[list[Judged], Meanings]:
+    words = reader.unseen(known)
+    meanings = Meanings(known, words)
+    unseen = [
+        Judged(each.is_attack, each.language, reader.refused_by_patterns(each.text), scored.score, float(together))
+        for each, scored, together in zip(known, words, meanings.unseen, strict=True)
+    ]
+    return unseen, meanings
 
 
 def _evaluate(folder: Path, target: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    layers = default_layers(Kept(None))
     samples, reader = load(), Reader()
     known = [each for each in samples if each.part != "held_out"]
-    _report(folder, "known", known, lambda text: refusals(layers, text))
-    scores = dict(zip((each.text for each in known), reader.unseen_scores(known), strict=True))
-    shipped = Head.load()
-    _report(
-        folder,
-        "unseen",
-        known,
-        lambda text: {**refusals(layers[:1], text), "classifier": scores[text] >= shipped.block_from},
-    )
+    unseen, _ = _unseen(reader, known)
+    verdicts = {sample.text: _by_unseen_heads(each) for sample, each in zip(known, unseen, strict=True)}
+    _report(folder, "unseen", known, verdicts.__getitem__)
     held_out = [each for each in samples if each.part == "held_out"]
     pairs = [each for each in held_out if each.situation.startswith("pairs")]
-    _report(folder, "held-out", [each for each in held_out if each not in pairs], lambda text: refusals(layers, text))
-    _report(folder, "held-out pairs", pairs, lambda text: refusals(layers, text))
+    others = [each for each in held_out if each not in pairs]
+    layers = default_layers(Kept(None))
+    together = asyncio.run(_together([each.text for each in held_out]))
+    for name, cases in (("held-out", others), ("held-out pairs", pairs)):
+        _report(folder, f"{name}, without the embedding model", cases, lambda text: refusals(layers, text))
+        _report(folder, name, cases, together.__getitem__)
     if target:
         running = asyncio.run(judged(target, (each.text for each in held_out)))
         _report(folder, "held-out, the running guard", held_out, running.refusals.__getitem__)
@@ -79,6 +84,38 @@ def _evaluate(folder: Path, target: str | None) -> None:
     else:
         print(SLOW_LAYERS)
     _leave_one_family_out(reader, samples)
+
+
+def _by_unseen_heads(each: Judged) -> Mapping[str, bool]:
+    """Which layer refuses a prompt at the thresholds that ship, by heads that were shown nothing of its situation."""
+    doubts, block_from = MeaningHead.load().doubts, MeaningHead.load().block_from
+    doubted = doubts.first <= each.words < doubts.end and not each.by_patterns
+    return {
+        "patterns": each.by_patterns,
+        classifier.LAYER: not each.by_patterns and each.words >= doubts.end,
+        second_look.LAYER: doubted and each.together >= block_from,
+    }
+
+
+async def _together(texts: Sequence[str]) -> dict[str, Mapping[str, bool]]:
+    """Which layer refuses each text, the embedding layer among them, as the room asks them."""
+    head, kept = MeaningHead.load(), Kept(None)
+    cascade = Cascade(attack_layers(load_policy(PACKS, kept), kept, head.doubts))
+    look = SecondLook(head, _embedded, Head.load().block_from)
+    asked, refused = 0, dict[str, Mapping[str, bool]]()
+    for text in texts:
+        passages = [Passage(text)]
+        verdict = await look.judged(passages, await cascade.judge(passages), SECONDS)
+        refusing = {found.layer for found in verdict.findings if found.action is Action.BLOCK}
+        refused[text] = {layer: layer in refusing for layer in (*cascade.layers, second_look.LAYER)}
+        asked += second_look.LAYER in verdict.layer_seconds
+    print(f"\nthe embedding layer was asked about {asked} of {len(texts)} held-out texts")
+    return refused
+
+
+async def _embedded(texts: Sequence[str], _seconds: float) -> list[list[float]]:
+    vectors: list[list[float]] = vectors_of(texts).tolist()
+    return vectors
 
 
 def _report(folder: Path, part: str, cases: Sequence[Sample], judge: Judge) -> None:
@@ -94,89 +131,10 @@ def _leave_one_family_out(reader: Reader, samples: Sequence[Sample]) -> None:
     shipped = Head.load()
     for family in sorted({sample.family for sample in samples if sample.is_attack}):
         rest = [each for each in samples if each.part != "held_out" and not (each.is_attack and each.family == family)]
-        scanner = reader.scanner(reader.fitted(rest))
+        head = reader.fitted(rest)
         unseen = [each for each in samples if each.is_attack and each.family == family]
-        caught = sum(scanner.score(each.text)[0] >= shipped.block_from for each in unseen)
+        caught = sum(reader.scored(head, each.text).score >= shipped.block_from for each in unseen)
         print(f"never shown  {family:13} classifier alone catches {caught / len(unseen):6.1%} of {len(unseen)}")
-
-
-class Reader:
-    """Reads prompts as the classifier does, each once."""
-
-    def __init__(self) -> None:
-        self._patterns = load_policy(PACKS).scanners[Direction.INPUT]
-        self._readable = self._patterns.readable
-        self._concepts = Concepts(compile_database)
-        self._seen: dict[str, list[Features]] = {}
-
-    def refused_by_patterns(self, text: str) -> bool:
-        """Whether the layer before refuses a prompt."""
-        return any(found.action is Action.BLOCK for found in self._patterns.scan(text))
-
-    def scanner(self, head: Head) -> ClassifierScanner:
-        """The layer with other weights."""
-        return ClassifierScanner(head, self._concepts, self._readable)
-
-    def fitted(self, samples: Sequence[Sample]) -> Head:
-        """Weights for these prompts.
-
-        Every window of an innocent text is innocent. Of an attack one is, at least: first all are taken, then the
-        likeliest of each by what was learnt so far.
-        """
-        windows_of = [self._windows(each.text) for each in samples]
-        head = self._fit(samples, windows_of)
-        likeliest = [
-            [max(each, key=head.probability)] if sample.is_attack else each
-            for sample, each in zip(samples, windows_of, strict=True)
-        ]
-        return self._fit(samples, likeliest)
-
-    def _fit(self, samples: Sequence[Sample], windows_of: Sequence[Sequence[Features]]) -> Head:
-        rows = [
-            (window, sample.is_attack, 1 / math.sqrt(len(each)))
-            for sample, each in zip(samples, windows_of, strict=True)
-            for window in each
-        ]
-        seen, attacks, shares = zip(*rows, strict=True)
-        return fit(seen, attacks, shares, self._concepts.size)
-
-    def unseen_scores(self, known: Sequence[Sample]) -> list[float]:
-        """Scores of prompts, each by a head that was shown no text of its situation."""
-        situations = list(dict.fromkeys(each.situation for each in known))
-        fold_of = {situation: number % FOLDS for number, situation in enumerate(situations)}
-        heads = [self.fitted([each for each in known if fold_of[each.situation] != fold]) for fold in range(FOLDS)]
-        return [max(map(heads[fold_of[each.situation]].probability, self._windows(each.text))) for each in known]
-
-    def _windows(self, text: str) -> list[Features]:
-        if text not in self._seen:
-            self._seen[text] = [
-                features(view.folded[start:end], self._concepts)
-                for view in self._readable(text)
-                for start, end in windows(len(view.folded))
-            ][:MOST_WINDOWS]
-        return self._seen[text]
-
-
-def _thresholds(
-    known: Sequence[Sample], scores: Sequence[float], refused_by_patterns: Callable[[str], bool]
-) -> tuple[float, float]:
-    """From which scores prompts are refused and looked at by others; what the patterns refuse counts as refused."""
-    scored = zip(known, scores, strict=True)
-    innocent = [
-        (each.language, 1.0 if refused_by_patterns(each.text) else score)
-        for each, score in scored
-        if not each.is_attack
-    ]
-    everyone = [score for _, score in innocent]
-    of_languages = [[score for language, score in innocent if language == wanted] for wanted in LANGUAGES]
-    lowest = [_above(everyone, MOST_REFUSED), *(_above(each, MOST_REFUSED_OF_A_LANGUAGE) for each in of_languages)]
-    block_from = max(LEAST_BLOCK, *lowest)
-    return block_from, min(block_from, _above(everyone, MOST_UNSURE))
-
-
-def _above(scores: Sequence[float], share: float) -> float:
-    """The threshold that lets this share of scores reach it."""
-    return float(np.quantile(scores, 1 - share)) + 1e-6
 
 
 main()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from services.guard.classifier import CONCEPT_SCALE, WORDS_SCALE, Head
 from services.guard.features import HASH_BITS, Features, Places
@@ -18,23 +19,11 @@ FIRST_MOMENT, SECOND_MOMENT, TINY = 0.9, 0.999, 1e-8
 Array = NDArray[np.float64]
 
 
-class Sparse:
+def _sparse(rows: Sequence[Places], width: int, *, length: float = 1.0, scale: float | None = None) -> csr_array:
     """Rows of a few equal values each: `scale`, or `length` shared out so that the row has that length."""
-
-    def __init__(self, rows: Sequence[Places], width: int, *, length: float = 1.0, scale: float | None = None) -> None:
-        lengths = [len(row) for row in rows]
-        self._width, self._height = width, len(rows)
-        self._row = np.repeat(np.arange(len(rows)), lengths)
-        self._column = np.concatenate(rows)
-        self._value = np.repeat([scale or length / np.sqrt(max(1, count)) for count in lengths], lengths)
-
-    def times(self, weights: Array) -> Array:
-        """Rows times weights."""
-        return np.bincount(self._row, self._value * weights[self._column], self._height).astype(np.float64)
-
-    def transposed_times(self, errors: Array) -> Array:
-        """Columns times errors."""
-        return np.bincount(self._column, self._value * errors[self._row], self._width).astype(np.float64)
+    lengths = [len(row) for row in rows]
+    values = np.repeat([scale or length / np.sqrt(max(1, count)) for count in lengths], lengths)
+    return csr_array((values, np.concatenate(rows), np.cumsum([0, *lengths])), (len(rows), width))
 
 
 def fit(seen: Sequence[Features], attacks: Sequence[bool], shares: Sequence[float], concept_count: int) -> Head:
@@ -46,18 +35,18 @@ def fit(seen: Sequence[Features], attacks: Sequence[bool], shares: Sequence[floa
     importance *= np.where(wanted > 0, 0.5 / importance[wanted > 0].sum(), 0.5 / importance[wanted == 0].sum())
     widths = (1 << HASH_BITS, 1 << HASH_BITS, concept_count)
     blocks = [
-        Sparse([each.letters for each in seen], widths[0]),
-        Sparse([each.words for each in seen], widths[1], length=WORDS_SCALE),
-        Sparse([each.concepts for each in seen], widths[2], scale=CONCEPT_SCALE),
+        _sparse([each.letters for each in seen], widths[0]),
+        _sparse([each.words for each in seen], widths[1], length=WORDS_SCALE),
+        _sparse([each.concepts for each in seen], widths[2], scale=CONCEPT_SCALE),
     ]
     penalty = np.repeat([PENALTY, 0], [sum(widths), 1])
     edges = np.cumsum(widths)
 
     def gradient(weights: Array) -> Array:
         *parts, bias = np.split(weights, edges)
-        total = bias + sum(block.times(part) for block, part in zip(blocks, parts, strict=True))
+        total = bias + sum(block @ part for block, part in zip(blocks, parts, strict=True))
         errors = importance * (1 / (1 + np.exp(-total)) - wanted)
-        slopes = [*(block.transposed_times(errors) for block in blocks), np.array([errors.sum()])]
+        slopes = [*(block.T @ errors for block in blocks), np.array([errors.sum()])]
         slope: Array = np.concatenate(slopes) + penalty * weights
         return slope
 
