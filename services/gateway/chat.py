@@ -190,7 +190,9 @@ class _Flow:
             return Flight()
         question = self._lookup.SerializeToString(deterministic=True)
         key = (self._exchange.caller.tenant_id, self._question.cache.semantic, question)
-        flight = await self._resources.flights.board(key, self._found, self._await_answer, hears=self._hears(plan))
+        flight = await self._resources.flights.board(
+            key, self._found, self._await_answer, hears=self._hears(plan), asked_at=self._exchange.started
+        )
         if flight.hit or flight.live:
             self._exchange.guard_policy_version = self._lookup.guard_policy_version
         return flight

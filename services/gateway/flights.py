@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,7 +16,8 @@ from services.gateway.broadcast import Broadcast
 from services.gateway.exchange import CacheStatus, Event, Exchange
 
 RECENT_SECONDS = 2.0
-"""How long an answer is remembered here for those who find the cache away: it may be away for storing, too."""
+"""How long an answer is remembered for those who asked before it was there and find the cache away: it may be away for
+storing, too. Who asks later might be given what has been purged meanwhile."""
 MOST_RECENT = 1000
 
 
@@ -66,6 +69,8 @@ class Flight:
         self.leads = end is not None
         """Whether others may be waiting for it."""
         self.abandoned = False
+        self.landed_at = math.inf
+        """By `time.perf_counter`."""
         self._end = end
         self._begun = asyncio.Event()
         self._landed = asyncio.Event()
@@ -83,7 +88,7 @@ class Flight:
         """Give everybody who waits the answer, or send them on alone; only the first time counts."""
         if self._landed.is_set():
             return
-        self.hit = hit
+        self.hit, self.landed_at = hit, time.perf_counter()
         if self._end is not None:
             self._end(self)
         self._begun.set()
@@ -117,15 +122,23 @@ class Flights:
         self._recent: dict[Hashable, Flight] = {}
 
     async def board(
-        self, key: Hashable, found: Found, await_answer: Callable[[float], Awaitable[Found]], *, hears: bool
+        self,
+        key: Hashable,
+        found: Found,
+        await_answer: Callable[[float], Awaitable[Found]],
+        *,
+        hears: bool,
+        asked_at: float,
     ) -> Flight:
         """Join or lead the asking of a question that was not in the cache, and whose answer others may have.
 
         What comes back has a `hit`, or is `live` for one who `hears` an answer while it is spoken, or its holder asks
         the model: as the only one, unless it has waited too long or was told that the answer is not for sharing.
-        `await_answer` waits so many seconds for another process.
+        `await_answer` waits so many seconds for another process; `asked_at` is when this one asked, by
+        `time.perf_counter`.
         """
-        if found.unavailable and (landed := self._recent.get(key)) is not None:
+        landed = self._recent.get(key)
+        if found.unavailable and landed is not None and asked_at < landed.landed_at:
             return _follower(landed)
         until = asyncio.get_running_loop().time() + self._longest_seconds
         while (leader := self._under_way.get(key)) is not None:

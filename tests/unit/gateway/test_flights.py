@@ -1,0 +1,41 @@
+"""Who may have the answer that somebody else has just got."""
+
+from __future__ import annotations
+
+import time
+
+from llmmesh.cache.v1 import cache_pb2
+from llmmesh.gateway.v1 import gateway_pb2
+from services.gateway.flights import Flight, Flights, Found, Hit
+
+AWAY = Found(unavailable=True)
+HIT = Hit(cache_pb2.CachedAnswer(), gateway_pb2.CACHE_STATUS_EXACT)
+
+
+async def board(flights: Flights, found: Found, asked_at: float) -> Flight:
+    async def nobody_else(seconds: float) -> Found:
+        return found
+
+    return await flights.board("question", found, nobody_else, hears=False, asked_at=asked_at)
+
+
+async def landed() -> Flights:
+    flights = Flights(longest_seconds=1)
+    with await board(flights, Found(), time.perf_counter()) as leader:
+        leader.land(HIT)
+    return flights
+
+
+async def test_who_asked_before_the_answer_was_there_has_it_though_the_cache_is_away() -> None:
+    asked_at = time.perf_counter()
+    assert (await board(await landed(), AWAY, asked_at)).hit is HIT
+
+
+async def test_who_asks_later_is_never_given_what_may_have_been_purged_meanwhile() -> None:
+    flights = await landed()
+    assert (await board(flights, AWAY, time.perf_counter())).hit is None
+
+
+async def test_who_reaches_the_cache_believes_the_cache() -> None:
+    asked_at = time.perf_counter()
+    assert (await board(await landed(), Found(), asked_at)).hit is None
