@@ -57,6 +57,16 @@ class ScriptedInference(InferenceServiceServicer):
             await context.abort(self.code, "as told")
         return _verdict(self.text, self.first_tokens)
 
+    async def EmbedText(self, request: Any, context: Any) -> Any:
+        """The vector for every text, or a fault."""
+        self.embedded += request.texts
+        if self.silent:
+            await asyncio.Event().wait()
+        if self.code is not None:
+            await context.abort(self.code, "as told")
+        vectors = [inference_pb2.Embedding(values=self.vector) for _ in request.texts]
+        return inference_pb2.EmbedTextResponse(embeddings=vectors)
+
 
 def judged_text(prompt: str) -> str:
     """The last message of a guard model's prompt."""
@@ -67,16 +77,6 @@ def judged_text(prompt: str) -> str:
 def _verdict(text: str, first_tokens: Mapping[str, float]) -> Any:
     first = [inference_pb2.TokenProbability(token=token, probability=p) for token, p in first_tokens.items()]
     return inference_pb2.CompleteTextResponse(text=text, first_tokens=first)
-
-    async def EmbedText(self, request: Any, context: Any) -> Any:
-        """The vector for every text, or a fault."""
-        self.embedded += request.texts
-        if self.silent:
-            await asyncio.Event().wait()
-        if self.code is not None:
-            await context.abort(self.code, "as told")
-        vectors = [inference_pb2.Embedding(values=self.vector) for _ in request.texts]
-        return inference_pb2.EmbedTextResponse(embeddings=vectors)
 
 
 @asynccontextmanager
