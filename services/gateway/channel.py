@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeAlias
 
 from llmmesh.guard.v1 import guard_pb2
-from meshkit.errors import GuardUnavailable
+from services.gateway.peers.guard import NoVerdict
 from services.gateway.stops import AnswerBlocked, AnswerRunaway
 
 QUEUE_LENGTH = 64
@@ -115,11 +115,13 @@ def _passed(response: guard_pb2.WatchAnswerResponse) -> guard_pb2.Verdict:
     if verdict.action == guard_pb2.ACTION_BLOCK:
         raise AnswerBlocked(verdict)
     if verdict.action not in (guard_pb2.ACTION_ALLOW, guard_pb2.ACTION_MASK):
-        raise _no_verdict()
+        raise _no_verdict(verdict.detections)
     if response.runaway:
         raise AnswerRunaway(verdict)
     return verdict
 
 
-def _no_verdict() -> GuardUnavailable:
-    return GuardUnavailable("The answer cannot be checked right now: retry in a moment.", retry_after_seconds=2)
+def _no_verdict(detections: Sequence[guard_pb2.Detection] = ()) -> NoVerdict:
+    error = NoVerdict("The answer cannot be checked right now: retry in a moment.", retry_after_seconds=2)
+    error.detections = detections
+    return error

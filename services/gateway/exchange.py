@@ -136,6 +136,8 @@ class Exchange:
     """True when prompt and answer were judged by different versions of the guard's policy."""
     unguarded: bool = False
     """True when the tenant's policy let something pass that the guard could not judge."""
+    prompt_unsure: bool = False
+    """Whether the guard was unsure of the prompt, so that its answer deserves a second look."""
     strays: bool = False
     """True when another variant answered than the one the question was put to."""
     cached: cache_pb2.CachedAnswer | None = None

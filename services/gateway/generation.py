@@ -13,7 +13,7 @@ from services.gateway.exchange import Event, Exchange, Finished
 from services.gateway.peers.connections import Peers
 from services.gateway.planning import Plan
 from services.gateway.policies import TenantPolicy
-from services.gateway.screening import Masked, routed_class
+from services.gateway.screening import Masked, opening, routed_class
 from services.gateway.spending import Spending
 from services.gateway.stops import AnswerStopped
 from services.gateway.tee import Piece, Steps, Tee, unwatched
@@ -67,7 +67,7 @@ class Generation:
         json_text = "json" in request.prompt.options.response_format_json
         try:
             async with aclosing(
-                self._unmasked(self._guarded(steps, json_text=json_text), json_text=json_text)
+                self._unmasked(self._guarded(steps, request, json_text=json_text), json_text=json_text)
             ) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, router_pb2.RouteChosen):
@@ -98,7 +98,9 @@ class Generation:
             async for piece in pieces:
                 yield piece
 
-    async def _guarded(self, steps: Steps, *, json_text: bool) -> AsyncGenerator[Piece, None]:
+    async def _guarded(
+        self, steps: Steps, request: router_pb2.StreamGenerateChatRequest, *, json_text: bool
+    ) -> AsyncGenerator[Piece, None]:
         if self._exchange.unguarded:
             async for piece in unwatched(steps):
                 yield self._noted(piece)
@@ -106,13 +108,16 @@ class Generation:
         tee = Tee(
             self._peers.guard.watch,
             fail_open=self._policy.guard_fail_open,
-            verdict_seconds=self._config.guard_timeout_seconds,
-            policy=self._policy.guard if self._policy.guard.rules_version else None,
+            verdict_seconds=self._peers.guard.patience(self._policy),
+            opening=opening(request, self._policy, self._exchange),
             json_text=json_text,
         )
-        async with aclosing(tee.through(steps)) as pieces:
-            async for piece in pieces:
-                yield self._noted(piece)
+        try:
+            async with aclosing(tee.through(steps)) as pieces:
+                async for piece in pieces:
+                    yield self._noted(piece)
+        finally:
+            self._exchange.noted(tee.failures, "output")
         self._exchange.unguarded = tee.unguarded
         for verdict in tee.verdicts:
             self._exchange.judged(verdict, "output")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2
+from llmmesh.router.v1 import router_pb2
 from meshkit.errors import GuardUnavailable, PromptBlocked
 from services.gateway.exchange import DataClass, Exchange
 from services.gateway.guard_policy import GuardPolicy
@@ -15,8 +16,8 @@ from services.gateway.policies import TenantPolicy
 
 UNJUDGED_CLASS = chat_pb2.DATA_CLASS_INTERNAL
 """Class of data the guard could not judge, of a tenant whose policy lets it pass all the same."""
-
-
+TURNS, TURN_CHARACTERS = 3, 1000
+"""What of a conversation the guard model is shown with an answer: its last turns, of each the end."""
 UNMASKABLE = "The prompt was refused: something is to be hidden that stands in no message. Leave it out of the tools."
 
 
@@ -58,6 +59,7 @@ async def screen(
         return None
     in_force.learn(response.verdict.policy_version)
     exchange.judged(response.verdict)
+    exchange.prompt_unsure = response.unsure
     masked = response.masked if masks and response.HasField("masked") else None
     admitted(response.verdict, masked=masked is not None)
     return masked
@@ -98,9 +100,31 @@ def admitted(verdict: guard_pb2.Verdict, *, masked: bool = False) -> None:
     )
 
 
+def opening(
+    request: router_pb2.StreamGenerateChatRequest, policy: TenantPolicy, exchange: Exchange
+) -> guard_pb2.WatchAnswerRequest | None:
+    """What the guard has to know before the answer to a request; None where rules alone judge it."""
+    if not policy.guard.model:
+        return guard_pb2.WatchAnswerRequest(policy=policy.guard) if policy.guard.rules_version else None
+    return guard_pb2.WatchAnswerRequest(
+        policy=policy.guard,
+        tier=policy.tier,
+        whole=request.whole,
+        prompt_unsure=exchange.prompt_unsure,
+        conversation=list(_last_turns(request.prompt.messages)),
+    )
+
+
 def routed_class(exchange: Exchange) -> DataClass:
     """The class by which the router chooses."""
     return exchange.data_class or UNJUDGED_CLASS
+
+
+def _last_turns(messages: Sequence[chat_pb2.ChatMessage]) -> Iterator[chat_pb2.ChatMessage]:
+    for message in messages[-TURNS:]:
+        text = "\n".join(part.text for part in message.content if part.text)[-TURN_CHARACTERS:]
+        if text:
+            yield chat_pb2.ChatMessage(role=message.role, content=[chat_pb2.ContentPart(text=text)])
 
 
 def _json_texts(options: chat_pb2.GenerationOptions) -> Iterator[str]:

@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2
 from llmmesh.router.v1 import router_pb2
-from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.errors import GuardUnavailable, ProviderStreamBroken
 from services.gateway.beside import running_beside
 from services.gateway.channel import Channel, Sink, Watch
+from services.gateway.peers.guard import NoVerdict
 from services.gateway.stops import AnswerBlocked
 
 QUEUE_LENGTH = 64
@@ -40,16 +40,18 @@ class Tee:
         *,
         fail_open: bool,
         verdict_seconds: float,
-        policy: tenant_pb2.GuardPolicy | None = None,
+        opening: guard_pb2.WatchAnswerRequest | None = None,
         json_text: bool = False,
     ) -> None:
-        """`policy` is what the guard has to know of the tenant, if anything; `json_text` when the answer is JSON."""
+        """`opening` is what the guard has to know before the answer, if anything; `json_text` when that is JSON."""
         self.verdicts: list[guard_pb2.Verdict] = []
+        self.failures: list[guard_pb2.Detection] = []
+        """What the guard named when it could not judge."""
         self.unguarded = False
         self._watch = watch
         self._fail_open = fail_open
         self._verdict_seconds = verdict_seconds
-        self._policy = policy
+        self._opening = opening
         self._json_text = json_text
         self._released: asyncio.Queue[Piece | Exception] = asyncio.Queue(QUEUE_LENGTH)
         self._channels: dict[Kind, Channel] = {}
@@ -117,10 +119,11 @@ class Tee:
             readers.create_task(self._read(channel))
         return channel
 
-    def _opened(self, sink: Sink, *, json_text: bool) -> Channel:
-        told = self._policy is not None or json_text
-        opening = guard_pb2.WatchAnswerRequest(policy=self._policy, json=json_text) if told else None
-        return Channel(self._watch, sink, self._verdict_seconds, opening)
+    def _opened(self, sink: Sink, *, json_text: bool, whole: bool = False) -> Channel:
+        opening = guard_pb2.WatchAnswerRequest(json=json_text, whole=whole)
+        if self._opening is not None:
+            opening.MergeFrom(self._opening)
+        return Channel(self._watch, sink, self._verdict_seconds, opening if opening.ByteSize() else None)
 
     def _sink(self, kind: Kind) -> Sink:
         async def release(text: str) -> None:
@@ -132,7 +135,8 @@ class Tee:
     async def _read(self, channel: Channel) -> None:
         try:
             self.verdicts.append(await channel.run())
-        except GuardUnavailable:
+        except GuardUnavailable as error:
+            self.failures += error.detections if isinstance(error, NoVerdict) else ()
             if not self._fail_open:
                 raise
             self.unguarded = True
@@ -147,7 +151,7 @@ class Tee:
         async def release(text: str) -> None:
             released.append(text)
 
-        channel = self._opened(release, json_text=True)
+        channel = self._opened(release, json_text=True, whole=True)
         await channel.put(SEPARATOR.join(part for call in calls for part in (call.name, call.arguments)))
         await channel.close()
         await self._read(channel)

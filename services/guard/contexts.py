@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from services.guard.passages import Passage
 from services.guard.rules import Category
-from services.guard.verdict import MOST_OF_A_RULE, Action, Finding
+from services.guard.verdict import MOST_OF_A_RULE, Action, DataClass, Finding
 
 LONGEST = 100
 AROUND = 30
@@ -36,7 +36,8 @@ def placeholder(found: Finding) -> str:
 
 
 def _is_hidden(found: Finding) -> bool:
-    return found.category in _HIDDEN or found.action is Action.MASK
+    hidden = found.category in _HIDDEN or found.data_class is DataClass.SENSITIVE
+    return hidden or found.action is Action.MASK
 
 
 def _context(text: str, found: Finding, findings: Sequence[Finding]) -> str:

@@ -25,6 +25,9 @@ log = get_logger()
 
 UNSURE = frozenset({"prompt_injection", "harmful_content"})
 """Categories of which a text that was not refused is looked at again."""
+JUDGED, GAVE_NONE = "judged", "failed"
+"""What became of asking a layer, as metrics spell it."""
+NOTHING_FOUND = merge((), {})
 
 
 class JudgeFailed(Exception):
@@ -74,6 +77,27 @@ class Budgets:
         return wishes.budget_seconds or self.of_tiers.get(wishes.tier, self.seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerJudge:
+    """A layer of our own that judges the windows of one answer."""
+
+    judge: Judge
+    wishes: Wishes
+    budget_seconds: float
+
+    def deadline(self) -> float:
+        """When whatever is asked now has to be answered, by the loop's clock."""
+        return asyncio.get_running_loop().time() + self.budget_seconds
+
+    async def verdict(self, passages: Sequence[Passage], deadline: float) -> tuple[Verdict, bool]:
+        """Its verdict on the last of the passages, and whether it judged at all: a tenant may let a failure pass."""
+        if not passages[-1].text.strip():
+            return NOTHING_FOUND, True
+        verdict, outcome = await _asked(self.judge, passages, NOTHING_FOUND, self.wishes, deadline)
+        metrics.ESCALATIONS.labels(self.judge.layer, "answer", outcome).inc()
+        return verdict, outcome == JUDGED
+
+
 class Escalation:
     """The way to the slower layers."""
 
@@ -90,6 +114,13 @@ class Escalation:
     def layers(self) -> list[str]:
         """Those that are there."""
         return [*([SECOND_LOOK] if self._second_look else []), *(judge.layer for judge in self._judges)]
+
+    def of_answer(self, wishes: Wishes, *, prompt_unsure: bool) -> AnswerJudge | None:
+        """What judges an answer beside its rules: our own model, where it is wished for and there is a reason."""
+        judge = next((each for each in self._judges if each.layer in wishes.layers and not each.leaves_the_house), None)
+        if judge is None or not (prompt_unsure or self._chance.random() < wishes.sampled_share):
+            return None
+        return AnswerJudge(judge, wishes, self._budgets.of(wishes))
 
     async def judged(self, passages: Sequence[Passage], verdict: Verdict, wishes: Wishes) -> Verdict:
         """The verdict of the quick layers, or a stricter one."""
@@ -114,11 +145,16 @@ class Escalation:
         return verdict
 
 
+def is_unsure(verdict: Verdict) -> bool:
+    """Whether something was found that is near to what is refused."""
+    return any(found.category in UNSURE for found in verdict.findings)
+
+
 def _reason(verdict: Verdict, *, sampled: bool) -> str | None:
     """Why a text goes on: something was found and not refused, or chance; None when it need not."""
     if verdict.action > Action.MASK:
         return None
-    if any(found.category in UNSURE for found in verdict.findings):
+    if is_unsure(verdict):
         return "unsure"
     return "sampled" if sampled else None
 
@@ -142,8 +178,8 @@ async def _asked(
             found = await judge.findings(passages)
     except (JudgeFailed, TimeoutError) as error:
         log.warning("escalation_failed", layer=judge.layer, error=str(error) or type(error).__name__)
-        return _failed(judge, _timed(judge, verdict, started), wishes), "failed"
-    return _with(_timed(judge, verdict, started), found), "judged"
+        return _failed(judge, _timed(judge, verdict, started), wishes), GAVE_NONE
+    return _with(_timed(judge, verdict, started), found), JUDGED
 
 
 def _failed(judge: Judge, verdict: Verdict, wishes: Wishes) -> Verdict:

@@ -15,6 +15,11 @@ ESCALATIONS = Counter(
     "Texts for a slower layer, and what became of them.",
     ["layer", "reason", "outcome"],
 )
+LATE_CHARACTERS = Histogram(
+    "llm_guard_late_characters",
+    "Characters said since the beginning of the window for which the guard model stopped an answer that was not held.",
+    buckets=(100, 200, 400, 800, 1600, 3200, 6400, 12800),
+)
 PACKS_LOADS = Counter(
     "llmmesh_guard_packs_loads_total", "Rule packs read while running: taken into force, or refused.", ["outcome"]
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -17,11 +17,12 @@ from meshkit.identity import current_identity
 from meshkit.reloading import Reloader
 from meshkit.server import Context
 from services.guard import metrics
+from services.guard.answers import AnswerGuard, ModelWatch, Piece
 from services.guard.azure import LAYER as CLOUD
 from services.guard.billing import RuleStore
 from services.guard.config import GuardConfig
 from services.guard.contexts import masked_contexts, placeholder
-from services.guard.escalation import Escalation, Wishes
+from services.guard.escalation import Escalation, Wishes, is_unsure
 from services.guard.layers import RuleLayers
 from services.guard.llama_guard import LAYER as MODEL
 from services.guard.outcomes import Outcome, outcomes
@@ -68,7 +69,8 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         masked = _masked(request, verdict)
         if masked is not None:
             verdict = replace(verdict, action=Action.MASK)
-        return guard_pb2.CheckPromptResponse(verdict=_told(passages, verdict, layers.version(own)), masked=masked)
+        told = _told(passages, verdict, layers.version(own))
+        return guard_pb2.CheckPromptResponse(verdict=told, masked=masked, unsure=is_unsure(verdict))
 
     async def CheckText(self, request: guard_pb2.CheckTextRequest, context: Context) -> guard_pb2.CheckTextResponse:
         """Try a text."""
@@ -91,23 +93,34 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         self, request_iterator: AsyncIterator[guard_pb2.WatchAnswerRequest], context: Context
     ) -> AsyncIterator[guard_pb2.WatchAnswerResponse]:
         """Judge an answer as it is spoken, all of it by one policy; a caller that ends without `last` means it."""
-        received, layers = 0, self._reloader.current
+        layers = self._reloader.current
         first = await anext(aiter(request_iterator), guard_pb2.WatchAnswerRequest(last=True))
         own = await self._rules.of(current_identity().tenant_id, first.policy.rules_version)
         sets, version = [layers.policy.answers, *(own.answers if own else ())], layers.version(own)
-        with closing(AnswerWatch(sets, self._most_repeated, json=first.json)) as watch:
-            async for request in _from(first, request_iterator):
-                received += len(request.text)
-                if received > self._longest_answer:
-                    raise FieldInvalid("text", f"the answer must be at most {self._longest_answer} characters long")
-                for text, last in _pieces(request):
-                    release = watch.feed(text, last=last)
-                    if release.text or release.verdict:
-                        yield _response(release, version)
-                    if release.verdict:
-                        await _heard_out(request_iterator)
-                        return
-            yield _response(watch.feed("", last=True), version)
+        watch = AnswerWatch(sets, self._most_repeated, json=first.json)
+        async with (
+            aclosing(AnswerGuard(watch, self._model_watch(first))) as answer,
+            aclosing(answer.pieces(_pieces(first, request_iterator, self._longest_answer))) as pieces,
+        ):
+            async for text, last in pieces:
+                release = await answer.feed(text, last=last)
+                if release.text or release.verdict:
+                    yield _response(release, version)
+                if release.verdict:
+                    await _heard_out(pieces)
+                    return
+            yield _response(await answer.feed("", last=True), version)
+
+    def _model_watch(self, first: guard_pb2.WatchAnswerRequest) -> ModelWatch | None:
+        """The guard model beside an answer, if it is to be judged by it."""
+        if not first.policy.model:
+            return None
+        wishes = wishes_of(first.policy, tier=first.tier)
+        judge = self._escalation.of_answer(wishes, prompt_unsure=first.prompt_unsure)
+        if judge is None:
+            return None
+        conversation = [passage(message, index) for index, message in enumerate(first.conversation)]
+        return ModelWatch(judge, conversation, hold=first.whole or first.policy.hold_answers)
 
     async def GetPolicy(self, request: guard_pb2.GetPolicyRequest, context: Context) -> guard_pb2.GetPolicyResponse:
         """Name the policy in force."""
@@ -230,22 +243,24 @@ def _too_many_to_mask(verdict: Verdict) -> bool:
     return max(counts.values(), default=0) >= MOST_OF_A_RULE
 
 
-async def _from(
-    first: guard_pb2.WatchAnswerRequest, rest: AsyncIterator[guard_pb2.WatchAnswerRequest]
-) -> AsyncIterator[guard_pb2.WatchAnswerRequest]:
-    yield first
-    async for request in rest:
-        yield request
+async def _pieces(
+    first: guard_pb2.WatchAnswerRequest, rest: AsyncIterator[guard_pb2.WatchAnswerRequest], longest: int
+) -> AsyncGenerator[Piece, None]:
+    """What is said, in pieces after which other calls get their turn. Raises FieldInvalid of too long an answer."""
+    request: guard_pb2.WatchAnswerRequest | None = first
+    left = longest
+    while request is not None:
+        text = request.text
+        left -= len(text)
+        if left < 0:
+            raise FieldInvalid("text", f"the answer must be at most {longest} characters long")
+        for start in range(0, max(len(text), 1), LONGEST_PIECE):
+            yield text[start : start + LONGEST_PIECE], request.last and start + LONGEST_PIECE >= len(text)
+        request = await anext(rest, None)
 
 
-async def _heard_out(requests: AsyncIterator[guard_pb2.WatchAnswerRequest]) -> None:
+async def _heard_out(pieces: AsyncIterator[Piece]) -> None:
     """Wait until the caller ends or hangs up: while it speaks, it would see a broken call in place of the verdict."""
-    async for _ in requests:
-        pass
-
-
-def _pieces(request: guard_pb2.WatchAnswerRequest) -> Iterator[tuple[str, bool]]:
-    """The request's text in pieces short enough not to keep other calls waiting, each with whether it is the last."""
-    text = request.text
-    for start in range(0, max(len(text), 1), LONGEST_PIECE):
-        yield text[start : start + LONGEST_PIECE], request.last and start + LONGEST_PIECE >= len(text)
+    with suppress(FieldInvalid):
+        async for _ in pieces:
+            pass

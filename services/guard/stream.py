@@ -97,6 +97,10 @@ class AnswerWatch:
         self._origins: list[int] = []
         self._undecided = 0
 
+    def verdict(self) -> Verdict:
+        """On what was said until now, between two pieces."""
+        return merge(self._findings.values(), {LAYER: self._seconds})
+
     def close(self) -> None:
         """Let go of the matchers' memory. Closing again does nothing."""
         for _, stream in self._streams:

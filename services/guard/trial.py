@@ -23,7 +23,8 @@ from services.guard.stream import AnswerRules
 from services.guard.verdict import Direction
 
 CPU_SECONDS = 4
-MEMORY_BYTES = 2 << 30
+MEMORY_BYTES = 512 << 20
+"""Of address space: less than what a guard's container has."""
 LONGEST_MATCH = 256
 FIELDS = {"direction": "directions", "max_length": "patterns", "languages": "patterns"}
 """What the author of a rule calls a field."""

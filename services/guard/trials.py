@@ -15,7 +15,7 @@ Words: TypeAlias = Mapping[str, Any]
 """A rule as packs write it."""
 TRIAL_SECONDS = 30.0
 """Of the clock; the process itself bounds the time of its processor."""
-TOO_HARD = "takes too long to compile: fewer repeats inside repeats, and shorter ones"
+TOO_HARD = "takes too long or too much memory to compile: fewer repeats inside repeats, and shorter ones"
 
 
 class Trials:

@@ -5,6 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import psutil
+
+from llmmesh.guard.v1 import guard_pb2
+from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceStub
+from llmmesh.tenant.v1 import tenant_pb2
+from meshkit.client import connect
+from meshkit.identity import Identity, acting_as
+from services.guard.app import guard
+from services.guard.config import GuardConfig
 from tests.support.fix_mesh import Mesh, Tenant, eventually
 
 PARIS = "What is the capital of France?"
@@ -85,3 +94,29 @@ async def test_a_model_of_our_own_judges_prompts_as_llama_guard_does(mesh: Mesh,
     assert bool(scores and min(scores) >= 0.2) or not refused
     chat = await tenant.chat(PARIS)
     assert chat.status_code == (400 if refused else 200)
+
+
+async def test_it_stops_an_answer_that_it_calls_unsafe(mesh: Mesh, real_model: str) -> None:
+    """A guard for which the smallest probability is too much has its windows judged by the mesh's engine."""
+    config = GuardConfig.model_validate(
+        {
+            "listen": "127.0.0.1:0",
+            "metrics_listen": "",
+            "drain_seconds": 0,
+            "mesh_target": psutil.Process(mesh.pids()["guard"]).environ()["LLMMESH_GUARD_MESH_TARGET"],
+            "llama_guard_model": real_model,
+            "llama_guard_block_from": 1e-9,
+            "escalation_seconds": 60,
+        }
+    )
+    wishes = tenant_pb2.GuardPolicy(model=True, sampled_share=1)
+    said = "Paris has a metro. " * 30
+    with acting_as(Identity("acme", "key-1", frozenset({"developer"}), "req-1")):
+        async with guard(config) as port, connect(f"127.0.0.1:{port}", GuardServiceStub, wait_seconds=5) as stub:
+            call = stub.WatchAnswer(timeout=100)
+            await call.write(guard_pb2.WatchAnswerRequest(policy=wishes, text=said))
+            shown = (await call.read()).text
+            last = await call.read()  # while the answer is under way
+    assert shown + "." == said.strip() or shown == said
+    assert last.verdict.action == guard_pb2.ACTION_BLOCK
+    assert last.verdict.detections[0].rule.startswith("llama_guard.")

@@ -180,3 +180,28 @@ async def test_confidential_data_goes_only_to_our_own_machines(tenant: Tenant, f
     assert answer.status_code == 403
     assert answer.json()["error"]["code"] == "region_not_allowed"
     assert first.counters.requests == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_guard_model_that_is_too_slow_is_an_error_unless_the_tenant_lets_it_pass_and_audited_either_way(
+    mesh: Mesh, first: ScriptedProvider, stream: bool
+) -> None:
+    wishes = {"model": True, "sampled_share": 1, "escalation_budget": "0.001s"}
+    strict = await mesh.tenant(guard=wishes)
+    assert (await strict.chat("Hello there.", stream=stream)).status_code == 503
+    assert first.counters.requests == 0
+    lax = await mesh.tenant(guard=wishes | {"fail_open_layers": ["llama_guard"]})
+    first.set(reply="Good morning.")
+    answer = await lax.chat("Hello there.", stream=stream)
+    assert answer.status_code == 200
+    assert "morning" in answer.text
+
+    async def noted(tenant: Tenant) -> set[tuple[str, str, str]]:
+        events = (await tenant.admin_get("/audit")).get("events", [])
+        return {(event["outcome"], each["rule"], each["direction"]) for event in events for each in event["findings"]}
+
+    assert await eventually(lambda: noted(strict)) == {("failed", "llama_guard.failed", "input")}
+    assert await eventually(lambda: noted(lax)) == {
+        ("answered", "llama_guard.failed_open", "input"),
+        ("answered", "llama_guard.failed_open", "output"),
+    }

@@ -59,7 +59,11 @@ class ScriptedGuard(GuardServiceServicer):
         self.action = guard_pb2.ACTION_ALLOW
         self.frozen = False
         self.breaks_in_answers = False
+        self.unsure = False
+        self.fails_in_answers = False
         self.prompts: list[Any] = []
+        self.openings: list[Any] = []
+        """The first piece of every answer."""
 
     async def GetPolicy(self, request: Any, context: Any) -> Any:
         return guard_pb2.GetPolicyResponse(policy_version=self.policy_version)
@@ -68,19 +72,24 @@ class ScriptedGuard(GuardServiceServicer):
         self.prompts.append(request)
         if self.frozen:
             await asyncio.Event().wait()
-        return guard_pb2.CheckPromptResponse(verdict=self._verdict(str(request)))
+        return guard_pb2.CheckPromptResponse(verdict=self._verdict(str(request)), unsure=self.unsure)
 
     async def CheckText(self, request: Any, context: Any) -> Any:
         return guard_pb2.CheckTextResponse(verdict=self._verdict(request.text))
 
     async def WatchAnswer(self, pieces: Any, context: Any) -> AsyncIterator[Any]:
-        held = ""
+        held, opened = "", False
         async for piece in pieces:
+            if not opened:
+                self.openings.append(piece)
+            opened = True
             held += piece.text
             if self.breaks_in_answers:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "broken")
+            if self.fails_in_answers:
+                self.action = guard_pb2.ACTION_ERROR
             verdict = self._verdict(held)
-            if verdict.action == guard_pb2.ACTION_BLOCK:
+            if verdict.action in (guard_pb2.ACTION_BLOCK, guard_pb2.ACTION_ERROR):
                 yield guard_pb2.WatchAnswerResponse(verdict=verdict)
                 return
             shown, held = (held, "") if piece.last else (held[:-12], held[-12:])

@@ -27,6 +27,10 @@ class ScriptedInference(InferenceServiceServicer):
     first_tokens: Mapping[str, float] = field(default_factory=lambda: dict(SAFE))
     code: grpc.StatusCode | None = None
     silent: bool = False
+    unsafe_word: str = ""
+    """Where it stands in the last message, that is unsafe."""
+    gate: asyncio.Event | None = None
+    """Nothing is answered before it is set."""
     asked: list[Any] = field(default_factory=list)
     vector: Sequence[float] = (0.0,) * 384
     embedded: list[str] = field(default_factory=list)
@@ -45,10 +49,13 @@ class ScriptedInference(InferenceServiceServicer):
         self.asked.append(request)
         if self.silent:
             await asyncio.Event().wait()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.unsafe_word and self.unsafe_word in judged_text(request.text):
+            return _verdict("unsafe\nS1", {"unsafe": 0.9, "safe": 0.1})
         if self.code is not None:
             await context.abort(self.code, "as told")
-        first = [inference_pb2.TokenProbability(token=token, probability=p) for token, p in self.first_tokens.items()]
-        return inference_pb2.CompleteTextResponse(text=self.text, first_tokens=first)
+        return _verdict(self.text, self.first_tokens)
 
     async def EmbedText(self, request: Any, context: Any) -> Any:
         """The vector for every text, or a fault."""
@@ -59,6 +66,17 @@ class ScriptedInference(InferenceServiceServicer):
             await context.abort(self.code, "as told")
         vectors = [inference_pb2.Embedding(values=self.vector) for _ in request.texts]
         return inference_pb2.EmbedTextResponse(embeddings=vectors)
+
+
+def judged_text(prompt: str) -> str:
+    """The last message of a guard model's prompt."""
+    conversation = prompt.rpartition("<BEGIN CONVERSATION>")[2].partition("<END CONVERSATION>")[0]
+    return conversation.strip().rpartition("\n\nAgent: ")[2].removeprefix("Agent: ")
+
+
+def _verdict(text: str, first_tokens: Mapping[str, float]) -> Any:
+    first = [inference_pb2.TokenProbability(token=token, probability=p) for token, p in first_tokens.items()]
+    return inference_pb2.CompleteTextResponse(text=text, first_tokens=first)
 
 
 @asynccontextmanager

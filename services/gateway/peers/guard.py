@@ -68,7 +68,7 @@ class GuardPeer:
         )
         request.policy.mask &= masks
         try:
-            response = await self._stub.CheckPrompt(request, timeout=time_left(self._patience(policy)))
+            response = await self._stub.CheckPrompt(request, timeout=time_left(self.patience(policy)))
         except grpc.aio.AioRpcError as error:
             if error_reason(error) == FieldInvalid.reason:
                 raise
@@ -79,7 +79,7 @@ class GuardPeer:
             raise unjudged
         return response
 
-    def _patience(self, policy: TenantPolicy) -> float:
+    def patience(self, policy: TenantPolicy) -> float:
         """How long to wait for a verdict: longer where the tenant grants slow layers time of its own."""
         return self._verdict_seconds + policy.guard.escalation_budget.ToNanoseconds() / 1e9
 

@@ -193,6 +193,9 @@ class CheckPromptResponse(_message.Message):
 
     VERDICT_FIELD_NUMBER: _builtins.int
     MASKED_FIELD_NUMBER: _builtins.int
+    UNSURE_FIELD_NUMBER: _builtins.int
+    unsure: _builtins.bool
+    """Whether something in it was near enough to a refusal that its answer deserves a second look."""
     @_builtins.property
     def verdict(self) -> Global___Verdict:
         """What to do and why."""
@@ -206,10 +209,11 @@ class CheckPromptResponse(_message.Message):
         *,
         verdict: Global___Verdict | None = ...,
         masked: Global___MaskedPrompt | None = ...,
+        unsure: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["masked", b"masked", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["masked", b"masked", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["masked", b"masked", "unsure", b"unsure", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,15 +293,31 @@ class WatchAnswerRequest(_message.Message):
     LAST_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     JSON_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    CONVERSATION_FIELD_NUMBER: _builtins.int
+    PROMPT_UNSURE_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text to append."""
     last: _builtins.bool
     """True on the last message: everything held is released or blocked."""
     json: _builtins.bool
     """Whether the whole text is JSON, which stays JSON where a rule hides something; of the first message alone."""
+    whole: _builtins.bool
+    """Whether nobody sees any of it before its end, so that holding it back delays nobody; of the first message alone."""
+    prompt_unsure: _builtins.bool
+    """Whether the guard was unsure of the prompt; of the first message alone."""
+    tier: _chat_pb2.Tier.ValueType
+    """What the tenant pays for: decides how long the guard model may take where its policy does not; of the first message
+    alone.
+    """
     @_builtins.property
     def policy(self) -> _tenant_pb2.GuardPolicy:
         """What the tenant wants of the guard; of the first message alone."""
+
+    @_builtins.property
+    def conversation(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
+        """What was said before it, the ends of a few turns, for the guard model; of the first message alone."""
 
     def __init__(
         self,
@@ -306,10 +326,14 @@ class WatchAnswerRequest(_message.Message):
         last: _builtins.bool = ...,
         policy: _tenant_pb2.GuardPolicy | None = ...,
         json: _builtins.bool = ...,
+        whole: _builtins.bool = ...,
+        conversation: _abc.Iterable[_chat_pb2.ChatMessage] | None = ...,
+        prompt_unsure: _builtins.bool = ...,
+        tier: _chat_pb2.Tier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "last", b"last", "policy", b"policy", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "json", b"json", "last", b"last", "policy", b"policy", "prompt_unsure", b"prompt_unsure", "text", b"text", "tier", b"tier", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -707,16 +707,21 @@ class GuardPolicy(_message.Message):
     CLOUD_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     RULES_VERSION_FIELD_NUMBER: _builtins.int
+    HOLD_ANSWERS_FIELD_NUMBER: _builtins.int
     mask: _builtins.bool
     """Personal data and secrets leave as placeholders; the caller's answer has them back."""
     sampled_share: _builtins.float
-    """Share of prompts that the slower layers see although nothing asks for it, 0 to 1."""
+    """Share of prompts, and of answers, that the slower layers see although nothing asks for it, 0 to 1."""
     cloud: _builtins.bool
     """Whether texts may be judged by a cloud. Never those of a tenant whose data stays in Russia, nor any above public."""
     model: _builtins.bool
     """Whether texts may be judged by the guard model that our own machines run, where the mesh has one."""
     rules_version: _builtins.str
     """Version of the tenant's own rules, empty when it has none; what is sent here is passed over."""
+    hold_answers: _builtins.bool
+    """Whether streamed answers wait for the guard model's word on each part of them. Without it they are shown at once and
+    stopped late.
+    """
     @_builtins.property
     def fail_open_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Layers whose failure is no error but passes, and is told in the verdict: "azure", "llama_guard"."""
@@ -735,10 +740,11 @@ class GuardPolicy(_message.Message):
         cloud: _builtins.bool = ...,
         model: _builtins.bool = ...,
         rules_version: _builtins.str = ...,
+        hold_answers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["escalation_budget", b"escalation_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud", b"cloud", "escalation_budget", b"escalation_budget", "fail_open_layers", b"fail_open_layers", "mask", b"mask", "model", b"model", "rules_version", b"rules_version", "sampled_share", b"sampled_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud", b"cloud", "escalation_budget", b"escalation_budget", "fail_open_layers", b"fail_open_layers", "hold_answers", b"hold_answers", "mask", b"mask", "model", b"model", "rules_version", b"rules_version", "sampled_share", b"sampled_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
