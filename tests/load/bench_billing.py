@@ -29,7 +29,8 @@ from services.gateway.policies import PolicyTable
 from tests.load.busy import Busy
 from tests.load.figure import Figure, at_least, at_most, console
 from tests.support.billing_room import ADMIN, PRICES, Room, billing_stubs
-from tests.support.fix_postgres import free_port, postgres_servers
+from tests.support.fix_postgres import postgres_servers
+from tests.support.ports import free_port
 
 CALLERS = 64
 SECONDS = 6.0

@@ -25,7 +25,7 @@ from services.guard.patterns import LAYER as PATTERNS
 from services.guard.policy import load_policy
 from services.guard.verdict import Direction
 from tests.load.figure import Figure, at_most
-from tests.support.fix_postgres import free_port
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceAsyncStub

