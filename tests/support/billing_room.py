@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import psycopg
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceStub
@@ -25,6 +26,7 @@ from llmmesh.tenant.v1 import tenant_pb2
 from llmmesh.tenant.v1.teams_pb2_grpc import TeamServiceStub
 from llmmesh.tenant.v1.tenant_pb2_grpc import TenantServiceStub
 from meshkit.client import connect
+from meshkit.errors import error_info
 from meshkit.identity import Identity, acting_as
 from services.billing.app import billing
 from services.billing.config import BillingConfig
@@ -177,3 +179,12 @@ async def billing_stubs(port: int, config: BillingConfig, *, wait_seconds: float
             *(team_stub, price_stub),
         ]
         yield Room(port, config, *stubs)
+
+
+async def refusal(call: Awaitable[object]) -> tuple[str, str | None]:
+    """Why a call is refused, and the field that is named."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    info = error_info(caught.value)
+    assert info
+    return info.reason, info.metadata.get("field")

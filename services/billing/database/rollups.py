@@ -39,9 +39,9 @@ def _merged(table: str, *kept: str) -> str:
     return f"tenant_id, start, CAST('{{}}' AS text[]), {dimensions}, {_TOTALS} FROM {table} GROUP BY {groups}"
 
 
+_MEMORY = "SELECT set_config('work_mem', '64MB', true)"
 # The one row of progress may have moved between the statement's snapshot and its lock. The lock yields the row as it is
 # by then; `moved` must not compare it with the row of the snapshot, or the same rows are summed again.
-_MEMORY = "SELECT set_config('work_mem', '64MB', true)"
 _ROLL_UP = f"""
 WITH writer AS MATERIALIZED (
     SELECT before_id, {_HORIZON} AS horizon FROM rollup_progress

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -15,9 +14,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from llmmesh.billing.v1 import billing_pb2, prices_pb2, reports_pb2
 from llmmesh.chat.v1 import chat_pb2
-from meshkit.errors import error_info, error_reason
+from meshkit.errors import error_reason
 from meshkit.identity import Identity, acting_as
-from tests.support.billing_room import ADMIN, RUBLE, TOKENS_PER_RUBLE, Room
+from tests.support.billing_room import ADMIN, RUBLE, TOKENS_PER_RUBLE, Room, refusal
 
 _numbers = count()
 KNOWN_SECONDS = 20
@@ -63,14 +62,6 @@ async def report(room: Room, caller: Identity, person: Identity = ADMIN, **field
         return (await room.reports.GetReport(request)).report
 
 
-async def reason(call: Awaitable[object]) -> tuple[str, str | None]:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    info = error_info(caught.value)
-    assert info
-    return info.reason, info.metadata.get("field")
-
-
 def at(time: datetime) -> Timestamp:
     message = Timestamp()
     message.FromDatetime(time)
@@ -85,7 +76,7 @@ async def test_a_margin_is_held_charged_and_counted_in_budgets(room: Room, calle
     [row] = await room.usage(caller)
     assert (row.cost_micros, row.provider_micros, row.margin_basis_points) == (2_400_000, 2_000_000, 2000)
     # Without the margin there would be room for seven rubles more.
-    assert (await reason(room.reserve(caller, "r2", input_tokens=7 * TOKENS_PER_RUBLE)))[0] == "BUDGET_EXCEEDED"
+    assert (await refusal(room.reserve(caller, "r2", input_tokens=7 * TOKENS_PER_RUBLE)))[0] == "BUDGET_EXCEEDED"
 
 
 async def test_a_hard_budget_is_kept_whatever_the_margin(room: Room, caller: Identity) -> None:
@@ -123,7 +114,7 @@ async def test_a_tenant_is_not_told_what_providers_take_of_it(room: Room, caller
         [row] = (await room.billing.ListUsageRecords(asked)).records
         table = await room.reports.ExportReport(reports_pb2.ExportReportRequest(tenant_id=caller.tenant_id))
         margins = prices_pb2.ListMarginsRequest(tenant_id=caller.tenant_id)
-        assert (await reason(room.prices.ListMargins(margins)))[0] == "ROLE_MISSING"
+        assert (await refusal(room.prices.ListMargins(margins)))[0] == "ROLE_MISSING"
     line = (await report(room, caller, own)).total
     assert line.cost_micros == row.cost_micros == 1_200_000
     assert not any(each.HasField("provider_micros") for each in (row, line))
@@ -170,17 +161,17 @@ async def test_margins_are_listed_by_date_and_history_is_never_rewritten(room: R
     tomorrow = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
     await create(room, caller, basis_points=-100, effective_time=at(tomorrow))
     past = create(room, caller, basis_points=5, effective_time=at(tomorrow - timedelta(days=2)))
-    assert await reason(past) == ("FIELD_INVALID", "effective_time")
+    assert await refusal(past) == ("FIELD_INVALID", "effective_time")
     again = create(room, caller, basis_points=5, effective_time=at(tomorrow))
-    assert (await reason(again))[0] == "RESOURCE_EXISTS"
+    assert (await refusal(again))[0] == "RESOURCE_EXISTS"
     absurd = create(room, caller, basis_points=-10_001)
-    assert await reason(absurd) == ("FIELD_INVALID", "basis_points")
+    assert await refusal(absurd) == ("FIELD_INVALID", "basis_points")
     first = await page(room, caller)
     second = await page(room, caller, page_token=first.next_page_token)
     assert [margin.basis_points for margin in (*first.margins, *second.margins)] == [2000, -100]
     other = await room.tenant(f"margin-{next(_numbers)}")
     foreign = page(room, other, page_token=first.next_page_token)
-    assert await reason(foreign) == ("FIELD_INVALID", "page_token")
+    assert await refusal(foreign) == ("FIELD_INVALID", "page_token")
 
 
 async def page(room: Room, caller: Identity, page_token: str = "") -> prices_pb2.ListMarginsResponse:
@@ -194,12 +185,12 @@ async def test_a_margin_asked_for_twice_is_added_once(room: Room) -> None:
     request_id = str(uuid.uuid4())
     first = await create(room, caller, basis_points=300, request_id=request_id)
     assert await create(room, caller, basis_points=300, request_id=request_id) == first
-    assert (await reason(create(room, caller, basis_points=301, request_id=request_id)))[0] == "REQUEST_CONFLICT"
+    assert (await refusal(create(room, caller, basis_points=301, request_id=request_id)))[0] == "REQUEST_CONFLICT"
     assert len((await page(room, caller)).margins) == 1
 
 
 async def test_nobody_has_a_margin_who_is_not_there(room: Room) -> None:
-    assert (await reason(create(room, Identity("no-such-tenant", "k")))) == ("RESOURCE_NOT_FOUND", None)
+    assert (await refusal(create(room, Identity("no-such-tenant", "k")))) == ("RESOURCE_NOT_FOUND", None)
 
 
 async def test_finance_cannot_set_its_own_margin(room: Room, caller: Identity) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -14,9 +13,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llmmesh.billing.v1 import billing_pb2, prices_pb2
-from meshkit.errors import error_info, error_reason
+from meshkit.errors import error_reason
 from meshkit.identity import Identity, acting_as
-from tests.support.billing_room import ADMIN, RUBLE, Room
+from tests.support.billing_room import ADMIN, RUBLE, Room, refusal
 
 _numbers = count()
 KNOWN_SECONDS = 20
@@ -47,14 +46,6 @@ async def create(room: Room, request: prices_pb2.CreatePriceRequest) -> Any:
 async def listed(room: Room, **fields: Any) -> prices_pb2.ListPriceHistoryResponse:
     with acting_as(ADMIN):
         return await room.prices.ListPriceHistory(prices_pb2.ListPriceHistoryRequest(**fields))
-
-
-async def fault(call: Awaitable[object]) -> tuple[str, str | None]:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    info = error_info(caught.value)
-    assert info
-    return info.reason, info.metadata.get("field")
 
 
 async def test_a_price_that_was_added_is_charged_within_a_moment(room: Room, deployment: str) -> None:
@@ -89,7 +80,7 @@ async def test_prices_are_read_by_deployment_date_and_page(room: Room, deploymen
     assert then.input_micros == 1
     everything = (await listed(room)).prices
     assert [price.deployment for price in everything] == sorted(price.deployment for price in everything)
-    assert (await fault(listed(room, page_token=first.next_page_token))) == ("FIELD_INVALID", "page_token")
+    assert (await refusal(listed(room, page_token=first.next_page_token))) == ("FIELD_INVALID", "page_token")
 
 
 async def test_a_price_asked_for_twice_is_added_once(room: Room, deployment: str) -> None:
@@ -97,7 +88,7 @@ async def test_a_price_asked_for_twice_is_added_once(room: Room, deployment: str
     first = await create(room, request)
     assert await create(room, request) == first
     request.input_micros += 1
-    assert (await fault(create(room, request)))[0] == "REQUEST_CONFLICT"
+    assert (await refusal(create(room, request)))[0] == "REQUEST_CONFLICT"
     assert len((await listed(room, deployment=deployment)).prices) == 1
 
 
@@ -119,14 +110,14 @@ async def test_a_price_asked_for_twice_is_added_once(room: Room, deployment: str
 async def test_a_bad_price_is_refused_and_says_why(
     room: Room, deployment: str, fields: dict[str, Any], reason: str, field: str
 ) -> None:
-    assert await fault(create(room, price_request(**{"deployment": deployment, **fields}))) == (reason, field)
+    assert await refusal(create(room, price_request(**{"deployment": deployment, **fields}))) == (reason, field)
 
 
 async def test_two_prices_of_one_date_are_refused(room: Room, deployment: str) -> None:
     later = at(datetime.now(UTC) + timedelta(days=1))
     await create(room, price_request(deployment, effective_time=later))
     overlapping = price_request(deployment, effective_time=later, input_micros=1)
-    assert (await fault(create(room, overlapping)))[0] == "RESOURCE_EXISTS"
+    assert (await refusal(create(room, overlapping)))[0] == "RESOURCE_EXISTS"
 
 
 async def test_exchange_rates_are_added_and_read(room: Room) -> None:
@@ -142,7 +133,7 @@ async def test_exchange_rates_are_added_and_read(room: Room) -> None:
         assert (rate.rate_micros, rate.effective_time) == (170_000, later)
         for bad in ({"currency_code": "RUB", "rate_micros": 1}, {"currency_code": code, "rate_micros": 0}):
             refused = room.prices.CreateExchangeRate(prices_pb2.CreateExchangeRateRequest(**bad))  # type: ignore[arg-type]
-            assert (await fault(refused))[0] == "FIELD_INVALID"
+            assert (await refusal(refused))[0] == "FIELD_INVALID"
 
 
 async def test_the_whole_book_comes_as_a_file_and_a_file_is_added_to_it(room: Room, deployment: str) -> None:
@@ -185,11 +176,11 @@ async def test_a_file_gives_no_margin_for_what_was_billed_without(room: Room) ->
     row = f"margins: [{{tenant: {caller.tenant_id}, margin_percent: '5', effective: 2026-01-01}}]"
     with acting_as(ADMIN):
         importing = room.prices.ImportPriceBook(prices_pb2.ImportPriceBookRequest(text=row))
-        assert await fault(importing) == ("FIELD_INVALID", "text")
+        assert await refusal(importing) == ("FIELD_INVALID", "text")
 
 
 async def test_prices_are_nobodys_business_but_of_those_who_run_the_mesh(room: Room) -> None:
     own = Identity("acme", "k", frozenset({"finance", "auditor", "developer", "service"}), "req")
     with acting_as(own):
         reading = room.prices.ListPriceHistory(prices_pb2.ListPriceHistoryRequest())
-        assert (await fault(reading))[0] == "ROLE_MISSING"
+        assert (await refusal(reading))[0] == "ROLE_MISSING"

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+SERVICES = Path(__file__).parents[3] / "services"
 SHOW = "import meshkit.run, grpc, os; print(os.environ['GRPC_EXPERIMENTS'])"
 
 
@@ -24,3 +28,9 @@ def test_a_room_takes_grpcs_older_io_which_this_grpc_still_knows() -> None:
 def test_an_operator_can_choose_otherwise() -> None:
     process = _started(GRPC_EXPERIMENTS="event_engine_client")
     assert process.stdout.strip() == "event_engine_client"
+
+
+@pytest.mark.parametrize("start", sorted(SERVICES.glob("*/__main__.py")), ids=lambda path: path.parent.name)
+def test_every_room_imports_the_chassis_before_anything_that_may_import_grpc(start: Path) -> None:
+    first = next(line for line in start.read_text().splitlines() if line.startswith(("from ", "import ")))
+    assert first.startswith("from meshkit.")
