@@ -6,6 +6,7 @@ import importlib.util
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from tests.support.ports import free_port
@@ -16,6 +17,9 @@ _PLUGINS = (
     "tests.support.fix_envoy",
     "tests.support.fix_mesh",
 )
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 pytest_plugins = [name for name in _PLUGINS if importlib.util.find_spec(name)]
 
 

@@ -202,7 +202,7 @@ async def test_what_was_counted_is_forgotten_by_redis_itself(redis_url: str) -> 
         assert all([0 < await redis.ttl(key) <= 90_000 for key in keys])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     limit=st.integers(1, 50),
     asked=st.lists(st.tuples(st.floats(0, 20), st.integers(1, 20)), max_size=60),

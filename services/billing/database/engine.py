@@ -43,7 +43,6 @@ class Database:
             pool_use_lifo=True,
             connect_args={"options": options},
         )
-        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._open = False
         self._on_their_way_back: set[asyncio.Task[None]] = set()
 
@@ -92,7 +91,7 @@ class Database:
         """
         with STATEMENT_SECONDS.labels(operation).time():
             seconds = time_left(at_most=self._seconds)
-            async with self._borrowed(self.engine, seconds) as connection, connection.begin():
+            async with self._borrowed(seconds) as connection, connection.begin():
                 yield connection
 
     async def answers(self) -> bool:
@@ -101,17 +100,19 @@ class Database:
         return True
 
     async def _fetch_once(self, statement: Executable, parameters: Mapping[str, Any] | None, seconds: float) -> Rows:
-        async with self._borrowed(self._autocommit, seconds) as connection:
+        async with self._borrowed(seconds) as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
             result = await connection.execute(statement, parameters)
             return result.mappings().all() if result.returns_rows else ()
 
     @asynccontextmanager
-    async def _borrowed(self, engine: AsyncEngine, seconds: float) -> AsyncIterator[AsyncConnection]:
+    async def _borrowed(self, seconds: float) -> AsyncIterator[AsyncConnection]:
         self.check_open()
         until = time.monotonic() + seconds
         with translated():
             async with asyncio.timeout(seconds):
-                connection = await engine.connect()
+                # Options are set below, not by the engine: a caller who leaves meanwhile would lose the connection.
+                connection = await self.engine.connect()
             try:
                 with cut_off(await driver(connection), until - time.monotonic()):
                     yield connection

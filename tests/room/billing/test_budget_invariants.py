@@ -209,7 +209,6 @@ def test_the_books_balance_whatever_callers_do(postgres_factory: Callable[[], Po
         settings=settings(
             max_examples=6,
             stateful_step_count=12,
-            deadline=None,
             # A step is a round trip to a database, and a crash of it takes a second.
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),

@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.cache.errorbound import NEVER, ErrorBound, Outcome, level_of, upper_bound
@@ -25,7 +25,6 @@ def test_the_upper_bound_is_that_of_clopper_and_pearson(wrong: int, judged: int,
     assert upper_bound(wrong, judged, 0.95) == pytest.approx(expected, abs=2e-4)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(1, 500))
 def test_more_wrong_hits_raise_the_bound_and_more_right_ones_lower_it(wrong: int, right: int) -> None:
     judged = wrong + right
@@ -39,7 +38,6 @@ def test_299_judged_candidates_and_no_wrong_hit_are_enough_for_one_in_a_hundred_
     assert bound(*RIGHT[:298]).state("acme").threshold == NEVER
 
 
-@settings(deadline=None)
 @given(outcomes, outcomes, st.floats(0.02, 0.5))
 def test_what_is_served_is_always_within_the_target(
     calibration: list[Outcome], reported: list[Outcome], target: float
@@ -55,7 +53,6 @@ def test_what_is_served_is_always_within_the_target(
     assert sum(not outcome.right for outcome in served) == state.wrong
 
 
-@settings(deadline=None)
 @given(outcomes, st.floats(0, 1))
 def test_a_wrong_report_never_lowers_the_threshold(reported: list[Outcome], certainty: float) -> None:
     errors = bound(*RIGHT, target=0.05)

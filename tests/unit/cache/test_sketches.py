@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.cache.vectorstores.sketches import SketchIndex
@@ -27,7 +27,6 @@ def test_the_nearest_of_thousands_are_found_as_by_full_comparison() -> None:
         assert abs(found[0][1] - float(cosines.max())) < 0.01
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["put", "drop"]), st.integers(0, 2)), max_size=60))
 def test_after_any_changes_exactly_what_was_put_and_not_dropped_is_found(changes: list[tuple[int, str, int]]) -> None:
     index, sketches = SketchIndex(16), random_sketches(10, 16)

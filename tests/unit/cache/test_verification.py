@@ -149,7 +149,7 @@ def test_every_question_surely_asks_the_same_as_itself(verifier: Verifier) -> No
     assert min(certainties) > 0.8
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.text(), st.text(), st.floats(-1, 1), st.floats(-1, 1))
 def test_any_text_at_all_can_be_compared(
     verifier: Verifier, left: str, right: str, similarity: float, outline: float
@@ -161,7 +161,7 @@ def test_any_text_at_all_can_be_compared(
     assert certainty == pytest.approx(verifier.certainty(right, left, similarity=similarity, outline=outline), abs=1e-6)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from(WORDS), max_size=12), st.lists(st.sampled_from(WORDS), max_size=12))
 def test_words_in_any_order_can_be_compared(reader: Reader, left: list[str], right: list[str]) -> None:
     one, other = " ".join(left), " ".join(right)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wordvectors import WordVectors
@@ -13,7 +13,6 @@ def table() -> WordVectors:
     return WordVectors.packaged()
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_has_a_vector_of_length_one_or_of_zeros(text: str) -> None:
     vector = WordVectors.packaged().embed(text)
