@@ -63,11 +63,11 @@ def _limit() -> None:
 def _read(number: int, words: dict[str, Any]) -> Rule:
     """The rule, with the length of its longest match put into its words. Raises Fault."""
     place = f"rules[{number}]"
-    _say(at=f"{place}.patterns")
     lengths = [_longest(f"{place}.patterns[{index}]", words, each) for index, each in enumerate(words["patterns"])]
     if words["direction"] != "input":
         words["max_length"] = max(lengths, default=1)
     try:
+        _say(at=f"{place}.patterns")
         rule = Rule.model_validate(words)
         _compile(LoadedRule(rule, {}))
     except ValidationError as error:
@@ -91,6 +91,7 @@ def _faulty_field(place: str, error: ValidationError) -> Fault:
 
 def _longest(place: str, words: Mapping[str, Any], pattern: str) -> int:
     """Length of the longest match of a pattern; LONGEST_MATCH + 1 for all that are longer. Raises Fault."""
+    _say(at=place)
     try:
         expression = Expression(fold_pattern(pattern), case_sensitive=words["case_sensitive"])
         lengths: Sequence[int] = range(1, LONGEST_MATCH + 1)

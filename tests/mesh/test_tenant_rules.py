@@ -179,7 +179,7 @@ async def test_own_rules_can_be_tried(mesh: Mesh) -> None:
 
 
 WRONG = {
-    "a bomb": ({"patterns": ["((a{1,50}){1,50}){1,50}"]}, "rules[1].patterns"),
+    "a bomb": ({"patterns": ["((a{1,50}){1,50}){1,50}"]}, "rules[1].patterns[0]"),
     "no expression": ({"patterns": ["b", "(a"]}, "rules[1].patterns[1]"),
     "an unbounded match": ({"patterns": ["ab+"]}, "rules[1].patterns[0]"),
     "a failing example": ({"must_match": ["Project Falcon", "sparrow"]}, "rules[1].must_match[1]"),

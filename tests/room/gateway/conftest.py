@@ -57,7 +57,7 @@ async def shared(billing: Room, redis_url: str, folder: Path) -> AsyncIterator[F
     """One gateway for the tests of a module."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SCRIPTED_KEY", "sk-scripted")
-        async with front_room(billing, redis_url, folder, guard_timeout_seconds=0.5, cache_timeout_seconds=5) as front:
+        async with front_room(billing, redis_url, folder, guard_timeout_seconds=2, cache_timeout_seconds=5) as front:
             yield front
 
 

@@ -103,5 +103,5 @@ async def test_a_bomb_ends_its_own_process_and_nothing_else() -> None:
     trials = Trials()
     with pytest.raises(FieldInvalid) as caught:
         await trials.tried([rule("eagle", must_match=["eagle"], must_not_match=["x"]), rule("((a{1,50}){1,50}){1,50}")])
-    assert caught.value.metadata["field"].startswith("rules[1].patterns")
+    assert caught.value.metadata["field"] == "rules[1].patterns[0]"
     assert len(await trials.tried([rule()])) == 1
