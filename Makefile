@@ -163,6 +163,10 @@ load-%: $(VENV) ## Load one service's main RPC (ghz, else h2load), such as load-
 eval-cache: $(VENV) ## How often the semantic cache hits and errs on held-out questions: tables, and pictures in build/eval
 	python -m tests.eval.cache.report $(ARGS)
 
+.PHONY: fit-token-vectors
+fit-token-vectors: $(VENV) ## Fit what the embedding model's tokens are reduced to; train-cache-verifier comes after
+	python -m tests.eval.cache.token_vectors
+
 .PHONY: train-cache-verifier
 train-cache-verifier: $(VENV) ## Fit the learned part of the cache's verifier to tests/eval/cache/questions
 	python -m tests.eval.cache.training

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meshkit.errors import ModelNotFound
-from services.inference import embedding
 from services.inference.chat import ChatModel
+from services.inference.e5.encoder import NAME
 from services.inference.embedding import Embedder
 from services.inference.states import ModelState, ModelStatus
 
@@ -35,14 +35,13 @@ class Catalogue:
         Raises:
             ModelNotFound: If there is none.
         """
-        if name not in ("", embedding.NAME):
-            raise ModelNotFound(f"there is no embedding model {name!r}; take {embedding.NAME!r}", model=name)
+        if name not in ("", NAME):
+            raise ModelNotFound(f"there is no embedding model {name!r}; take {NAME!r}", model=name)
         return self._embedder
 
     def statuses(self) -> list[ModelStatus]:
         """All models, sorted by name."""
-        embeds = ModelStatus(
-            embedding.NAME, ModelState.READY, embedding.CONTEXT_TOKENS, dimensions=self._embedder.dimensions
-        )
+        embedder = self._embedder
+        embeds = ModelStatus(NAME, ModelState.READY, embedder.context_tokens, dimensions=embedder.dimensions)
         chats = [model.status for model in self._chat_models.values()]
         return sorted([embeds, *chats], key=lambda status: status.name)

@@ -11,11 +11,12 @@ from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceServicer
 from meshkit.errors import FieldInvalid
 from meshkit.identity import current_identity
 from meshkit.server import Context
-from services.inference import embedding
 from services.inference.answers import Ending, Question
 from services.inference.catalogue import Catalogue
 from services.inference.config import InferenceConfig
 from services.inference.conversation import turns_of
+from services.inference.e5.encoder import NAME
+from services.inference.e5.tokens import TokenVectors
 from services.inference.sampling import likeliest, sampling_of
 from services.inference.states import ModelState, ModelStatus
 
@@ -65,11 +66,14 @@ class InferenceServicer(InferenceServiceServicer):
         embedder = self._catalogue.embedder(request.model)
         check_texts(request.texts, self._config)
         as_query = request.purpose != inference_pb2.EMBEDDING_PURPOSE_DOCUMENT
-        embedded = await embedder.embed(request.texts, as_query=as_query)
+        texts = await embedder.embed(request.texts, as_query=as_query, with_tokens=request.token_vectors)
         return inference_pb2.EmbedTextResponse(
-            embeddings=[inference_pb2.Embedding(values=vector) for vector in embedded.vectors],
-            input_tokens=embedded.input_tokens,
-            model=embedding.NAME,
+            embeddings=[
+                inference_pb2.Embedding(values=text.vector, tokens=tokens_of(text.tokens, embedder.basis))
+                for text in texts
+            ],
+            input_tokens=sum(text.input_tokens for text in texts),
+            model=NAME,
         )
 
     async def CountTokens(
@@ -110,6 +114,20 @@ def check_texts(texts: Sequence[str], config: InferenceConfig) -> None:
             raise FieldInvalid(f"texts[{index}]", "must not be empty")
         if len(text) > config.embedding_max_characters:
             raise FieldInvalid(f"texts[{index}]", f"must be at most {config.embedding_max_characters} characters")
+
+
+def tokens_of(tokens: TokenVectors | None, basis: str) -> inference_pb2.TokenVectors | None:
+    """The tokens of a text on the wire."""
+    if tokens is None:
+        return None
+    _, depths, dimensions = tokens.values.shape
+    return inference_pb2.TokenVectors(
+        values=tokens.values.tobytes(),
+        depths=depths,
+        dimensions=dimensions,
+        rarities=tokens.rarity.tolist(),
+        basis=basis,
+    )
 
 
 def model_of(status: ModelStatus) -> inference_pb2.Model:

@@ -32,7 +32,10 @@ from services.cache.keys import question_of
 from services.cache.vectorstores.edge_shard import shard
 from services.cache.vectorstores.payload import ACCURATE, SKETCH, payload_of
 from services.cache.vectorstores.port import Dimensions, Entry
+from services.inference.catalogue import Catalogue
+from services.inference.config import InferenceConfig
 from services.inference.embedding import Embedder
+from services.inference.servicer import InferenceServicer
 from tests.eval.cache.questions import Pair, load
 from tests.load.figure import Figure, at_most
 from tests.support.cache_calls import SEMANTIC, lookup, prompt, store
@@ -51,11 +54,12 @@ UNKNOWN_WORDS = [
 ]
 
 
-class Embeddings(inference_pb2_grpc.InferenceServiceServicer):
+class Embeddings(InferenceServicer):
     """The real model, served alone; counts what it is asked."""
 
     def __init__(self) -> None:
-        self._embedder = Embedder(threads=2, max_waiting=64)
+        embedder = Embedder(threads=2, max_waiting=64)
+        super().__init__(Catalogue({}, embedder), InferenceConfig(models={}))
         self.texts = 0
 
     async def EmbedText(
@@ -63,10 +67,7 @@ class Embeddings(inference_pb2_grpc.InferenceServiceServicer):
     ) -> inference_pb2.EmbedTextResponse:
         """Embed as the inference service does."""
         self.texts += len(request.texts)
-        made = await self._embedder.embed(request.texts, as_query=True)
-        return inference_pb2.EmbedTextResponse(
-            embeddings=[inference_pb2.Embedding(values=vector) for vector in made.vectors], model=request.model
-        )
+        return await super().EmbedText(request, context)
 
 
 class Service:

@@ -74,3 +74,14 @@ async def test_an_unknown_embedding_model_is_named(room):
 async def test_without_chat_models_only_the_embedding_model_is_listed(room):
     listed = await room.ListModels(inference_pb2.ListModelsRequest())
     assert [model.name for model in listed.models] == ["multilingual-e5-small"]
+
+
+async def test_tokens_come_as_bytes_for_each_depth_when_they_are_wanted(room):
+    wanted = await room.EmbedText(EmbedTextRequest(texts=["the cat sleeps", "cats"], token_vectors=True))
+    for embedding in wanted.embeddings:
+        tokens = embedding.tokens
+        assert (tokens.depths, tokens.dimensions, len(tokens.basis)) == (3, 64, 8)
+        assert len(tokens.values) == len(tokens.rarities) * tokens.depths * tokens.dimensions > 0
+    plain = await room.EmbedText(EmbedTextRequest(texts=["the cat sleeps", "cats"]))
+    assert [list(each.values) for each in plain.embeddings] == [list(each.values) for each in wanted.embeddings]
+    assert not any(each.HasField("tokens") for each in plain.embeddings)

@@ -263,10 +263,13 @@ class EmbedTextRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name; empty means the only one."""
     purpose: Global___EmbeddingPurpose.ValueType
     """What the vectors are for."""
+    token_vectors: _builtins.bool
+    """Whether to give vectors of the tokens as well, for comparing texts token by token."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts."""
@@ -277,10 +280,11 @@ class EmbedTextRequest(_message.Message):
         model: _builtins.str = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         purpose: Global___EmbeddingPurpose.ValueType = ...,
+        token_vectors: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "purpose", b"purpose", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "purpose", b"purpose", "texts", b"texts", "token_vectors", b"token_vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,22 +329,70 @@ class Embedding(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Its components."""
+
+    @_builtins.property
+    def tokens(self) -> Global___TokenVectors:
+        """Its tokens, if wanted; unset for texts of more than 128 tokens."""
 
     def __init__(
         self,
         *,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        tokens: Global___TokenVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
+
+@_typing.final
+class TokenVectors(_message.Message):
+    """The tokens of a text as the model sees them, without its prefix and marks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    DEPTHS_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    RARITIES_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    values: _builtins.bytes
+    """For each token one vector for each depth, shallow first, of `dimensions` signed bytes each: tokens * depths *
+    dimensions bytes. Only directions mean anything.
+    """
+    depths: _builtins.int
+    """Layers of the model looked at."""
+    dimensions: _builtins.int
+    """Numbers of each vector."""
+    basis: _builtins.str
+    """What the vectors were reduced to; those of another basis cannot be compared with them."""
+    @_builtins.property
+    def rarities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """How much each token says, from 0.2 for the commonest to 10.2 for the rarest."""
+
+    def __init__(
+        self,
+        *,
+        values: _builtins.bytes = ...,
+        depths: _builtins.int = ...,
+        dimensions: _builtins.int = ...,
+        rarities: _abc.Iterable[_builtins.float] | None = ...,
+        basis: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "depths", b"depths", "dimensions", b"dimensions", "rarities", b"rarities", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenVectors: _TypeAlias = TokenVectors  # noqa: Y015
 
 @_typing.final
 class CountTokensRequest(_message.Message):
