@@ -22,7 +22,7 @@ from services.inference.servicer import InferenceServicer
 async def inference(config: InferenceConfig) -> AsyncIterator[int]:
     """Run the inference room; yields the port it listens on.
 
-    It answers as soon as the embedding model is there, within a second or two. Chat models load meanwhile, one after
+    It answers as soon as the embedding model is there, within a few seconds. Chat models load meanwhile, one after
     another; ListModels says how far they are.
     """
     prepare_environment(config.models.values(), os.environ)
