@@ -27,7 +27,8 @@ class WordVectors:
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._rows: NDArray[np.int8] = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False)
+        # As a plain array: a memmap makes one of every piece taken from it, which costs more than the piece.
+        self._rows: NDArray[np.int8] = np.asarray(np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False))
         self._scales: Vector = np.load(folder / "scales.npy", allow_pickle=False).astype(np.float32)
         self.dimensions = int(self._rows.shape[1])
         """Length of every vector."""
