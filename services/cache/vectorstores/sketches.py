@@ -123,7 +123,9 @@ class _Partition:
 
 def _code(sketch: Vector) -> NDArray[np.uint64]:
     bits = np.packbits(sketch > 0)
-    return np.pad(bits, (0, -len(bits) % 8)).view(np.uint64)
+    code = np.zeros(-(-len(bits) // 8), dtype=np.uint64)
+    code.view(np.uint8)[: len(bits)] = bits
+    return code
 
 
 def _compact(sketch: Vector) -> tuple[NDArray[np.int8], float]:
