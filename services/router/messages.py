@@ -6,8 +6,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 
-from google.protobuf.duration_pb2 import Duration
-
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
 from services.router.deltas import append, says_something
@@ -50,9 +48,7 @@ class Packing:
         if isinstance(event, Chosen):
             self._route = chosen_route(event)
         elif isinstance(event, Finished):
-            if self._route is not None:
-                yield Message(route=self._route)
-            yield Message(finished=_finished(event, self._held if says_something(self._held) else None))
+            yield Message(finished=self._finished(event))
         else:
             yield from self._piece(event)
 
@@ -79,6 +75,19 @@ class Packing:
             yield Message(delta=held)
         self._sent_at = now
 
+    def _finished(self, finished: Finished) -> router_pb2.Finished:
+        """The end, with all that was not sent before it."""
+        if finished.last is not None:
+            append(self._held, finished.last)
+        message = router_pb2.Finished(
+            finish_reason=finished.finish_reason,
+            usage=finished.usage,
+            last=self._held if says_something(self._held) else None,
+            route=self._route,
+        )
+        message.provider_time.FromMicroseconds(int(finished.provider_seconds * 1_000_000))
+        return message
+
 
 def chosen_route(chosen: Chosen) -> router_pb2.RouteChosen:
     """Who answers, and who did not."""
@@ -97,12 +106,4 @@ def chosen_route(chosen: Chosen) -> router_pb2.RouteChosen:
         ],
         variant_use=USES[chosen.use] if chosen.use else router_pb2.VARIANT_USE_UNSPECIFIED,
         routes_version=chosen.routes_version,
-    )
-
-
-def _finished(finished: Finished, last: chat_pb2.Delta | None) -> router_pb2.Finished:
-    waited = Duration()
-    waited.FromMicroseconds(int(finished.provider_seconds * 1_000_000))
-    return router_pb2.Finished(
-        finish_reason=finished.finish_reason, usage=finished.usage, provider_time=waited, last=last
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -72,16 +71,13 @@ class RouterServicer(RouterServiceServicer):
         self._reloader = reloader
         self._learned = learned
 
-    async def StreamGenerateChat(
+    def StreamGenerateChat(
         self, request: router_pb2.StreamGenerateChatRequest, context: Context
-    ) -> AsyncIterator[router_pb2.StreamGenerateChatResponse]:
+    ) -> AsyncGenerator[router_pb2.StreamGenerateChatResponse, None]:
         """Route a prompt and stream the answer; a caller who hangs up stops the provider."""
         asker = current_identity()
         demand = chat_demand(request, asker.tenant_id)
-        answer = self._observed.stream_chat(demand, asker)
-        async with aclosing(messages(answer, whole=request.whole)) as sent:
-            async for message in sent:
-                yield message
+        return messages(self._observed.stream_chat(demand, asker), whole=request.whole)
 
     async def EmbedText(self, request: router_pb2.EmbedTextRequest, context: Context) -> router_pb2.EmbedTextResponse:
         """Embed texts with the best allowed deployment."""
