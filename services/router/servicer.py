@@ -12,7 +12,7 @@ from llmmesh.router.v1.router_pb2_grpc import RouterServiceServicer
 from meshkit.errors import ResourceNotFound
 from meshkit.identity import current_identity
 from meshkit.reloading import LoadStatus, Reloader
-from meshkit.server import Context
+from meshkit.server import Context, Last, says_last
 from services.router.breaker import BreakerState
 from services.router.deployment import Deployment
 from services.router.experiments.report import experiment_report, split
@@ -22,7 +22,7 @@ from services.router.explanations import route_explanation
 from services.router.inspection import Inspection, Report
 from services.router.learned.report import learned_report
 from services.router.lessons import Lessons
-from services.router.messages import chosen_route, messages
+from services.router.messages import Message, chosen_route, messages
 from services.router.observing import ObservedRouter
 from services.router.providers.provider import Health
 from services.router.requests import (
@@ -71,9 +71,10 @@ class RouterServicer(RouterServiceServicer):
         self._reloader = reloader
         self._learned = learned
 
+    @says_last
     def StreamGenerateChat(
         self, request: router_pb2.StreamGenerateChatRequest, context: Context
-    ) -> AsyncGenerator[router_pb2.StreamGenerateChatResponse, None]:
+    ) -> AsyncGenerator[Message | Last[Message], None]:
         """Route a prompt and stream the answer; a caller who hangs up stops the provider."""
         asker = current_identity()
         demand = chat_demand(request, asker.tenant_id)

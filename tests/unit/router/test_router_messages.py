@@ -9,6 +9,7 @@ import pytest
 
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import ProviderStreamBroken
+from meshkit.server import Last
 from services.gateway.peers.router import unpacked
 from services.router.messages import WHOLE_SECONDS, Message, Packing, messages
 from services.router.routing import Chosen, Finished, RouteEvent
@@ -33,7 +34,10 @@ async def events(*said: RouteEvent | Exception) -> AsyncGenerator[RouteEvent, No
 
 
 async def packed(*said: RouteEvent, whole: bool) -> list[Message]:
-    return [message async for message in messages(events(*said), whole=whole)]
+    return [
+        message.message if isinstance(message, Last) else message
+        async for message in messages(events(*said), whole=whole)
+    ]
 
 
 def texts(sent: list[Message]) -> list[str]:
