@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from prometheus_client import Counter
@@ -106,6 +107,7 @@ def barriers(region: Region, data_classes: frozenset[DataClass], cargo: Cargo) -
         yield f"processes data in region {region}, not allowed by residency {cargo.residency}"
 
 
+@lru_cache(1024)
 def known_region(url: str) -> Region | None:
     """Where the host of `url` processes data, if it is well known."""
     return KNOWN_REGIONS.get((urlsplit(url).hostname or "").rstrip("."))

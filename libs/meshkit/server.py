@@ -15,12 +15,12 @@ from grpc_reflection.v1alpha import reflection
 
 from meshkit.log import get_logger
 from meshkit.metrics import exposed
-from meshkit.serving import Context, MeshInterceptor
+from meshkit.serving import Context, Last, MeshInterceptor, says_last
 from meshkit.settings import ServiceSettings
 from meshkit.tls import own_tls
 from meshkit.tracing import server_interceptors, tracing
 
-__all__ = ["Context", "Mount", "running"]
+__all__ = ["Context", "Last", "Mount", "running", "says_last"]
 
 LARGEST_MESSAGE_BYTES = 20 * 1024 * 1024
 """The edge's body limit with room for the envelope."""

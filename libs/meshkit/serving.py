@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAlias, cast
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast
+from weakref import WeakSet
 
 import grpc
 from prometheus_client import Counter, Histogram
@@ -19,6 +21,28 @@ from meshkit.metrics import HANDLED, HANDLING_SECONDS
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Given = ParamSpec("Given")
+Message = TypeVar("Message")
+
+_SAYING_LAST: WeakSet[Callable[..., Any]] = WeakSet()
+
+
+@dataclass(frozen=True, slots=True)
+class Last(Generic[Message]):
+    """The last message of a stream."""
+
+    message: Message
+
+
+def says_last(
+    behaviour: Callable[Given, AsyncGenerator[Message | Last[Message], None]],
+) -> Callable[Given, AsyncGenerator[Message, None]]:
+    """Mark a method whose every good stream ends with a `Last`: that is sent in one write with the status.
+
+    Apart they take a write, a wake-up and a read more at each hop.
+    """
+    _SAYING_LAST.add(behaviour)
+    return cast(Callable[Given, AsyncGenerator[Message, None]], behaviour)
 
 
 class MeshInterceptor(grpc.aio.ServerInterceptor):
@@ -92,9 +116,33 @@ def _wrap(handler: Handler, method: str, revoked: Callable[[str], bool]) -> Hand
     asked = "stream" if handler.request_streaming else "unary"
     answered = "stream" if handler.response_streaming else "unary"
     kind = f"{asked}_{answered}"
-    boundary = _guarded_stream if handler.response_streaming else _guarded
+    behaviour = getattr(handler, kind)
     # RpcMethodHandler is a named tuple at run time; its type stubs do not say so.
-    return cast(Handler, cast(Any, handler)._replace(**{kind: boundary(getattr(handler, kind), method, revoked)}))
+    plain = cast(Any, handler)
+    if getattr(behaviour, "__func__", behaviour) in _SAYING_LAST:
+        # On the wire a method with one answer is a stream of one message, which grpc sends together with the status.
+        serve = _guarded(_written_to_the_last(behaviour, plain.response_serializer), method, revoked)
+        plain = plain._replace(**{"response_streaming": False, kind: None, f"{asked}_unary": serve})
+    else:
+        boundary = _guarded_stream if handler.response_streaming else _guarded
+        plain = plain._replace(**{kind: boundary(behaviour, method, revoked)})
+    return cast(Handler, plain)
+
+
+def _written_to_the_last(
+    behaviour: Callable[..., AsyncGenerator[Any, None]], serialized: Callable[[Any], bytes]
+) -> Callable[..., Any]:
+    """The stream of `behaviour` as a method with one answer, its last message; those before it are written as bytes."""
+
+    async def serve(request: Any, context: Context) -> Any:
+        async with aclosing(behaviour(request, context)) as steps:
+            async for step in steps:
+                if isinstance(step, Last):
+                    return step.message
+                await context.write(serialized(step))
+        raise RuntimeError("the stream ended without its last message")
+
+    return serve
 
 
 def _guarded(behaviour: Callable[..., Any], method: str, revoked: Callable[[str], bool]) -> Callable[..., Any]:

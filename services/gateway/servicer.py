@@ -11,18 +11,20 @@ from google.protobuf import duration_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.gateway.v1.gateway_pb2_grpc import GatewayServiceServicer
-from meshkit.server import Context
+from meshkit.server import Context, Last, says_last
 from services.gateway.cache_control import control_in_headers, control_in_message
 from services.gateway.caller import identified, stated_data_class
 from services.gateway.catalogue import Offer
 from services.gateway.chat import Chat
 from services.gateway.embedding import Embedding
-from services.gateway.exchange import Event, Finished, Question, Report, Route
+from services.gateway.exchange import Finished, Question, Report, Route
 from services.gateway.explaining import Explaining, UnsentRequest
 from services.gateway.max_cost import checked_micros, least, max_cost_in_headers
 from services.gateway.replay import collected
 from services.gateway.resources import Knowledge
 from services.gateway.validation import check_json, check_model, check_prompt, check_texts
+
+Step = gateway_pb2.StreamGenerateChatResponse
 
 
 class GatewayServicer(GatewayServiceServicer):
@@ -43,14 +45,15 @@ class GatewayServicer(GatewayServiceServicer):
             whole = await collected(events)
         return gateway_pb2.GenerateChatResponse(answer=whole.answer, report=_report(whole.finished.report))
 
+    @says_last
     async def StreamGenerateChat(
         self, request: gateway_pb2.StreamGenerateChatRequest, context: Context
-    ) -> AsyncGenerator[gateway_pb2.StreamGenerateChatResponse, None]:
+    ) -> AsyncGenerator[Step | Last[Step], None]:
         """Answer as the model speaks; a cancel stops it."""
         question = _question(request, context)
         async with aclosing(self._chat.answer(question, identified())) as events:
             async for event in events:
-                yield _step(event)
+                yield Last(Step(finished=_finished(event))) if isinstance(event, Finished) else _step(event)
 
     async def EmbedText(self, request: gateway_pb2.EmbedTextRequest, context: Context) -> gateway_pb2.EmbedTextResponse:
         """Embed texts."""
@@ -115,13 +118,11 @@ def _named(field: str) -> str:
     return f"prompt.{field}" if field in ("model", "messages") else f"prompt.options.{field}"
 
 
-def _step(event: Event) -> gateway_pb2.StreamGenerateChatResponse:
+def _step(event: Route | chat_pb2.Delta) -> Step:
     if isinstance(event, chat_pb2.Delta):
-        return gateway_pb2.StreamGenerateChatResponse(delta=event)
-    if isinstance(event, Route):
-        route = gateway_pb2.Route(provider=event.provider, deployment=event.deployment, cache_status=event.cache_status)
-        return gateway_pb2.StreamGenerateChatResponse(route=route)
-    return gateway_pb2.StreamGenerateChatResponse(finished=_finished(event))
+        return Step(delta=event)
+    route = gateway_pb2.Route(provider=event.provider, deployment=event.deployment, cache_status=event.cache_status)
+    return Step(route=route)
 
 
 def _finished(event: Finished) -> gateway_pb2.Finished:

@@ -6,10 +6,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 
-from google.protobuf.duration_pb2 import Duration
-
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
+from meshkit.server import Last
 from services.router.deltas import append, says_something
 from services.router.experiments.treatment import Use
 from services.router.routing import Chosen, Finished, RouteEvent
@@ -21,12 +20,17 @@ USES = {use: router_pb2.VariantUse.Value(f"VARIANT_USE_{use.name}") for use in U
 Message = router_pb2.StreamGenerateChatResponse
 
 
-async def messages(events: AsyncGenerator[RouteEvent, None], *, whole: bool) -> AsyncGenerator[Message, None]:
+async def messages(
+    events: AsyncGenerator[RouteEvent, None], *, whole: bool
+) -> AsyncGenerator[Message | Last[Message], None]:
     """An answer as messages, the route with the first piece; a `whole` one in few. Closing closes `events`."""
     packing = Packing(whole)
     async with aclosing(events):
         try:
             async for event in events:
+                if isinstance(event, Finished):
+                    yield Last(packing.end(event))
+                    return
                 for message in packing.take(event):
                     yield message
         except Exception:
@@ -45,14 +49,10 @@ class Packing:
         self._held = chat_pb2.Delta()
         self._sent_at = 0.0
 
-    def take(self, event: RouteEvent) -> Iterator[Message]:
+    def take(self, event: Chosen | chat_pb2.Delta) -> Iterator[Message]:
         """Take one event in; out comes what is to be sent."""
         if isinstance(event, Chosen):
             self._route = chosen_route(event)
-        elif isinstance(event, Finished):
-            if self._route is not None:
-                yield Message(route=self._route)
-            yield Message(finished=_finished(event, self._held if says_something(self._held) else None))
         else:
             yield from self._piece(event)
 
@@ -79,6 +79,19 @@ class Packing:
             yield Message(delta=held)
         self._sent_at = now
 
+    def end(self, finished: Finished) -> Message:
+        """The end, with all that was not sent before it."""
+        if finished.last is not None:
+            append(self._held, finished.last)
+        end = router_pb2.Finished(
+            finish_reason=finished.finish_reason,
+            usage=finished.usage,
+            last=self._held if says_something(self._held) else None,
+            route=self._route,
+        )
+        end.provider_time.FromMicroseconds(int(finished.provider_seconds * 1_000_000))
+        return Message(finished=end)
+
 
 def chosen_route(chosen: Chosen) -> router_pb2.RouteChosen:
     """Who answers, and who did not."""
@@ -97,12 +110,4 @@ def chosen_route(chosen: Chosen) -> router_pb2.RouteChosen:
         ],
         variant_use=USES[chosen.use] if chosen.use else router_pb2.VARIANT_USE_UNSPECIFIED,
         routes_version=chosen.routes_version,
-    )
-
-
-def _finished(finished: Finished, last: chat_pb2.Delta | None) -> router_pb2.Finished:
-    waited = Duration()
-    waited.FromMicroseconds(int(finished.provider_seconds * 1_000_000))
-    return router_pb2.Finished(
-        finish_reason=finished.finish_reason, usage=finished.usage, provider_time=waited, last=last
     )

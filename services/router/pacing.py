@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TypeAlias
 
 from llmmesh.chat.v1 import chat_pb2
@@ -94,14 +95,13 @@ async def coalesced(
         while True:
             item = await arrived.get()
             await _pause(sent + window_seconds, over)
-            item, rest = _merged(item, arrived)
-            for event in (item, rest):
-                if isinstance(event, Exception):
-                    raise event
-                if event is not None:
-                    yield event
-                if isinstance(event, Ended):
-                    return
+            event, failure = _merged(item, arrived)
+            if event is not None:
+                yield event
+            if failure is not None:
+                raise failure
+            if isinstance(event, Ended):
+                return
             sent = asyncio.get_running_loop().time()
     finally:
         reading.cancel()
@@ -132,15 +132,19 @@ async def _pause(until: float, over: asyncio.Event) -> None:
         return
 
 
-def _merged(item: _Item, arrived: asyncio.Queue[_Item]) -> tuple[_Item, _Item | None]:
-    """`item` with the deltas that wait behind it, and the first thing behind those that is no delta."""
-    if not isinstance(item, chat_pb2.Delta) or arrived.empty():
+def _merged(item: _Item, arrived: asyncio.Queue[_Item]) -> tuple[AnswerEvent | None, Exception | None]:
+    """What there is to tell of `item` and of what waits behind it, and the failure that comes after that."""
+    if isinstance(item, Exception):
+        return None, item
+    if isinstance(item, Ended) or arrived.empty():
         return item, None
     merged = chat_pb2.Delta()
     merged.CopyFrom(item)
     while not arrived.empty():
         following = arrived.get_nowait()
-        if not isinstance(following, chat_pb2.Delta):
+        if isinstance(following, Ended):
+            return replace(following, last=merged), None
+        if isinstance(following, Exception):
             return merged, following
         append(merged, following)
     return merged, None

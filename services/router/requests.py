@@ -31,6 +31,7 @@ RESIDENCIES = {
     chat_pb2.DATA_RESIDENCY_RUSSIA: Residency.RUSSIA,
     chat_pb2.DATA_RESIDENCY_EU: Residency.EU,
 }
+SPEAKERS = frozenset(chat_pb2.Role.values()) - {chat_pb2.ROLE_UNSPECIFIED}
 TIERS = {chat_pb2.TIER_UNSPECIFIED: None} | {chat_pb2.Tier.Value(f"TIER_{tier.name}"): tier for tier in Tier}
 STRATEGIES = {chat_pb2.ROUTING_STRATEGY_UNSPECIFIED: None} | {
     chat_pb2.RoutingStrategy.Value(f"ROUTING_STRATEGY_{name.name}"): name for name in StrategyName
@@ -140,7 +141,7 @@ def checked_texts(texts: Sequence[str]) -> list[str]:
 
 
 def _check_message(field: str, message: chat_pb2.ChatMessage) -> None:
-    if message.role == chat_pb2.ROLE_UNSPECIFIED or message.role not in chat_pb2.Role.values():
+    if message.role not in SPEAKERS:
         raise FieldInvalid(f"{field}.role", "must say who speaks")
     for index, part in enumerate(message.content):
         match part.WhichOneof("part"):

@@ -53,6 +53,8 @@ class Finished:
     usage: chat_pb2.TokenUsage
     provider_seconds: float
     """Time spent waiting for providers, failed ones included."""
+    last: chat_pb2.Delta | None = None
+    """What was said in the same breath, after all other pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +161,10 @@ class Router:
                 yield event
                 event = await _next(opened)
             opened.attempt.completed(generated_tokens(event))
+            said_bytes += size_bytes(event.last) if event.last else 0
             usage = event.usage or estimated_chat_usage(demand.prompt, said_bytes)
             waited = attempts.waited_seconds + answer.stream.waited_since_first_seconds
-            yield Finished(event.finish_reason, usage, waited)
+            yield Finished(event.finish_reason, usage, waited, event.last)
 
     async def _opened(
         self, demand: Demand, order: Sequence[Deployment], hedge: Hedge | None, attempts: ChatAttempts

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,7 +12,7 @@ from llmmesh.router.v1.router_pb2_grpc import RouterServiceServicer
 from meshkit.errors import ResourceNotFound
 from meshkit.identity import current_identity
 from meshkit.reloading import LoadStatus, Reloader
-from meshkit.server import Context
+from meshkit.server import Context, Last, says_last
 from services.router.breaker import BreakerState
 from services.router.deployment import Deployment
 from services.router.experiments.report import experiment_report, split
@@ -23,7 +22,7 @@ from services.router.explanations import route_explanation
 from services.router.inspection import Inspection, Report
 from services.router.learned.report import learned_report
 from services.router.lessons import Lessons
-from services.router.messages import chosen_route, messages
+from services.router.messages import Message, chosen_route, messages
 from services.router.observing import ObservedRouter
 from services.router.providers.provider import Health
 from services.router.requests import (
@@ -72,16 +71,14 @@ class RouterServicer(RouterServiceServicer):
         self._reloader = reloader
         self._learned = learned
 
-    async def StreamGenerateChat(
+    @says_last
+    def StreamGenerateChat(
         self, request: router_pb2.StreamGenerateChatRequest, context: Context
-    ) -> AsyncIterator[router_pb2.StreamGenerateChatResponse]:
+    ) -> AsyncGenerator[Message | Last[Message], None]:
         """Route a prompt and stream the answer; a caller who hangs up stops the provider."""
         asker = current_identity()
         demand = chat_demand(request, asker.tenant_id)
-        answer = self._observed.stream_chat(demand, asker)
-        async with aclosing(messages(answer, whole=request.whole)) as sent:
-            async for message in sent:
-                yield message
+        return messages(self._observed.stream_chat(demand, asker), whole=request.whole)
 
     async def EmbedText(self, request: router_pb2.EmbedTextRequest, context: Context) -> router_pb2.EmbedTextResponse:
         """Embed texts with the best allowed deployment."""

@@ -234,6 +234,8 @@ class Said:
         """Take one event in."""
         assert self.ended is None, "nothing follows the end"
         if isinstance(event, Ended):
+            if event.last is not None:
+                self.add(event.last)
             self.ended = event
             return
         self.pieces += 1

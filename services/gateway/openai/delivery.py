@@ -10,7 +10,7 @@ from google.api import httpbody_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.failure import Failure
 from meshkit.openai import OPENAI_ERROR
-from meshkit.server import Context
+from meshkit.server import Context, Last
 from services.gateway.exchange import Event, Finished, Route
 from services.gateway.headers import closing_headers, opening_headers
 from services.gateway.openai.chat_reply import ChatReply
@@ -21,14 +21,15 @@ JSON = "application/json"
 EVENTS = "text/event-stream"
 
 Reply: TypeAlias = ChatReply | ShortReply
-Bodies: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
+Body: TypeAlias = httpbody_pb2.HttpBody | Last[httpbody_pb2.HttpBody]
+Bodies: TypeAlias = AsyncGenerator[Body, None]
 
 
 async def whole(events: AsyncIterator[Event], reply: Reply, context: Context) -> Bodies:
     """The answer as one object, once it is complete."""
     answer = await collected(events)
     await context.send_initial_metadata(closing_headers(answer.finished.report))
-    yield httpbody_pb2.HttpBody(content_type=JSON, data=reply.whole(answer))
+    yield Last(httpbody_pb2.HttpBody(content_type=JSON, data=reply.whole(answer)))
 
 
 async def streamed(events: AsyncIterator[Event], reply: Reply, context: Context) -> Bodies:
@@ -39,17 +40,17 @@ async def streamed(events: AsyncIterator[Event], reply: Reply, context: Context)
     """
     begun = False
     try:
-        async for data in _written(events, reply, context):
-            yield httpbody_pb2.HttpBody(content_type=EVENTS, data=data)
+        async for body in _written(events, reply, context):
+            yield body
             begun = True
     except Exception as error:
         if not begun:
             raise
-        yield httpbody_pb2.HttpBody(content_type=EVENTS, data=_error_event(error))
+        yield Last(_events(_error_event(error)))
 
 
-async def _written(events: AsyncIterator[Event], reply: Reply, context: Context) -> AsyncGenerator[bytes, None]:
-    """The bytes of a stream; the first piece brings the opening with it, an answer in one piece also its end."""
+async def _written(events: AsyncIterator[Event], reply: Reply, context: Context) -> Bodies:
+    """The pieces of a stream; the first piece brings the opening with it, an answer in one piece also its end."""
     pending, whole = reply.opening(), False
     route: Route | None = None
     finished: Finished | None = None
@@ -63,12 +64,16 @@ async def _written(events: AsyncIterator[Event], reply: Reply, context: Context)
         if isinstance(event, chat_pb2.Delta):
             pending += reply.delta(event)
             if pending and not whole:
-                yield pending
+                yield _events(pending)
                 pending = b""
         else:
             finished = event
     assert finished is not None
-    yield pending + reply.closing(finished)
+    yield Last(_events(pending + reply.closing(finished)))
+
+
+def _events(data: bytes) -> httpbody_pb2.HttpBody:
+    return httpbody_pb2.HttpBody(content_type=EVENTS, data=data)
 
 
 def _error_event(error: Exception) -> bytes:

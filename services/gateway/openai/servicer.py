@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from google.api import httpbody_pb2
@@ -10,7 +9,7 @@ from google.api import httpbody_pb2
 from llmmesh.gateway.v1 import openai_pb2
 from llmmesh.gateway.v1.openai_pb2_grpc import OpenAIServiceServicer
 from meshkit.identity import Identity
-from meshkit.server import Context
+from meshkit.server import Context, says_last
 from services.gateway.cache_control import control_in_headers
 from services.gateway.caller import identified, stated_data_class
 from services.gateway.chat import Chat
@@ -19,7 +18,7 @@ from services.gateway.headers import closing_headers
 from services.gateway.max_cost import max_cost_in_headers
 from services.gateway.openai.chat_reply import ChatReply
 from services.gateway.openai.chat_request import ChatRequest, decode_chat_request
-from services.gateway.openai.delivery import JSON, Reply, streamed, whole
+from services.gateway.openai.delivery import JSON, Bodies, Reply, streamed, whole
 from services.gateway.openai.embedding_reply import embedding_reply
 from services.gateway.openai.embedding_request import decode_embedding_request
 from services.gateway.openai.model_reply import model_reply, models_reply
@@ -36,9 +35,8 @@ class OpenAIServicer(OpenAIServiceServicer):
         self._known = known
         self._default_model = default_model
 
-    async def CreateChatCompletion(
-        self, request: openai_pb2.CreateChatCompletionRequest, context: Context
-    ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
+    @says_last
+    async def CreateChatCompletion(self, request: openai_pb2.CreateChatCompletionRequest, context: Context) -> Bodies:
         """Answer at once or as the model speaks; a caller who hangs up stops the model."""
         headers = context.invocation_metadata()
         asked = decode_chat_request(

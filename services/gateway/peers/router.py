@@ -67,6 +67,8 @@ def unpacked(response: Step) -> Iterator[Step]:
         yield response
         yield Step(delta=response.route.first)
         return
+    if response.finished.HasField("route"):
+        yield Step(route=response.finished.route)
     if response.finished.HasField("last"):
         yield Step(delta=response.finished.last)
     yield response

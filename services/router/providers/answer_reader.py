@@ -70,15 +70,15 @@ class AnswerReader:
         if failure:
             raise failure
 
-    def ended(self) -> Ended:
-        """How the answer ended.
+    def ended(self, last: chat_pb2.Delta | None = None) -> Ended:
+        """How the answer ended, with the `last` it said.
 
         Raises:
             ProviderFailure: If the stream stopped before the provider said so.
         """
         if not self.finished:
             raise ProviderFailure(FailureKind.UNAVAILABLE, "the stream ended without a finish_reason")
-        return Ended(self.finish_reason or chat_pb2.FINISH_REASON_STOP, self._usage)
+        return Ended(self.finish_reason or chat_pb2.FINISH_REASON_STOP, self._usage, last)
 
     def _take(self, received: bytes, said: chat_pb2.Delta) -> ProviderFailure | None:
         try:
@@ -104,9 +104,9 @@ class AnswerReader:
     def _read_chunk(self, chunk: Chunk, said: chat_pb2.Delta) -> None:
         if self._as_openai:
             chunk = self._as_openai(chunk)
-        if chunk.get("error"):
-            raise embedded_failure(chunk["error"])
-        if usage := token_usage(chunk.get("usage")):
+        if error := chunk.get("error"):
+            raise embedded_failure(error)
+        if (figures := chunk.get("usage")) and (usage := token_usage(figures)):
             self._usage = usage
         self._read_choice(chunk, said)
 
@@ -124,9 +124,9 @@ class AnswerReader:
 
     def _add(self, delta: dict[str, Any], said: chat_pb2.Delta) -> None:
         """Add a piece in OpenAI's words; each message made on the way would cost more than all the rest."""
-        if text := _text(delta.get("content")) or _text(delta.get("refusal")):
+        if text := _first_text(delta, "content", "refusal"):
             said.text += text
-        if reasoning := _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")):
+        if reasoning := _first_text(delta, "reasoning_content", "reasoning"):
             said.reasoning += reasoning
         if calls := delta.get("tool_calls"):
             append(said, chat_pb2.Delta(tool_calls=self._tool_calls(calls)))
@@ -213,6 +213,14 @@ def _first_choice(chunk: dict[str, Any]) -> dict[str, Any] | None:
         if isinstance(choice, dict) and not choice.get("index"):
             return choice
     return None
+
+
+def _first_text(delta: dict[str, Any], *names: str) -> str:
+    for name in names:
+        value = delta.get(name)
+        if value and isinstance(value, str):
+            return value
+    return ""
 
 
 def _text(value: Any) -> str:

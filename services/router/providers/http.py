@@ -6,7 +6,7 @@ import asyncio
 import copy
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,7 @@ class Endpoint:
         After a piece what follows is left to gather for a while: each piece costs every hop some 100 µs of CPU, and
         bytes that nobody is waiting for cost next to nothing.
         """
+        last: chat_pb2.Delta | None = None
         async with self._posted(path, body, prompt, cargo) as response:
             reader.expect(response.content_type)
             whole = asyncio.Event()
@@ -123,10 +124,13 @@ class Endpoint:
                 async with aclosing(_received(response, reader, self._figures_seconds())) as pieces:
                     async for received in pieces:
                         for delta in reader.feed(received):
+                            if reader.done:
+                                last = delta
+                                continue
                             yield delta
                             if self._pace_seconds and not reader.finished:
                                 await _gathered(whole, self._pace_seconds)
-            yield reader.ended()
+        yield reader.ended(last)
 
     async def answer(self, path: str, body: bytes, cargo: Cargo) -> dict[str, Any]:
         """Post something and read the JSON object that answers it."""
@@ -180,13 +184,13 @@ class Endpoint:
             await _require_good(response, prompt)
             yield response
 
-    @asynccontextmanager
-    async def _requested(self, path: str, body: bytes, authorization: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    def _requested(
+        self, path: str, body: bytes, authorization: str
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         limits = self._limits
         timeout = aiohttp.ClientTimeout(total=time_left(at_most=limits.answer_seconds), connect=limits.connect_seconds)
         headers = {**self._headers, "authorization": authorization} if authorization else self._headers
-        async with self._wire.requested("POST", self._base_url + path, headers, body, timeout) as response:
-            yield response
+        return self._wire.requested("POST", self._base_url + path, headers, body, timeout)
 
 
 def _refused_us(failure: ProviderFailure) -> ProviderFailure:
@@ -231,6 +235,8 @@ async def _gathered(whole: asyncio.Event, seconds: float) -> None:
 
 
 async def _read_tail(response: aiohttp.ClientResponse) -> None:
+    if response.content.at_eof():
+        return
     with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(TAIL_SECONDS):
             async for _ in response.content.iter_any():

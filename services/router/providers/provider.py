@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
@@ -20,6 +20,8 @@ class Ended:
     finish_reason: chat_pb2.FinishReason.ValueType
     usage: chat_pb2.TokenUsage | None
     """None when the provider gave no figures."""
+    last: chat_pb2.Delta | None = None
+    """What was said in the same breath, after all other pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,15 @@ class Embedded:
 
 
 AnswerEvent: TypeAlias = chat_pb2.Delta | Ended
+
+
+def apart(event: AnswerEvent) -> Iterator[AnswerEvent]:
+    """An event with what it says before it."""
+    if isinstance(event, Ended) and event.last is not None:
+        yield event.last
+        yield replace(event, last=None)
+    else:
+        yield event
 
 
 class Health(StrEnum):
@@ -140,7 +151,7 @@ class Provider(Protocol):
     """One deployment, spoken to. Failures are ProviderFailure; the caller of the port sets time limits."""
 
     def stream_chat(self, prompt: chat_pb2.ChatPrompt, cargo: Cargo) -> AsyncGenerator[AnswerEvent, None]:
-        """Answer as the model speaks: deltas, perhaps empty, then exactly one Ended, last.
+        """Answer as the model speaks: deltas, perhaps empty, then exactly one Ended.
 
         `cargo` says what the prompt is: the client that sends it refuses what may not go to its destination.
 

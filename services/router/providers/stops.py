@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from llmmesh.chat.v1 import chat_pb2
-from services.router.providers.provider import AnswerEvent, Ended
+from services.router.providers.provider import AnswerEvent, Ended, apart
 
 
 async def until_stop(
@@ -18,21 +18,22 @@ async def until_stop(
     """
     held = ""
     async with aclosing(events):
-        async for event in events:
-            if isinstance(event, Ended):
-                if held:
-                    yield chat_pb2.Delta(text=held)
-                yield event
-                return
-            if not stops or not event.text:
-                yield event
-                continue
-            text, held, stopped = _cut(held + event.text, stops)
-            shown = chat_pb2.Delta(text=text, reasoning=event.reasoning, tool_calls=event.tool_calls)
-            yield shown
-            if stopped:
-                yield Ended(chat_pb2.FINISH_REASON_STOP, None)
-                return
+        async for together in events:
+            for event in apart(together):
+                if isinstance(event, Ended):
+                    if held:
+                        yield chat_pb2.Delta(text=held)
+                    yield event
+                    return
+                if not stops or not event.text:
+                    yield event
+                    continue
+                text, held, stopped = _cut(held + event.text, stops)
+                shown = chat_pb2.Delta(text=text, reasoning=event.reasoning, tool_calls=event.tool_calls)
+                if stopped:
+                    yield Ended(chat_pb2.FINISH_REASON_STOP, None, shown)
+                    return
+                yield shown
 
 
 def _cut(text: str, stops: Sequence[str]) -> tuple[str, str, bool]:

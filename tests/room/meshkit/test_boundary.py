@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -21,7 +21,7 @@ from meshkit.client import connect
 from meshkit.deadline import seconds_remaining
 from meshkit.errors import BudgetExceeded, DependencyUnavailable, FieldInvalid, error_info, error_reason, rpc_status
 from meshkit.identity import NOBODY, Identity, acting_as, current_identity
-from meshkit.server import Mount, running
+from meshkit.server import Last, Mount, running, says_last
 from meshkit.settings import ServiceSettings
 
 SETTINGS = ServiceSettings(listen="127.0.0.1:0", metrics_listen="", drain_seconds=5)
@@ -70,6 +70,40 @@ class Relay(GuardServiceServicer):
             self.closed.set()
 
 
+class Speaker(GuardServiceServicer):
+    """A room whose stream says what the test wants, the last word as its last."""
+
+    def __init__(self, *said: str | Exception | asyncio.Event, ends: bool = True) -> None:
+        self.said = said
+        self.ends = ends
+        self.closed = asyncio.Event()
+
+    @says_last
+    async def WatchAnswer(self, request_iterator: Any, context: Any) -> AsyncGenerator[Any, None]:
+        try:
+            for place, said in enumerate(self.said):
+                if isinstance(said, Exception):
+                    raise said
+                if isinstance(said, asyncio.Event):
+                    await said.wait()
+                    continue
+                message = guard_pb2.WatchAnswerResponse(text=said)
+                yield Last(message) if self.ends and place == len(self.said) - 1 else message
+        finally:
+            self.closed.set()
+
+
+@asynccontextmanager
+async def heard(speaker: Speaker) -> AsyncIterator[Any]:
+    """A call of the speaker."""
+    mounts = [Mount(add_GuardServiceServicer_to_server, speaker)]
+    async with (
+        running(mounts, SETTINGS, room="guard") as port,
+        connect(f"127.0.0.1:{port}", GuardServiceStub, wait_seconds=5) as stub,
+    ):
+        yield stub.WatchAnswer(timeout=5)
+
+
 @pytest.fixture
 async def room() -> Room:
     return Room()
@@ -89,6 +123,39 @@ async def _refusal(stub: Any) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.LookupAnswer(cache_pb2.LookupAnswerRequest())
     return caught.value
+
+
+@pytest.mark.parametrize("words", [["only"], ["a", "b", "last"]])
+async def test_a_stream_that_says_its_last_comes_whole_and_ends_well(words: list[str]) -> None:
+    speaker = Speaker(*words)
+    async with heard(speaker) as call:
+        assert [message.text async for message in call] == words
+        assert await call.code() is grpc.StatusCode.OK
+    assert speaker.closed.is_set()
+
+
+async def test_what_a_stream_said_before_it_failed_comes_before_the_failure() -> None:
+    async with heard(Speaker("a", BudgetExceeded("Spent."))) as call:
+        assert (await call.read()).text == "a"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert error_reason(caught.value) == "BUDGET_EXCEEDED"
+
+
+async def test_a_stream_that_forgets_its_last_is_a_fault_of_ours() -> None:
+    async with heard(Speaker("a", "b", ends=False)) as call:
+        assert [(await call.read()).text, (await call.read()).text] == ["a", "b"]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+
+
+async def test_a_caller_who_leaves_closes_a_stream_that_has_not_said_its_last() -> None:
+    speaker = Speaker("a", asyncio.Event(), "b")
+    async with heard(speaker) as call:
+        await call.read()
+        call.cancel()
+        await asyncio.wait_for(speaker.closed.wait(), 5)
 
 
 async def test_the_callers_identity_reaches_the_room(stub: Any, room: Room) -> None:

@@ -10,6 +10,7 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
 from meshkit.errors import error_reason
 from meshkit.identity import Identity, acting_as
+from tests.support.router_room import Told
 
 SOON = {"strategies": {"hedges": {"m": {"after_seconds": 0.05}}}}
 FOREVER_MS = 60_000
@@ -120,8 +121,9 @@ async def test_it_may_be_for_tenants_with_a_tag_alone(make_room, tags, asked):
         room.dear.set(ttft_ms=FOREVER_MS)
         request = room.request()
         request.preferences.tags.extend(tags)
-        steps = [step async for step in room.stub.StreamGenerateChat(request, timeout=20)]
-        assert steps[0].route.deployment == "cheap"
+        told = Told([])
+        await told.gather(room.stub.StreamGenerateChat(request, timeout=20))
+        assert told.route.deployment == "cheap"
         assert room.dear.counters.requests == asked
 
 

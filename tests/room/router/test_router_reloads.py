@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
+from services.gateway.peers.router import unpacked
 from tests.support.router_room import RouterRoom, Told, cloud
 
 SLOW = {"reply_tokens": 40, "tokens_per_second": 50}
@@ -60,14 +61,14 @@ async def test_requests_to_come_go_by_the_new_file(room):
 async def test_a_stream_under_way_ends_where_it_began_and_then_its_connections_are_closed(room):
     room.cheap.set(**SLOW)
     told, call = Told([]), room.stub.StreamGenerateChat(room.request(), timeout=20)
-    told.steps.append(await call.read())
+    told.steps.extend(unpacked(await call.read()))
     assert told.route.deployment == "cheap"
     put(room, cloud("dear", room.dear))
     await room.until_states(are("dear"))
     assert room.cheap.counters.open_streams == 1, "it still speaks"
     assert (await room.answer()).route.deployment == "dear"
     while (step := await call.read()) is not grpc.aio.EOF:
-        told.steps.append(step)
+        told.steps.extend(unpacked(step))
     assert told.finished.finish_reason == chat_pb2.FINISH_REASON_STOP
     assert told.finished.usage.output_tokens == SLOW["reply_tokens"]
     assert told.text.count("fox") == 5, "nothing is missing"

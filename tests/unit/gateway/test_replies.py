@@ -11,6 +11,7 @@ import pytest
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from meshkit.errors import ProviderStreamBroken
+from meshkit.server import Last
 from services.gateway.exchange import Event, Finished, Report, Route
 from services.gateway.headers import closing_headers, money, opening_headers
 from services.gateway.openai.chat_reply import ChatReply
@@ -38,10 +39,17 @@ class Wire:
         self.headers = dict(headers)
 
     async def take(self, bodies: Any) -> Wire:
+        ended = False
         async for body in bodies:
-            self.bodies.append(body.data)
-            self.types.append(body.content_type)
+            assert not ended, "nothing follows the last"
+            ended = isinstance(body, Last)
+            self._take(body.message if isinstance(body, Last) else body)
+        assert ended
         return self
+
+    def _take(self, body: Any) -> None:
+        self.bodies.append(body.data)
+        self.types.append(body.content_type)
 
     @property
     def events(self) -> list[Any]:

@@ -82,7 +82,7 @@ async def test_an_answer_without_an_end_is_malformed():
 
 async def test_what_has_already_arrived_goes_out_as_one_message():
     pieces = [event async for event in coalesced(spoken(says("a"), says("b"), says("c"), END), LONG)]
-    assert pieces == [says("abc"), END]
+    assert pieces == [Ended(END.finish_reason, END.usage, says("abc"))]
 
 
 async def test_the_end_does_not_wait_for_the_window():
@@ -105,8 +105,8 @@ async def test_pieces_of_one_tool_call_are_joined_and_calls_kept_apart():
         return says(tool_calls=[chat_pb2.ToolCallDelta(index=index, id=id, arguments=arguments)])
 
     stream = spoken(call(0, "", "c0"), call(0, "{"), call(0, "}"), call(1, "", "c1"), call(1, "[]"), END)
-    merged, _ = [event async for event in coalesced(stream, LONG)]
-    assert [(piece.id, piece.arguments) for piece in merged.tool_calls] == [("c0", "{}"), ("c1", "[]")]
+    (ended,) = [event async for event in coalesced(stream, LONG)]
+    assert [(piece.id, piece.arguments) for piece in ended.last.tool_calls] == [("c0", "{}"), ("c1", "[]")]
 
 
 async def test_a_break_is_raised_after_what_was_said():

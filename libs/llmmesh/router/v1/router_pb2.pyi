@@ -476,6 +476,7 @@ class Finished(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     PROVIDER_TIME_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
     finish_reason: _chat_pb2.FinishReason.ValueType
     """Why it ended."""
     @_builtins.property
@@ -490,6 +491,10 @@ class Finished(_message.Message):
     def last(self) -> _chat_pb2.Delta:
         """What was said since the last piece, if anything."""
 
+    @_builtins.property
+    def route(self) -> Global___RouteChosen:
+        """Who answered, unless that was told before: an answer that is there at once is one message."""
+
     def __init__(
         self,
         *,
@@ -497,10 +502,11 @@ class Finished(_message.Message):
         usage: _chat_pb2.TokenUsage | None = ...,
         provider_time: _duration_pb2.Duration | None = ...,
         last: _chat_pb2.Delta | None = ...,
+        route: Global___RouteChosen | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last", b"last", "provider_time", b"provider_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last", b"last", "provider_time", b"provider_time", "route", b"route", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "last", b"last", "provider_time", b"provider_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "last", b"last", "provider_time", b"provider_time", "route", b"route", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

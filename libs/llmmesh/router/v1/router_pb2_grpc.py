@@ -87,7 +87,8 @@ class RouterServiceServicer:
     """
 
     def StreamGenerateChat(self, request, context):
-        """Route a prompt and stream the answer: one route, deltas, exactly one finished, last.
+        """Route a prompt and stream the answer: one route, deltas, exactly one finished, last. The first delta travels in the
+        route, the last in finished, and all of them in finished when the answer is there at once.
         Fails with PROVIDER_UNAVAILABLE when no allowed deployment answered before the first token, with
         PROVIDER_STREAM_BROKEN after it. Cancel closes the provider's connection.
         """

@@ -34,7 +34,8 @@ class RouterServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RouterServiceAsyncStub: ...
     StreamGenerateChat: _grpc.UnaryStreamMultiCallable[_router_pb2.StreamGenerateChatRequest, _router_pb2.StreamGenerateChatResponse]
-    """Route a prompt and stream the answer: one route, deltas, exactly one finished, last.
+    """Route a prompt and stream the answer: one route, deltas, exactly one finished, last. The first delta travels in the
+    route, the last in finished, and all of them in finished when the answer is there at once.
     Fails with PROVIDER_UNAVAILABLE when no allowed deployment answered before the first token, with
     PROVIDER_STREAM_BROKEN after it. Cancel closes the provider's connection.
     """
@@ -66,7 +67,8 @@ class RouterServiceAsyncStub(RouterServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamGenerateChat: _aio.UnaryStreamMultiCallable[_router_pb2.StreamGenerateChatRequest, _router_pb2.StreamGenerateChatResponse]  # type: ignore[assignment]
-    """Route a prompt and stream the answer: one route, deltas, exactly one finished, last.
+    """Route a prompt and stream the answer: one route, deltas, exactly one finished, last. The first delta travels in the
+    route, the last in finished, and all of them in finished when the answer is there at once.
     Fails with PROVIDER_UNAVAILABLE when no allowed deployment answered before the first token, with
     PROVIDER_STREAM_BROKEN after it. Cancel closes the provider's connection.
     """
@@ -101,7 +103,8 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_pb2.StreamGenerateChatRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_router_pb2.StreamGenerateChatResponse], _abc.AsyncIterator[_router_pb2.StreamGenerateChatResponse]]:
-        """Route a prompt and stream the answer: one route, deltas, exactly one finished, last.
+        """Route a prompt and stream the answer: one route, deltas, exactly one finished, last. The first delta travels in the
+        route, the last in finished, and all of them in finished when the answer is there at once.
         Fails with PROVIDER_UNAVAILABLE when no allowed deployment answered before the first token, with
         PROVIDER_STREAM_BROKEN after it. Cancel closes the provider's connection.
         """
