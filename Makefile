@@ -165,7 +165,7 @@ eval-cache: $(VENV) ## How often the semantic cache hits and errs on held-out qu
 
 .PHONY: fit-token-vectors
 fit-token-vectors: $(VENV) ## Fit what the embedding model's tokens are reduced to; train-cache-verifier comes after
-	python -m tests.eval.cache.token_vectors
+	OPENBLAS_NUM_THREADS=1 python -m tests.eval.cache.token_vectors
 
 .PHONY: train-cache-verifier
 train-cache-verifier: $(VENV) ## Fit the learned part of the cache's verifier to tests/eval/cache/questions

