@@ -25,7 +25,8 @@ class Broadcast(Generic[Item]):
         self._begun = begun
         self._said: list[Item] = []
         self._error: Exception | None = None
-        self._over = False
+        self.over = False
+        """Whether everything has been said, or nothing more will be."""
         self.ended = False
         """Whether nobody listens any longer, so that it is given up; who comes now comes too late."""
         self._listeners = 0
@@ -42,7 +43,7 @@ class Broadcast(Generic[Item]):
         self._task = self._task or asyncio.create_task(self._speak())
         try:
             heard = 0
-            while heard < len(self._said) or not self._over:
+            while heard < len(self._said) or not self.over:
                 if heard == len(self._said):
                     await self._news.wait()
                     continue
@@ -70,7 +71,7 @@ class Broadcast(Generic[Item]):
         except Exception as error:  # noqa: BLE001 - raised again where it is heard
             self._error = error
         finally:
-            self._over = True
+            self.over = True
             self._tell()
 
     def _tell(self) -> None:

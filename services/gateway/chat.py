@@ -128,10 +128,14 @@ class _Flow:
         return not self._question.whole and not plan.prompt.options.tools_json and plan.max_cost_micros is None
 
     async def _led(self, plan: Plan, flight: Flight) -> AsyncGenerator[Event, None]:
-        with flight, self._lease_given_back(flight):
-            async with aclosing(self._found_or_bought_answer(plan, flight)) as events:
-                async for event in events:
-                    yield event
+        try:
+            with flight, self._lease_given_back(flight):
+                async with aclosing(self._found_or_bought_answer(plan, flight)) as events:
+                    async for event in events:
+                        yield event
+        finally:
+            if self._exchange.permit is not None:
+                await self._exchange.permit.settle()
 
     async def _found_or_bought_answer(self, plan: Plan, flight: Flight) -> AsyncGenerator[Event, None]:
         """While the guard judges the prompt, look for the same question in other words, and else hold the money.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from google.protobuf import timestamp_pb2
 
@@ -18,6 +18,10 @@ from llmmesh.router.v1 import router_pb2
 from meshkit.identity import Identity
 from services.gateway.cache_control import AS_ALLOWED, CacheControl
 from services.gateway.stops import AnswerStopped
+
+if TYPE_CHECKING:
+    from services.gateway.broadcast import Broadcast
+    from services.gateway.limits.limiter import Permit
 
 CacheStatus: TypeAlias = gateway_pb2.CacheStatus.ValueType
 CacheMode: TypeAlias = gateway_pb2.CacheMode.ValueType
@@ -163,6 +167,10 @@ class Exchange:
     """Metrics name only models of the catalogue."""
     limit_headers: Sequence[tuple[str, str]] = ()
     """How the caller stands against its rate limits; none where nothing is limited."""
+    permit: Permit | None = None
+    """What the caller's rate limits have granted; None where nothing is limited."""
+    broadcast: Broadcast[Event] | None = None
+    """Where others can hear the answer; None when nobody can."""
 
     def seconds(self) -> float:
         """Time since the request arrived."""

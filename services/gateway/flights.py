@@ -97,6 +97,7 @@ class Flight:
     def spoken(self, events: AsyncGenerator[Event, None], leader: Exchange) -> AsyncGenerator[Event, None]:
         """The same events, for others to hear too; they go on until the last who hears them has left."""
         live = Live(Broadcast(events, lambda: self._go_live(live)), leader)
+        leader.broadcast = live.broadcast
         return live.broadcast.listen()
 
     def _go_live(self, live: Live) -> None:

@@ -24,10 +24,14 @@ async def within_limits(
 ) -> AsyncGenerator[Event, None]:
     """The same events, once there is room for them; the caller's next request finds this one ended.
 
-    Raises RateLimited before the first.
+    What the caller leaves while others hear it is counted when it ends. Raises RateLimited before the first.
     """
-    async with limiter.permit(scopes, tokens, exchange.tokens_taken) as permit, aclosing(events):
-        exchange.limit_headers = permit.headers
+
+    def goes_on() -> bool:
+        return exchange.broadcast is not None and not exchange.broadcast.over
+
+    async with limiter.permit(scopes, tokens, exchange.tokens_taken, goes_on) as permit, aclosing(events):
+        exchange.permit, exchange.limit_headers = permit, permit.headers
         async for event in events:
             if isinstance(event, Finished):
                 await permit.settle()

@@ -139,6 +139,8 @@ class RedisStore:
 @asynccontextmanager
 async def redis_store(url: str, *, timeout_seconds: float, decisions_kept: int) -> AsyncIterator[RedisStore]:
     """A store at `url`; it connects when it is first used."""
+    # Not the shared pool: it connects without a word, so what is asked of a frozen Redis would be done when it thaws,
+    # long after the caller was told that it was not.
     client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), max_connections=16)
     async with client:
         yield RedisStore(client, timeout_seconds, decisions_kept)

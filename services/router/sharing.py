@@ -10,12 +10,11 @@ from contextlib import asynccontextmanager
 import orjson
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from meshkit.background import in_background
 from meshkit.log import get_logger
+from meshkit.redis_pool import redis_pool
 from services.router.bulletin import Bulletin, Event, News
 from services.router.measures import SHARING
 
@@ -26,6 +25,8 @@ REPEAT_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
 """Our own messages come back, so silence means that the subscription is dead."""
 RETRY_SECONDS = 0.5
+CONNECTIONS = 2
+"""One to tell, one to hear."""
 REDIS_SECONDS = 1.0
 """Longest that Redis may take."""
 
@@ -58,7 +59,8 @@ class Sharing:
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
-                    await subscription.subscribe(CHANNEL)
+                    async with asyncio.timeout(REDIS_SECONDS):
+                        await subscription.subscribe(CHANNEL)
                     await self._follow(subscription)
             except (RedisError, OSError) as fault:
                 SHARING.set(0)
@@ -68,7 +70,8 @@ class Sharing:
     async def _publish(self, news: Sequence[News]) -> None:
         message = {"by": self._name, "news": [[each.deployment, each.event, each.at] for each in news]}
         try:
-            await self._redis.publish(CHANNEL, orjson.dumps(message))
+            async with asyncio.timeout(REDIS_SECONDS):
+                await self._redis.publish(CHANNEL, orjson.dumps(message))
         except (RedisError, OSError):
             # `hear` says so; what still holds is told again.
             await asyncio.sleep(RETRY_SECONDS)
@@ -100,17 +103,8 @@ async def shared_breakers(url: str, bulletin: Bulletin) -> AsyncIterator[None]:
     if not url:
         yield
         return
-    redis = Redis.from_url(
-        url,
-        socket_timeout=REDIS_SECONDS,
-        socket_connect_timeout=REDIS_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        driver_info=None,
-        protocol=2,
-    )
-    sharing = Sharing(redis, bulletin)
-    try:
+    pool = redis_pool(url, size=CONNECTIONS, timeout_seconds=REDIS_SECONDS)
+    async with pool as connections, Redis.from_pool(connections) as redis:
+        sharing = Sharing(redis, bulletin)
         async with in_background(sharing.tell(), sharing.hear()):
             yield
-    finally:
-        await redis.aclose()

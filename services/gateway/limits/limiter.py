@@ -67,8 +67,16 @@ class Limiter:
         self._under_way: dict[str, Grant] = {}
 
     @asynccontextmanager
-    async def permit(self, scopes: Sequence[Scope], tokens: int, used: Callable[[], int]) -> AsyncIterator[Permit]:
+    async def permit(
+        self,
+        scopes: Sequence[Scope],
+        tokens: int,
+        used: Callable[[], int],
+        outlives: Callable[[], bool] = lambda: False,
+    ) -> AsyncIterator[Permit]:
         """Count a request for the block; at its end `used` says how many tokens it took.
+
+        A request that `outlives` the block is settled by whoever ends it.
 
         Raises:
             RateLimited: If one of the scopes has no room for it.
@@ -77,7 +85,8 @@ class Limiter:
         try:
             yield permit
         finally:
-            await permit.settle()
+            if not outlives():
+                await permit.settle()
 
     async def end(self, grant: Grant, used: int) -> None:
         """End a request. While Redis is away its lease there ends by itself, and its tokens stay as foreseen."""

@@ -88,6 +88,24 @@ async def test_the_one_who_asked_first_may_hang_up(tenant: Tenant, front: Front)
     assert (await tenant.chat("Will you stay?")).headers["x-llmmesh-cache"] == "exact"
 
 
+async def test_who_hangs_up_while_others_listen_is_held_to_all_of_the_answer(front: Front) -> None:
+    tenant = await front.tenant(rate_limits={"tenant": {"tokens_per_minute": 10_000}})
+    front.first.set(reply=LONG, tokens_per_second=20)
+    leader = Stream(tenant, "Who counts it?")
+    await leader.word()
+    follower = Stream(tenant, "Who counts it?")
+    await follower.word()
+    leader.hang_up()
+    await follower.rest()
+    front.first.reset()
+    rows = await tenant.usage(rows=2)
+    (paid,) = [row.usage for row in rows if row.cache_status == "miss"]
+    another = await tenant.chat("And this?")
+    (own,) = [row.usage for row in await tenant.usage(rows=3) if row.request_id == another.headers["x-request-id"]]
+    foreseen = 10_000 - int((await tenant.chat("What is left?")).headers["x-ratelimit-remaining-tokens"])
+    assert foreseen >= sum(each.input_tokens + each.output_tokens for each in (paid, own))
+
+
 async def test_a_failure_is_everybodys(tenant: Tenant, front: Front) -> None:
     front.first.set(reply=LONG, cut_after_chunks=8, tokens_per_second=20)
     leader = Stream(tenant, "Will it break?")
