@@ -12,31 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
-import numpy as np
 import orjson
 
 from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceStub
 from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceStub
-from llmmesh.inference.v1 import inference_pb2
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.client import connect
 from meshkit.identity import Identity, acting_as
-from services.cache.config import CacheConfig
-from services.cache.errorbound import ErrorBound
-from services.cache.simulation import Asked, Difference, Prediction, Simulation, Vectors
-from services.cache.verification.verifier import Verifier, calibration
+from services.cache.likeness import Likeness, difference_by, embedded, guessed
+from services.cache.simulation import Asked, Prediction, Simulation
 from services.cache.warming import Pair, Warming
-from wordvectors import WordVectors
 
 if TYPE_CHECKING:
     from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceAsyncStub
     from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceAsyncStub
+    from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
 
-BATCH = 64
-EMBED_SECONDS = 120.0
 CONNECT_SECONDS = 10.0
-GUESSED_LEAST, GUESSED_SLOPE = 0.83, 0.134
-"""By the cosine of words, the accurate one is this much or more for 3 of 4 pairs of the training questions."""
 
 
 class InputInvalid(Exception):
@@ -86,10 +78,10 @@ def _simulate(given: argparse.Namespace) -> None:
     if not log:
         raise InputInvalid(f"{given.file} holds no questions")
     questions = list(dict.fromkeys(asked.question for asked in log))
-    vectors = asyncio.run(_embedded(questions, given)) if given.target else _approximate(questions)
+    likeness = asyncio.run(_embedded(questions, given)) if given.target else guessed(questions)
     simulation = Simulation(
-        vectors,
-        _difference(vectors, exact=bool(given.target)),
+        likeness.vectors,
+        difference_by(likeness),
         ttl_seconds=given.ttl,
         candidates=given.candidates,
         longest_question=given.longest_question,
@@ -100,40 +92,9 @@ def _simulate(given: argparse.Namespace) -> None:
         _plot(predictions, given.plot)
 
 
-def _difference(vectors: Vectors, *, exact: bool) -> Difference:
-    """What keeps two questions apart; without accurate vectors their cosine is guessed low from that of the words."""
-    verifier, table = Verifier(), WordVectors.packaged()
-    threshold = ErrorBound(calibration(), target=CacheConfig().error_target).state("").threshold
-
-    def difference(asked: str, stored: str) -> str | None:
-        refusal = verifier.refusal(asked, stored)
-        if refusal:
-            return refusal
-        outline = float(table.embed(asked) @ table.embed(stored))
-        similarity = float(vectors[asked] @ vectors[stored]) if exact else GUESSED_LEAST + GUESSED_SLOPE * outline
-        sure = verifier.certainty(asked, stored, similarity=similarity, outline=outline) >= threshold
-        return None if sure else "certainty"
-
-    return difference
-
-
-def _approximate(questions: Sequence[str]) -> Vectors:
-    rows = WordVectors.packaged().embed_all(questions)
-    return dict(zip(questions, rows, strict=True))
-
-
-async def _embedded(questions: Sequence[str], given: argparse.Namespace) -> Vectors:
-    vectors: dict[str, Any] = {}
+async def _embedded(questions: Sequence[str], given: argparse.Namespace) -> Likeness:
     async with connect(given.target, InferenceServiceStub, wait_seconds=CONNECT_SECONDS) as inference:
-        for start in range(0, len(questions), BATCH):
-            texts = questions[start : start + BATCH]
-            request = inference_pb2.EmbedTextRequest(
-                model=given.embedding_model, texts=texts, purpose=inference_pb2.EMBEDDING_PURPOSE_QUERY
-            )
-            answer = await cast("Any", inference).EmbedText(request, timeout=EMBED_SECONDS)
-            for text, embedding in zip(texts, answer.embeddings, strict=True):
-                vectors[text] = np.array(embedding.values, dtype=np.float32)
-    return vectors
+        return await embedded(questions, cast("InferenceServiceAsyncStub", inference), given.embedding_model)
 
 
 def _show(predictions: Sequence[Prediction]) -> None:

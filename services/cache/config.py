@@ -54,7 +54,7 @@ class CacheConfig(ServiceSettings):
     embedding_timeout_seconds: float = Field(default=0.5, gt=0)
     """Longest that one embedding may take; later is a semantic miss."""
     embeddings_kept: int = Field(default=4096, gt=0)
-    """Vectors kept in memory, 1.5 KB each, so that storing after a lookup does not embed again."""
+    """Embedded questions kept in memory, 4 KB each, so that storing after a lookup does not embed again."""
     embeddings_at_once: int = Field(default=8, gt=0)
     """Embeddings under way before more questions miss at once."""
     plausible_similarity: float = Field(default=0.45, gt=0, le=1)
@@ -62,11 +62,11 @@ class CacheConfig(ServiceSettings):
     similarity_threshold: float = Field(default=0.88, gt=0, le=1)
     """Least cosine similarity of a semantic candidate; belongs to the embedding model."""
     most_semantic_entries: int = Field(default=100_000, gt=0)
-    """Semantic entries kept, of all tenants together; those that save least go first. About 8 KB of memory each."""
+    """Semantic entries kept, of all tenants together; those that save least go first. About 12 KB of memory each."""
     candidates: int = Field(default=6, gt=0)
     """Plausible questions that are looked at before a semantic lookup is a miss."""
     longest_question_characters: int = Field(default=1000, gt=0)
-    """Longer questions are not looked up semantically: the embedding sees their beginning only."""
+    """Longer questions are not looked up semantically, nor are those of more than 128 tokens."""
     error_target: float = Field(default=0.01, gt=0, lt=1)
     """Largest rate of wrong semantic hits."""
     copy_seconds: float = Field(default=0.1, ge=0, le=5)

@@ -1,19 +1,23 @@
-"""Vectors of questions, from the inference service."""
+"""Vectors of questions and of their tokens, from the inference service."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+import numpy as np
 from grpc.aio import AioRpcError
 
 from llmmesh.inference.v1 import inference_pb2
 from meshkit.deadline import time_left
 from meshkit.dependency import Dependency, Unavailable, Unusable
+from services.cache.verification.alignment import DEPTHS, DIMENSIONS, TokenVectors
 
 if TYPE_CHECKING:
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
@@ -26,8 +30,18 @@ STORING_SECONDS = 10.0
 """Longest that a batch may take: nobody's answer waits for it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A question as the model sees it."""
+
+    vector: array[float]
+    """Of length 1."""
+    tokens: bytes
+    """What the model sees in its tokens; empty when there are none or too many."""
+
+
 class Embedder:
-    """Embeds questions and keeps the last vectors, so that storing after a lookup costs nothing."""
+    """Embeds questions and keeps the last, so that storing after a lookup costs nothing."""
 
     def __init__(
         self,
@@ -46,43 +60,43 @@ class Embedder:
         self._kept = kept
         self._at_once = at_once
         self._under_way = 0
-        self._vectors: OrderedDict[bytes, array[float]] = OrderedDict()
-        self._waiting: deque[tuple[str, asyncio.Future[array[float]]]] = deque()
+        self._made: OrderedDict[bytes, Embedded] = OrderedDict()
+        self._waiting: deque[tuple[str, asyncio.Future[Embedded]]] = deque()
         self._arrived = asyncio.Event()
         self._dependency = Dependency("embeddings", faults=(AioRpcError,))
 
-    async def vector(self, text: str) -> list[float]:
-        """The vector of `text`, of length 1.
+    async def embedded(self, text: str) -> Embedded:
+        """`text` as the model sees it.
 
         Raises:
             Unavailable: If the model is away, warming or late, or too many embeddings are under way.
         """
         digest = _digest(text)
-        known = self._vectors.get(digest)
+        known = self._made.get(digest)
         if known is not None:
-            self._vectors.move_to_end(digest)
-            return known.tolist()
-        vector = await self._embed(text)
-        self._keep(digest, vector)
-        return vector.tolist()
+            self._made.move_to_end(digest)
+            return known
+        made = await self._embed(text)
+        self._keep(digest, made)
+        return made
 
-    async def vector_to_store(self, text: str) -> list[float]:
-        """As `vector`, but off the path of any answer: with what else waits, in one batch; needs `serve_stores`.
+    async def embedded_to_store(self, text: str) -> Embedded:
+        """As `embedded`, but off the path of any answer: with what else waits, in one batch; needs `serve_stores`.
 
         Raises:
             Unavailable: If the model is away or late, or too much waits.
         """
         digest = _digest(text)
-        known = self._vectors.get(digest)
+        known = self._made.get(digest)
         if known is not None:
-            return known.tolist()
+            return known
         if len(self._waiting) >= MOST_WAITING:
             raise Unavailable("too many questions wait to be embedded")
-        vector: asyncio.Future[array[float]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((text, vector))
+        made: asyncio.Future[Embedded] = asyncio.get_running_loop().create_future()
+        self._waiting.append((text, made))
         self._arrived.set()
-        self._keep(digest, await vector)
-        return vector.result().tolist()
+        self._keep(digest, await made)
+        return made.result()
 
     async def serve_stores(self) -> None:
         """Embed batches for `vector_to_store` until cancelled."""
@@ -94,49 +108,61 @@ class Embedder:
                     [self._waiting.popleft() for _ in range(min(LARGEST_BATCH, len(self._waiting)))]
                 )
 
-    async def _serve_batch(self, batch: Sequence[tuple[str, asyncio.Future[array[float]]]]) -> None:
-        wanted = [(text, vector) for text, vector in batch if not vector.done()]
+    async def _serve_batch(self, batch: Sequence[tuple[str, asyncio.Future[Embedded]]]) -> None:
+        wanted = [(text, made) for text, made in batch if not made.done()]
         try:
-            vectors = await self._dependency.ask(
+            answers = await self._dependency.ask(
                 lambda: self._call([text for text, _ in wanted], STORING_SECONDS), timeout_seconds=STORING_SECONDS
             )
         except Unavailable as error:
-            for _, vector in wanted:
-                if not vector.done():
-                    vector.set_exception(Unavailable(str(error)))
+            for _, made in wanted:
+                if not made.done():
+                    made.set_exception(Unavailable(str(error)))
             return
-        for (_, vector), made in zip(wanted, vectors, strict=True):
-            if not vector.done():
-                vector.set_result(made)
+        for (_, made), answer in zip(wanted, answers, strict=True):
+            if not made.done():
+                made.set_result(answer)
 
-    async def _embed(self, text: str) -> array[float]:
+    async def _embed(self, text: str) -> Embedded:
         if self._under_way >= self._at_once:
             raise Unavailable("too many embeddings are under way")
         self._under_way += 1
         try:
             timeout_seconds = time_left(self._timeout_seconds)
-            (vector,) = await self._dependency.ask(
+            (made,) = await self._dependency.ask(
                 lambda: self._call([text], timeout_seconds), timeout_seconds=timeout_seconds
             )
-            return vector
+            return made
         finally:
             self._under_way -= 1
 
-    async def _call(self, texts: Sequence[str], timeout_seconds: float) -> list[array[float]]:
+    async def _call(self, texts: Sequence[str], timeout_seconds: float) -> list[Embedded]:
         request = inference_pb2.EmbedTextRequest(
-            model=self._model, texts=texts, purpose=inference_pb2.EMBEDDING_PURPOSE_QUERY
+            model=self._model, texts=texts, purpose=inference_pb2.EMBEDDING_PURPOSE_QUERY, token_vectors=True
         )
         answer = await self._inference.EmbedText(request, timeout=timeout_seconds)
-        vectors = [array("f", embedding.values) for embedding in answer.embeddings]
-        lengths = [len(vector) for vector in vectors]
+        made = [Embedded(array("f", one.values), packed_tokens(one)) for one in answer.embeddings]
+        lengths = [len(each.vector) for each in made]
         if lengths != [self._dimensions] * len(texts):
             raise Unusable(f"{self._model!r} made vectors of {lengths} numbers, not {len(texts)} of {self._dimensions}")
-        return vectors
+        return made
 
-    def _keep(self, digest: bytes, vector: array[float]) -> None:
-        self._vectors[digest] = vector
-        if len(self._vectors) > self._kept:
-            self._vectors.popitem(last=False)
+    def _keep(self, digest: bytes, made: Embedded) -> None:
+        self._made[digest] = made
+        if len(self._made) > self._kept:
+            self._made.popitem(last=False)
+
+
+def packed_tokens(embedding: inference_pb2.Embedding) -> bytes:
+    """What an embedding says of the tokens, as it is kept; empty when it says nothing. Raises Unusable."""
+    made = embedding.tokens
+    if not made.rarities:
+        return b""
+    shape = len(made.rarities), made.depths, DIMENSIONS
+    if made.depths < len(DEPTHS) or len(made.values) != math.prod(shape):
+        raise Unusable(f"tokens of {made.depths} x {made.dimensions} numbers, not of {DIMENSIONS} at several depths")
+    states = np.frombuffer(made.values, np.int8).reshape(shape)
+    return TokenVectors.outermost(made.basis, states, np.array(made.rarities, dtype=np.float32)).packed
 
 
 def _digest(text: str) -> bytes:

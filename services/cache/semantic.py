@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from services.cache.keys import Question
 from services.cache.metrics import ACCURATE_LOOKUPS, CERTAINTY, VETOES
 from services.cache.vectorstores.port import Entry, Glance, Match, Near, Plausible, Selection, VectorStore
+from services.cache.verification.alignment import TokenVectors
+from services.cache.verification.verifier import Candidate, Phrased
 
 if TYPE_CHECKING:
     from services.cache.embedding import Embedder
@@ -99,8 +101,11 @@ class SemanticCache:
         if not plausible:
             return None
         ACCURATE_LOOKUPS.inc()
+        asked = await self._embedder.embedded(question.text)
+        if not asked.tokens:
+            return None
         near = Near(
-            vector=await self._embedder.vector(question.text),
+            vector=asked.vector.tolist(),
             tenant_id=tenant_id,
             context=question.context,
             now=self._clock(),
@@ -108,7 +113,9 @@ class SemanticCache:
             limit=len(plausible),
             among=[candidate.entry_id for candidate in plausible],
         )
-        return self._surest(tenant_id, question, await self._store.nearest(near), plausible)
+        found = await self._store.nearest(near)
+        phrased = Phrased(question.text, TokenVectors.unpacked(asked.tokens))
+        return self._surest(tenant_id, question, self._judged(phrased, found, plausible))
 
     async def _plausible(self, tenant_id: str, question: Question) -> list[Plausible]:
         """Entries whose words are near and which no check refuses."""
@@ -137,13 +144,24 @@ class SemanticCache:
         VETOES.labels(check).inc()
         self._vetoed(tenant_id, question.model, check)
 
-    def _surest(
-        self, tenant_id: str, question: Question, matches: Sequence[Match], plausible: Sequence[Plausible]
-    ) -> Match | None:
-        """The match that most surely asks the same, if that is sure enough for the tenant."""
+    def _judged(
+        self, asked: Phrased, found: Sequence[Match], plausible: Sequence[Plausible]
+    ) -> Iterable[tuple[float, Match]]:
+        """How sure it is of each match that it asks the same."""
         outlines = {candidate.entry_id: candidate.similarity for candidate in plausible}
-        sure = [(self._certainty(question, match, outlines[match.entry_id]), match) for match in matches]
-        for certainty, match in sorted(sure, key=lambda pair: -pair[0]):
+        candidates = [
+            Candidate(
+                Phrased(match.question, TokenVectors.unpacked(match.tokens)),
+                similarity=match.similarity,
+                outline=outlines[match.entry_id],
+            )
+            for match in found
+        ]
+        return zip(self._verifier.certainties(asked, candidates), found, strict=True)
+
+    def _surest(self, tenant_id: str, question: Question, judged: Iterable[tuple[float, Match]]) -> Match | None:
+        """The match that most surely asks the same, if that is sure enough for the tenant."""
+        for certainty, match in sorted(judged, key=lambda pair: -pair[0]):
             CERTAINTY.observe(certainty)
             if self._bound.admits(tenant_id, certainty, entry_id=match.reference):
                 self._served(tenant_id, match, certainty)
@@ -151,18 +169,21 @@ class SemanticCache:
             self._note_veto(tenant_id, question, "certainty")
         return None
 
-    def _certainty(self, question: Question, match: Match, outline: float) -> float:
-        return self._verifier.certainty(question.text, match.question, similarity=match.similarity, outline=outline)
-
-    async def remember(self, tenant_id: str, question: Question, answer: Answer, *, ttl_seconds: float) -> None:
+    async def remember(self, tenant_id: str, question: Question, answer: Answer, *, ttl_seconds: float) -> bool:
         """Store an answer; the same question in the same context replaces it.
+
+        Returns whether it is stored: a question of too many tokens is none that could ever be compared.
 
         Raises:
             Unavailable: If the embeddings or the store are away.
         """
+        embedded = await self._embedder.embedded_to_store(question.text)
+        if not embedded.tokens:
+            return False
         entry = Entry(
             entry_id=_entry_id(tenant_id, question),
-            vector=await self._embedder.vector_to_store(question.text),
+            vector=embedded.vector.tolist(),
+            tokens=embedded.tokens,
             sketch=self._words.embed(question.text).tolist(),
             tenant_id=tenant_id,
             model=question.model,
@@ -177,6 +198,7 @@ class SemanticCache:
             saves=answer.saves,
         )
         await self._store.put(entry)
+        return True
 
     async def forget(self, selection: Selection, *, dry_run: bool) -> int:
         """Remove the answers of a selection, or only count them; returns how many. Raises Unavailable."""

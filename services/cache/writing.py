@@ -121,7 +121,8 @@ class AnswerWriter:
             saves=max(1.0, order.stored.answer.cost_micros),
         )
         try:
-            await self._semantic.remember(order.tenant_id, question, answer, ttl_seconds=order.ttl_seconds)
+            if not await self._semantic.remember(order.tenant_id, question, answer, ttl_seconds=order.ttl_seconds):
+                return "question"
         except Unavailable:
             return "unavailable"
         if not await self._was_purged(order):

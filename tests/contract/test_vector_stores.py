@@ -74,6 +74,7 @@ def entry(**changes: object) -> Entry:
         question="How tall is Everest?",
         answer=b"\x00\xff8849 m",
         expires_at=NOW + 60,
+        tokens=b"basis\n\x80\x00\x7f",
     )
     return replace(base, **changes)
 
@@ -99,6 +100,7 @@ async def test_a_stored_entry_is_found_with_its_answer_byte_for_byte(store: Vect
     await store.put(entry())
     (match,) = await store.nearest(near())
     assert (match.question, match.answer) == ("How tall is Everest?", b"\x00\xff8849 m")
+    assert match.tokens == b"basis\n\x80\x00\x7f"
     assert match.similarity == pytest.approx(1.0, abs=1e-5)
 
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import re
 
 from llmmesh.inference.v1 import inference_pb2, inference_pb2_grpc
 from meshkit.errors import ModelWarming
 from meshkit.server import Context
 
 DIMENSIONS = 64
+TOKEN_DEPTHS, TOKEN_DIMENSIONS = 3, 64
+MOST_WORDS = 100
 
 
 class ScriptedEmbeddings(inference_pb2_grpc.InferenceServiceServicer):
-    """Texts of one group get one vector; any other text gets a vector of its own, far from all others."""
+    """Texts of one group get one vector, any other text one of its own, far from all others; a word is one token."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         """Every text that was embedded."""
+        self.basis = "first"
+        """What the vectors of tokens were reduced to."""
         self.warming = False
         self.going_on = asyncio.Event()
         """Clear it to let questions wait for their vectors."""
@@ -38,8 +43,25 @@ class ScriptedEmbeddings(inference_pb2_grpc.InferenceServiceServicer):
             raise ModelWarming("The model is loading.", retry_after_seconds=1)
         self.asked.extend(request.texts)
         await self.going_on.wait()
-        vectors = [inference_pb2.Embedding(values=_vector(self._groups.get(text, text))) for text in request.texts]
-        return inference_pb2.EmbedTextResponse(embeddings=vectors, model=request.model)
+        made = [self._embedding(text, request.token_vectors) for text in request.texts]
+        return inference_pb2.EmbedTextResponse(embeddings=made, model=request.model)
+
+    def _embedding(self, text: str, token_vectors: bool) -> inference_pb2.Embedding:
+        """The vector of its group, and tokens of its own: none if there are many, as with the real model."""
+        words = re.findall(r"\w+", text.lower())
+        tokens = _tokens(words, self.basis) if token_vectors and len(words) <= MOST_WORDS else None
+        return inference_pb2.Embedding(values=_vector(self._groups.get(text, text)), tokens=tokens)
+
+
+def _tokens(words: list[str], basis: str) -> inference_pb2.TokenVectors:
+    values = b"".join(random.Random(word).randbytes(TOKEN_DEPTHS * TOKEN_DIMENSIONS) for word in words)
+    return inference_pb2.TokenVectors(
+        values=values,
+        depths=TOKEN_DEPTHS,
+        dimensions=TOKEN_DIMENSIONS,
+        rarities=[0.2 + len(word) / 2 for word in words],
+        basis=basis,
+    )
 
 
 def _vector(text: str) -> list[float]:

@@ -17,7 +17,7 @@ STORED = "stored_at"
 WORTH = "worth"
 NUMBERS = (EXPIRY, STORED, WORTH)
 """Fields that are compared and sorted by."""
-ANSWERING = ("question", "answer", WORTH, "saves", "reference")
+ANSWERING = ("question", "answer", "tokens", WORTH, "saves", "reference")
 """Fields that a match is made of."""
 
 
@@ -35,6 +35,7 @@ def payload_of(entry: Entry) -> dict[str, str | float]:
         "saves": entry.saves,
         "question": entry.question,
         "answer": b64encode(entry.answer).decode(),
+        "tokens": b64encode(entry.tokens).decode(),
     }
 
 

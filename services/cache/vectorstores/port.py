@@ -43,6 +43,8 @@ class Entry:
     """What it has saved or may save; the least worth is forgotten first."""
     saves: float = 0.0
     """What one use of it saves."""
+    tokens: bytes = b""
+    """What the accurate model sees in the question's tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,8 @@ class Match:
     """What one use of it saves."""
     reference: str = ""
     """What the entry is called at both levels."""
+    tokens: bytes = b""
+    """What the accurate model sees in the question's tokens."""
 
 
 class VectorStore(Protocol):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from services.cache.verification.reading import BARE, Clause, Reading, Word
+from services.cache.verification.reading import BARE, Clause, Quote, Reading, Word
 from services.cache.verification.roles import DETERMINERS
 from services.cache.verification.vocabulary import word_set
+from services.cache.verification.words import tokens
 
 if TYPE_CHECKING:
     from services.cache.verification.russian import Russian
@@ -45,9 +46,20 @@ def russian_clause(words: Sequence[Word], russian: Russian) -> Clause:
     )
 
 
-def quoted(text: str) -> frozenset[str]:
-    """What stands in quotation marks."""
-    return frozenset(quote.casefold().strip(" .?!") for quote in QUOTED.findall(text))
+def quoted(text: str, lemmas: Callable[[str], tuple[str, ...]]) -> tuple[Quote, ...]:
+    """What stands in quotation marks: titles are inflected there as elsewhere."""
+    return tuple(tuple(lemmas(token.text) for token in tokens(quote)) for quote in QUOTED.findall(text))
+
+
+def quotes_meet(left: Reading, right: Reading) -> bool:
+    """Whether both quote one thing, in whatever case."""
+    return any(_is_one(mine, yours) for mine in left.quoted for yours in right.quoted)
+
+
+def _is_one(mine: Quote, yours: Quote) -> bool:
+    return len(mine) == len(yours) and all(
+        not set(one).isdisjoint(other) for one, other in zip(mine, yours, strict=True)
+    )
 
 
 def actors_differ(left: Reading, right: Reading) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from itertools import combinations
 
 from services.cache.verification.asking import asks_differ
-from services.cache.verification.clauses import SELF, actors_differ
+from services.cache.verification.clauses import SELF, actors_differ, quotes_meet
 from services.cache.verification.names import names_differ
 from services.cache.verification.polarity import (
     degrees_differ,
@@ -123,7 +123,7 @@ def _aims(left: Reading, right: Reading) -> Features:
         "answers_alike": float(bool(_answers(mine)) and _answers(mine) == _answers(yours)),
         **{f"aim_{aim}": float((aim in mine) != (aim in yours)) for aim in AIMS},
         **{f"aim_{aim}_both": float(aim in mine and aim in yours) for aim in AIMS},
-        "quoted": float(bool(left.quoted) and bool(right.quoted)) * (1 if left.quoted == right.quoted else -1),
+        "quoted": float(bool(left.quoted) and bool(right.quoted)) * (1 if quotes_meet(left, right) else -1),
     }
 
 

@@ -57,6 +57,22 @@ def quantities_differ(left: Reading, right: Reading) -> bool:
     return any(_counts_another(mine.counted, yours.counted, left, right) for mine, yours in pairs)
 
 
+def counts_exchanged(left: Reading, right: Reading) -> bool:
+    """Whether a number counts here what it is turned into there, and the other way round: "5 euros in pounds"."""
+    counted = {quantity.value: quantity.counted for quantity in left.quantities if quantity.counted}
+    return any(
+        counted.get(other.value, other.counted) != other.counted
+        and _speaks_of(left, other.counted)
+        and _speaks_of(right, counted[other.value])
+        for other in right.quantities
+        if other.counted
+    )
+
+
+def _speaks_of(reading: Reading, counted: str) -> bool:
+    return counted in reading.lemmas or counted in reading.units
+
+
 def _counts_another(mine: str, yours: str, left: Reading, right: Reading) -> bool:
     """Two units differ; or the word counted here stands elsewhere there, so that the number has moved."""
     if mine == yours:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
-from services.cache.verification.asking import asking, with_frames
+from services.cache.verification.asking import YES_OR_NO, asking, with_frames
 from services.cache.verification.clauses import english_clause, quoted, russian_clause
 from services.cache.verification.english import English
 from services.cache.verification.polarity import denied
@@ -44,6 +45,8 @@ class Reader:
         lexicon = morphology.lexicon
         plain = [self._word(token, language) for token in cut if token.kind != "operator"]
         asked = asking(plain, lexicon)
+        if not asked.kinds and language == "russian" and self._is_yes_or_no(text, plain):
+            asked = replace(asked, kinds=YES_OR_NO)
         words = with_roles(with_frames(plain, asked, lexicon), lexicon)
         return Reading(
             language=language,
@@ -59,13 +62,21 @@ class Reader:
             superlative=any(morphology.is_superlative(word.text) for word in words),
             aims=_aims(text, lexicon),
             clause=russian_clause(words, self._russian) if language == "russian" else english_clause(words),
-            quoted=quoted(text),
+            quoted=quoted(text, self._russian.lemmas if language == "russian" else _as_written),
         )
+
+    def _is_yes_or_no(self, text: str, words: Sequence[Word]) -> bool:
+        """Russian needs no word to ask whether something is so: "Кофе повышает давление?"."""
+        return text.rstrip().endswith("?") and any(self._russian.verb(word.text) for word in words)
 
     def _word(self, token: Token, language: str) -> Word:
         if language == "russian" and token.script == "cyrillic":
             return _russian_word(token, self._russian)
         return _latin_word(token, self._english, foreign=language == "russian")
+
+
+def _as_written(word: str) -> tuple[str, ...]:
+    return (word,)
 
 
 def _aims(text: str, lexicon: Lexicon) -> frozenset[str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 from services.cache.verification.vocabulary import Lexicon
 
 BARE = ""
 """The role of a word that no preposition governs."""
+Quote: TypeAlias = tuple[tuple[str, ...], ...]
+"""Of each word in quotation marks the base forms it may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +113,8 @@ class Reading:
     aims: frozenset[str] = frozenset()
     """What its phrases show it to be after: "cost", "why", "may" ...; several may hold."""
     clause: Clause = Clause()
-    quoted: frozenset[str] = frozenset()
-    """What stands in quotation marks, and what is given after a colon."""
+    quoted: tuple[Quote, ...] = ()
+    """What stands in quotation marks."""
 
     @cached_property
     def content(self) -> tuple[Word, ...]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
+from itertools import compress
 
 from services.cache.errorbound import Outcome
+from services.cache.verification.alignment import TokenVectors, alignment
+from services.cache.verification.clauses import quotes_meet
 from services.cache.verification.features import PairReader
 from services.cache.verification.forest import Forest
-from services.cache.verification.polarity import opposites_meet
+from services.cache.verification.polarity import opposites_meet, times_differ
+from services.cache.verification.quantities import counts_exchanged
 from services.cache.verification.reader import Reader
 from services.cache.verification.reading import Reading
 from services.cache.verification.roles import roles_swapped
+from services.cache.verification.wording import Features
 from wordvectors import WordVectors
 
 READINGS_KEPT = 256
@@ -34,7 +40,7 @@ def _signs_differ(left: Reading, right: Reading) -> bool:
 
 
 def _quotes_differ(left: Reading, right: Reading) -> bool:
-    return bool(left.quoted) and bool(right.quoted) and left.quoted.isdisjoint(right.quoted)
+    return bool(left.quoted) and bool(right.quoted) and not quotes_meet(left, right)
 
 
 REFUSALS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
@@ -44,6 +50,8 @@ REFUSALS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
     ("quote", _quotes_differ),
     ("opposite", opposites_meet),
     ("role", roles_swapped),
+    ("role", counts_exchanged),
+    ("time", times_differ),
 )
 """Differences that no similarity outweighs; the name is what the metrics say. Cheap: no accurate vector is needed."""
 
@@ -51,6 +59,25 @@ REFUSALS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
 def refusal(left: Reading, right: Reading) -> str | None:
     """The name of the first difference that rules a hit out."""
     return next((name for name, differs in REFUSALS if differs(left, right)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Phrased:
+    """A question, and what the embedding model sees in its tokens."""
+
+    text: str
+    tokens: TokenVectors
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A stored question that may ask the same."""
+
+    phrased: Phrased
+    similarity: float
+    """Cosine of the accurate vectors."""
+    outline: float
+    """Cosine of the sketches."""
 
 
 class Verifier:
@@ -79,10 +106,22 @@ class Verifier:
         """Why an answer to the stored question cannot be one to the question asked; None when it may be."""
         return refusal(self._read(asked), self._read(stored))
 
-    def certainty(self, asked: str, stored: str, *, similarity: float, outline: float) -> float:
-        """How sure it is that both ask the same, from 0 to 1; `outline` is the cosine of the sketches."""
-        left, right = self._read(asked), self._read(stored)
-        return self._forest.certainty(self._pairs.features(left, right, similarity=similarity, outline=outline))
+    def certainties(self, asked: Phrased, candidates: Sequence[Candidate]) -> list[float]:
+        """How sure it is of each candidate that it asks the same, from 0 to 1.
+
+        Nothing is sure of one whose tokens cannot be compared.
+        """
+        comparable = [asked.tokens.is_comparable(candidate.phrased.tokens) for candidate in candidates]
+        measured = [self._features(asked, candidate) for candidate in compress(candidates, comparable)]
+        sure = iter(self._forest.certainties(measured))
+        return [next(sure) if may_be else 0.0 for may_be in comparable]
+
+    def _features(self, asked: Phrased, candidate: Candidate) -> Features:
+        stored = candidate.phrased
+        words = self._pairs.features(
+            self._read(asked.text), self._read(stored.text), similarity=candidate.similarity, outline=candidate.outline
+        )
+        return {**words, **alignment(asked.tokens, stored.tokens)}
 
 
 def calibration() -> Iterable[Outcome]:

@@ -24,6 +24,8 @@ class Lexicon:
     """Ask for an answer without saying about what, when they come first: "tell"."""
     frame_nouns: frozenset[str]
     """The same for nouns, wherever they stand: "way", "number"."""
+    class_nouns: frozenset[str]
+    """Beside a name or a narrower noun they add nothing: "the river" in "the river Nile"."""
     negations: frozenset[str]
     """As written, not lemmas."""
     relations: Mapping[str, int]
@@ -82,6 +84,7 @@ def lexicon(table: Mapping[str, Any], lemma: Lemma) -> Lexicon:
         function_words=_words(table["function_words"], lemma),
         frame_verbs=_words(table["frame_verbs"], lemma),
         frame_nouns=_words(table["frame_nouns"], lemma),
+        class_nouns=_words(table["class_nouns"], lemma),
         negations=word_set(table["negations"]),
         relations={lemma(word): n for n, line in enumerate(table["relations"]) for word in line.split()},
         question_types=_inverted(table["question_types"], lemma),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import TypeAlias
 
 import numpy as np
@@ -42,6 +43,10 @@ class Wording:
     def features(self, left: Reading, right: Reading) -> Features:
         """What is unmatched, how much that says, and how well the rest stands for each other."""
         mine, yours = list(self._unmatched(left, right)), list(self._unmatched(right, left))
+        classes = _classes(left, mine), _classes(right, yours)
+        if not all(classes):
+            mine = [one for one in mine if one.word not in classes[0]]
+            yours = [one for one in yours if one.word not in classes[1]]
         losses = [sum(one.loss for one in side) for side in (mine, yours)]
         worst = [max((one.loss for one in side), default=0.0) for side in (mine, yours)]
         weights = [sum(one.weight for one in side) for side in (mine, yours)]
@@ -63,6 +68,7 @@ class Wording:
             "synonyms": sum(_is_synonym(word, other, left) for word, other in _sides(left, right)),
             "content_fewer": min(len(left.content), len(right.content)),
             "content_more": max(len(left.content), len(right.content)),
+            "classes": sum(map(len, classes)),
             "unmatched_end": float(_ends_with(left, mine) or _ends_with(right, yours)),
             **self._left_over(left, mine, yours),
         }
@@ -107,6 +113,22 @@ class Wording:
         weighed = [self._vector(one.word.text) * np.float32(one.weight) for one in side]
         total: NDArray[np.float32] = np.sum(weighed, axis=0)
         return total
+
+
+def _classes(reading: Reading, unmatched: Sequence[Unmatched]) -> list[Word]:
+    """Unmatched words that only say of what kind a matched one is, which they stand beside."""
+    missing = {one.word for one in unmatched}
+
+    def is_class(word: Word) -> bool:
+        return word in missing and not word.is_name and word.lemma in reading.lexicon.class_nouns
+
+    runs = [(classes, list(run)) for classes, run in groupby(reading.content, is_class)]
+    found: list[Word] = []
+    for place, (classes, run) in enumerate(runs):
+        before, after = runs[max(0, place - 1)][1][-1], runs[min(place + 1, len(runs) - 1)][1][0]
+        if classes and not {before, after} <= missing:
+            found.extend(run)
+    return found
 
 
 def _opposed(reading: Reading, mine: Sequence[Unmatched], yours: Sequence[Unmatched]) -> bool:

@@ -30,9 +30,7 @@ class HeldOut:
 
     def __init__(self) -> None:
         self.measured = Measured(load("heldout"))
-        forest = Forest.packaged()
-        rows = (dict(zip(self.measured.names, row, strict=True)) for row in self.measured.features)
-        self.learned = np.array([forest.certainty(row) for row in rows])
+        self.learned = np.array(Forest.packaged().certainties(list(self.measured.rows())))
         self.allowed = np.array([veto is None for veto in self.measured.vetoes])
         self.certainty = np.where(self.allowed, self.learned, 0.0)
         config = CacheConfig()
@@ -65,6 +63,19 @@ def stage_table(heldout: HeldOut) -> str:
             same = heldout.measured.same[chosen]
             hit, false = rates(passed[chosen], same)
             lines.append(f"{name:20} {lang:5} {same.sum():5}  {hit:8.3f}   {(~same).sum():9}  {false:14.3f}")
+    return "\n".join(lines)
+
+
+def topic_table(heldout: HeldOut) -> str:
+    """Hit rate and false-hit rate of all stages together, by topic."""
+    lines = ["topic                lang   same  hit rate   different  false-hit rate"]
+    languages, topics = heldout.measured.groups("lang"), heldout.measured.groups("topic")
+    for topic in dict.fromkeys(topics):
+        for lang in LANGUAGES:
+            chosen = (languages == lang) & (topics == topic)
+            same = heldout.measured.same[chosen]
+            hit, false = rates(heldout.served[chosen], same)
+            lines.append(f"{topic:20} {lang:5} {same.sum():5}  {hit:8.3f}   {(~same).sum():9}  {false:14.3f}")
     return "\n".join(lines)
 
 
@@ -135,7 +146,8 @@ def main() -> int:
     arguments = parser.parse_args()
     heldout = HeldOut()
     state = heldout.state
-    print(stage_table(heldout), "", recall_table(heldout), "", kind_table(heldout), sep="\n")
+    tables = (stage_table(heldout), topic_table(heldout), recall_table(heldout), kind_table(heldout))
+    print("\n\n".join(tables))
     print(
         f"\nthreshold {state.threshold:.3f} for a target of {state.target:.1%}: of {state.judged} judged hits at or "
         f"above it {state.wrong} were wrong, so at most {state.upper_bound:.2%} are, {state.confidence:.0%} sure"

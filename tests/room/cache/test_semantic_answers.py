@@ -12,7 +12,7 @@ from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.identity import Identity, acting_as
 from tests.support.cache_calls import EXACT, SEMANTIC, answer, lookup, message, prompt, store
-from tests.support.scripted_embeddings import ScriptedEmbeddings
+from tests.support.scripted_embeddings import MOST_WORDS, ScriptedEmbeddings
 from tests.support.waiting import until
 
 ASKED = "How do I reset my password?"
@@ -55,6 +55,32 @@ async def test_of_several_similar_questions_the_one_that_asks_the_same_answers(s
         await stub.StoreAnswer(store(prompt(ASKED), answer("right")))
         found = await stub.LookupAnswer(lookup(prompt(REWORDED), SEMANTIC))
     assert found.answer.answer.text == "right"
+
+
+async def test_a_question_of_too_many_tokens_is_kept_at_the_exact_level_alone(stub: Any, tenant: Identity) -> None:
+    question = "Why? " * (MOST_WORDS + 1)
+    with acting_as(tenant):
+        assert list((await stub.StoreAnswer(store(prompt(question)))).levels) == [EXACT]
+        found = await stub.LookupAnswer(lookup(prompt(question + "Please"), SEMANTIC))
+    assert not found.HasField("answer")
+    assert not found.unavailable
+
+
+async def test_tokens_reduced_in_another_way_are_never_compared(
+    stub: Any, tenant: Identity, embeddings: ScriptedEmbeddings
+) -> None:
+    asked, again, later = "How do I mend a lamp?", "What is the way to mend a lamp?", "How would I mend a lamp?"
+    embeddings.alike(asked, again, later)
+    with acting_as(tenant):
+        await stub.StoreAnswer(store(prompt(asked)))
+        assert (await stub.LookupAnswer(lookup(prompt(again), SEMANTIC))).HasField("answer")
+        embeddings.basis = "second"
+        try:
+            found = await stub.LookupAnswer(lookup(prompt(later), SEMANTIC))
+        finally:
+            embeddings.basis = "first"
+    assert not found.HasField("answer")
+    assert not found.unavailable
 
 
 async def test_a_dissimilar_question_is_a_miss(stub: Any, tenant: Identity) -> None:
