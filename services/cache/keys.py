@@ -8,6 +8,7 @@ from hashlib import blake2b
 from urllib.parse import quote
 
 from llmmesh.chat.v1 import chat_pb2
+from services.cache.verification.courtesy import without_courtesy
 
 KEY_PREFIX = "llmmesh:cache:2:"
 """The number is the schema of keys and values: raise it, and older entries are never found again."""
@@ -22,6 +23,11 @@ class Question:
     context: str
     """Fingerprint of the model, the turns before, the options, the tools and the guard's policy version."""
     model: str = ""
+
+    @property
+    def bare(self) -> str:
+        """What is compared with other questions."""
+        return without_courtesy(self.text)
 
     @property
     def place(self) -> str:

@@ -14,6 +14,7 @@ from services.cache.embedding import packed_tokens
 from services.cache.errorbound import ErrorBound
 from services.cache.simulation import Difference, Vectors
 from services.cache.verification.alignment import DEPTHS, TokenVectors
+from services.cache.verification.courtesy import without_courtesy
 from services.cache.verification.verifier import Candidate, Phrased, Verifier, calibration
 from services.cache.verification.words import tokens
 from wordvectors import WordVectors
@@ -42,7 +43,7 @@ class Likeness:
 def guessed(questions: Sequence[str]) -> Likeness:
     """Vectors of words stand in for those of the embedding model."""
     table = WordVectors.packaged()
-    rows = table.embed_all(questions)
+    rows = table.embed_all([*map(without_courtesy, questions)])
     return Likeness(
         dict(zip(questions, rows, strict=True)), {question: _of_words(question, table) for question in questions}, False
     )
@@ -54,7 +55,10 @@ async def embedded(questions: Sequence[str], inference: InferenceServiceAsyncStu
     for start in range(0, len(questions), BATCH):
         texts = questions[start : start + BATCH]
         request = inference_pb2.EmbedTextRequest(
-            model=model, texts=texts, purpose=inference_pb2.EMBEDDING_PURPOSE_QUERY, token_vectors=True
+            model=model,
+            texts=map(without_courtesy, texts),
+            purpose=inference_pb2.EMBEDDING_PURPOSE_QUERY,
+            token_vectors=True,
         )
         answer = await inference.EmbedText(request, timeout=EMBED_SECONDS)
         made.update(zip(texts, answer.embeddings, strict=True))
@@ -74,7 +78,7 @@ def difference_by(likeness: Likeness) -> Difference:
         refusal = verifier.refusal(asked, stored)
         if refusal:
             return refusal
-        outline = float(table.embed(asked) @ table.embed(stored))
+        outline = float(table.embed(without_courtesy(asked)) @ table.embed(without_courtesy(stored)))
         cosine = float(likeness.vectors[asked] @ likeness.vectors[stored])
         similarity = cosine if likeness.exact else GUESSED_LEAST + GUESSED_SLOPE * outline
         candidate = Candidate(Phrased(stored, likeness.tokens[stored]), similarity=similarity, outline=outline)
@@ -86,7 +90,7 @@ def difference_by(likeness: Likeness) -> Difference:
 
 def _of_words(question: str, table: WordVectors) -> TokenVectors:
     """The words of a question in the place of its tokens, the same at every depth."""
-    words = [token.text for token in tokens(question)]
+    words = [token.text for token in tokens(without_courtesy(question))]
     rows = table.embed_all(words) if words else np.zeros((0, table.dimensions), dtype=np.float32)
     largest = np.abs(rows).max(axis=1, keepdims=True, initial=1e-6)
     states = np.rint(rows / largest * 127).astype(np.int8)[:, None].repeat(len(DEPTHS), axis=1)

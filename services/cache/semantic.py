@@ -101,7 +101,7 @@ class SemanticCache:
         if not plausible:
             return None
         ACCURATE_LOOKUPS.inc()
-        asked = await self._embedder.embedded(question.text)
+        asked = await self._embedder.embedded(question.bare)
         if not asked.tokens:
             return None
         near = Near(
@@ -120,7 +120,7 @@ class SemanticCache:
     async def _plausible(self, tenant_id: str, question: Question) -> list[Plausible]:
         """Entries whose words are near and which no check refuses."""
         glance = Glance(
-            sketch=self._words.embed(question.text).tolist(),
+            sketch=self._words.embed(question.bare).tolist(),
             tenant_id=tenant_id,
             context=question.context,
             now=self._clock(),
@@ -177,14 +177,14 @@ class SemanticCache:
         Raises:
             Unavailable: If the embeddings or the store are away.
         """
-        embedded = await self._embedder.embedded_to_store(question.text)
+        embedded = await self._embedder.embedded_to_store(question.bare)
         if not embedded.tokens:
             return False
         entry = Entry(
             entry_id=_entry_id(tenant_id, question),
             vector=embedded.vector.tolist(),
             tokens=embedded.tokens,
-            sketch=self._words.embed(question.text).tolist(),
+            sketch=self._words.embed(question.bare).tolist(),
             tenant_id=tenant_id,
             model=question.model,
             context=question.context,

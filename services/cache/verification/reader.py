@@ -9,6 +9,7 @@ from functools import cached_property
 
 from services.cache.verification.asking import YES_OR_NO, asking, with_frames
 from services.cache.verification.clauses import english_clause, quoted, russian_clause
+from services.cache.verification.courtesy import without_courtesy
 from services.cache.verification.english import English
 from services.cache.verification.polarity import denied
 from services.cache.verification.quantities import compound, quantities
@@ -39,6 +40,7 @@ class Reader:
 
     def read(self, text: str) -> Reading:
         """Read one question."""
+        text = without_courtesy(text)
         cut = tokens(text)
         language = _language(cut)
         morphology: English | Russian = self._russian if language == "russian" else self._english

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier
 
 from services.cache.verification.alignment import TokenVectors, alignment
+from services.cache.verification.courtesy import without_courtesy
 from services.cache.verification.features import PairReader
 from services.cache.verification.forest import Forest
 from services.cache.verification.reader import Reader
@@ -49,7 +50,7 @@ def embedded(texts: Iterable[str]) -> dict[str, Seen]:
     encoder, basis = Encoder(), Basis()
     seen: dict[str, Seen] = {}
     for text in texts:
-        encoded = encoder.encode(text, states=True)
+        encoded = encoder.encode(without_courtesy(text), states=True)
         made = basis.tokens(encoded)
         assert made is not None, text
         kept = TokenVectors.outermost(basis.name, made.values, made.rarity).packed
@@ -66,7 +67,7 @@ class Measured:
         reader = PairReader(table)
         texts = list(dict.fromkeys(text for pair in pairs for text in (pair.a, pair.b)))
         seen = embedded(texts)
-        sketches = dict(zip(texts, table.embed_all(texts), strict=True))
+        sketches = dict(zip(texts, table.embed_all([*map(without_courtesy, texts)]), strict=True))
         self.accurate = np.array([float(seen[p.a].vector @ seen[p.b].vector) for p in self.pairs])
         self.outlines = np.array([float(sketches[p.a] @ sketches[p.b]) for p in self.pairs])
         self.vetoes = [refusal(read(p.a), read(p.b)) for p in self.pairs]

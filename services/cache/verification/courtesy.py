@@ -1,0 +1,49 @@
+"""What people put around a question out of courtesy, which changes nothing about its answer."""
+
+from __future__ import annotations
+
+import re
+
+ENGLISH_GREETING = r"(?:hi|hello|hey|good (?:morning|afternoon|evening))(?: (?:there|all|everyone|team))?\b[\s,.!:-]*"
+RUSSIAN_GREETING = r"(?:здравствуй(?:те)?|привет(?:ствую)?|добрый (?:день|вечер)|доброе утро)\b[\s,.!:-]*"
+ENGLISH_REQUEST = (
+    r"(?:(?:please|kindly)[\s,]+|(?:could|can|would|will) you (?:please |kindly |possibly )*"
+    r"|(?:i would|i['’]d) (?:like|love) (?:you )?to |i (?:want|need|wish)(?: you)? to "
+    r"|i(?: was|['’]m| am) (?=wondering|curious))?"
+    r"(?:(?:please |kindly )?(?:tell|explain|remind|advise)(?: to)?(?: me| us)?|know|find out|learn|help me understand"
+    r"|do you (?:happen to )?know|any idea|wondering|curious|(?:a )?(?:quick|small|simple) question)"
+    r"[\s,:-]+(?:please[\s,]+)?(?=(?:what|how|why|where|when|who|which|whose)(?:['’]s)?\b)"
+)
+RUSSIAN_REQUEST = (
+    r"(?:пожалуйста[\s,]+|будьте (?:добры|любезны)[\s,]+|будь добр[а]?[\s,]+)?"
+    r"(?:(?:не )?(?:могли бы|можете|можешь|мог бы|могла бы)(?: ли)?(?: вы| ты)?(?: мне| нам)? (?:пожалуйста )?"
+    r"(?:подсказать|сказать|рассказать|объяснить|напомнить)"
+    r"|(?:подскажи|скажи|расскажи|объясни|напомни)(?:те)?(?: мне| нам)?"
+    r"|(?:я )?(?:хочу|хотел[аи]? бы|хотелось бы)(?: у вас)? (?:узнать|спросить|понять|уточнить)"
+    r"|(?:мне )?(?:нужно|надо) (?:узнать|понять)"
+    r"|(?:мне )?интересно|(?:вы |ты )?не (?:знаете|знаешь)(?: ли)?(?: вы| ты)?|(?:есть )?(?:вопрос|такой вопрос))"
+    r"[\s,:-]+(?:пожалуйста[\s,]+)?"
+    r"(?=(?:(?:в|во|на|за|до|с|со|из|от|по|для|о|об|к|у|через) )?(?:что|чем|чего|чему|ч[её]м|как|каков[аоы]?"
+    r"|как(?:ой|ая|ое|ие|ого|ому|им|ую|их|ом|ими)|где|куда|откуда|когда|почему|зачем|отчего|сколько|скольки"
+    r"|кто|кого|кому|кем|ком|чей|чья|чьё|чьи)\b)"
+)
+THANKS = (
+    r"[\s,.!]*\b(?:please|thanks(?: in advance| a lot)?|thank you(?: in advance| very much| so much)?"
+    r"|пожалуйста|спасибо(?: заранее| большое)?|заранее (?:спасибо|благодар(?:ю|ен|на)))[\s.!?)]*$"
+)
+
+_BEFORE = re.compile(
+    rf"^\s*(?:{ENGLISH_GREETING}|{RUSSIAN_GREETING})*(?:{ENGLISH_REQUEST}|{RUSSIAN_REQUEST})?", re.IGNORECASE
+)
+_AFTER = re.compile(THANKS, re.IGNORECASE)
+
+
+def without_courtesy(text: str) -> str:
+    """The question alone: no greeting, no "could you please tell me", no thanks; all of it if nothing else is left.
+
+    A request to tell is cut off only before a question word: "Tell me about Paris" stays as it is.
+    """
+    bare = _AFTER.sub("", _BEFORE.sub("", text, count=1))
+    if not any(map(str.isalnum, bare)):
+        return text
+    return bare + "?" if text.rstrip().endswith("?") and not bare.endswith("?") else bare
