@@ -29,7 +29,7 @@ class Scanner(Protocol):
 class Cascade:
     """The layers of one direction.
 
-    A later layer is not asked about a text that an earlier one refuses.
+    A later layer is not asked about a text that an earlier one refuses for good.
     """
 
     def __init__(self, scanners: Sequence[Scanner]) -> None:
@@ -62,7 +62,7 @@ class Cascade:
                 return undecided(seconds, note(scanner.layer, FAILED))
             finally:
                 seconds[scanner.layer] = time.perf_counter() - started
-            if any(found.action is Action.BLOCK for found in findings):
+            if any(found.action is Action.BLOCK and found.final for found in findings):
                 break
         return merge(findings, seconds)
 

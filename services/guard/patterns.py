@@ -75,9 +75,11 @@ class LoadedRule:
         return any(first + excuse[0] <= end and first + excuse[1] >= start for excuse in near)
 
     def finding(self, start: int, end: int) -> Finding:
-        """A match of the rule, placed in the original text."""
+        """A match of the rule, placed in the original text. Words of attacks stand in innocent prompts too."""
         rule = self.rule
-        return Finding(rule.id, rule.category, rule.severity, rule.action, rule.data_class, start, end, self.layer)
+        final = rule.category != Category.PROMPT_INJECTION or self.layer != LAYER
+        judged = rule.id, rule.category, rule.severity, rule.action, rule.data_class
+        return Finding(*judged, start, end, self.layer, final=final)
 
 
 class Phrase:

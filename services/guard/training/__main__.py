@@ -88,20 +88,22 @@ def _evaluate(folder: Path, target: str | None) -> None:
 
 def _by_unseen_heads(each: Judged) -> Mapping[str, bool]:
     """Which layer refuses a prompt at the thresholds that ship, by heads that were shown nothing of its situation."""
-    doubts, block_from = MeaningHead.load().doubts, MeaningHead.load().block_from
-    doubted = doubts.first <= each.words < doubts.end and not each.by_patterns
+    head = MeaningHead.load()
+    by_patterns = each.by_patterns and each.together >= head.acquit_below
+    doubted = head.doubts.first <= each.words < head.doubts.end and not by_patterns
     return {
-        "patterns": each.by_patterns,
-        classifier.LAYER: not each.by_patterns and each.words >= doubts.end,
-        second_look.LAYER: doubted and each.together >= block_from,
+        "patterns": by_patterns,
+        classifier.LAYER: not by_patterns and each.words >= head.doubts.end,
+        second_look.LAYER: doubted and each.together >= head.block_from,
     }
 
 
 async def _together(texts: Sequence[str]) -> dict[str, Mapping[str, bool]]:
     """Which layer refuses each text, the embedding layer among them, as the room asks them."""
     head, kept = MeaningHead.load(), Kept(None)
-    cascade = Cascade(attack_layers(load_policy(PACKS, kept), kept, head.doubts))
-    look = SecondLook(head, _embedded, Head.load().block_from)
+    layers = attack_layers(load_policy(PACKS, kept), kept, head.doubts)
+    cascade, by_words = Cascade(layers), layers[1]
+    look = SecondLook(head, _embedded, lambda text: by_words.score(text)[0], Head.load().block_from)
     asked, refused = 0, dict[str, Mapping[str, bool]]()
     for text in texts:
         passages = [Passage(text)]
