@@ -21,7 +21,7 @@ from services.guard.folding import fold
 from services.guard.gating import ONLY_SPACES
 from services.guard.matching import Compile, PresenceMatcher
 
-FEATURES_VERSION = "2"
+FEATURES_VERSION = "3"
 LEXICON = Path(__file__).parent / "lexicon.yaml"
 LETTER_GROUPS = (3, 4, 5)
 HASH_BITS = 14
