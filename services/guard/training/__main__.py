@@ -70,11 +70,11 @@ def _evaluate(folder: Path, target: str | None) -> None:
     verdicts = {sample.text: _by_unseen_heads(each) for sample, each in zip(known, unseen, strict=True)}
     _report(folder, "unseen", known, verdicts.__getitem__)
     held_out = [each for each in samples if each.part == "held_out"]
-    pairs = [each for each in held_out if each.situation.startswith("pairs")]
-    others = [each for each in held_out if each not in pairs]
+    pairs, shapes = ([each for each in held_out if each.situation.startswith(kind)] for kind in ("pairs", "shapes"))
+    others = [each for each in held_out if each not in pairs and each not in shapes]
     layers = default_layers(Kept(None))
     together = asyncio.run(_together([each.text for each in held_out]))
-    for name, cases in (("held-out", others), ("held-out pairs", pairs)):
+    for name, cases in (("held-out", others), ("held-out pairs", pairs), ("held-out shapes", shapes)):
         _report(folder, f"{name}, without the embedding model", cases, lambda text: refusals(layers, text))
         _report(folder, name, cases, together.__getitem__)
     if target:

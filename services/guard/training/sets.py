@@ -1,8 +1,8 @@
 """The sets of attacks and innocent prompts, each template or situation in one part only.
 
 A template has slots; a situation is told in one or several ways, and stands at the same place in both languages; a pair
-tells one in both. Of every five of a family three are for training, one for setting thresholds, one for measuring; the
-words of the slots are shared out alike.
+tells one in both, and so does a shape, of which there are attacks and innocent prompts. Of every five of a family three
+are for training, one for setting thresholds, one for measuring; the words of the slots are shared out alike.
 """
 
 from __future__ import annotations

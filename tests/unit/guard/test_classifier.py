@@ -19,7 +19,7 @@ from services.guard.policy import Policy
 from services.guard.training.sets import FOLDER, load
 from services.guard.verdict import Action, Direction
 
-BOUNDS = {"templates": (0.7, 0.04), "situations": (0.6, 0.06), "pairs": (0.4, 0.08)}
+BOUNDS = {"templates": (0.7, 0.04), "situations": (0.6, 0.06), "pairs": (0.4, 0.08), "shapes": (0.4, 0.06)}
 """Least recall and most false positives on prompts of situations that training never saw, without the embedding layer:
 the pairs are near misses of each other. `make eval-guard` has the figures."""
 MOST_DOCUMENTS_REFUSED = 0.05
