@@ -75,11 +75,10 @@ class LoadedRule:
         return any(first + excuse[0] <= end and first + excuse[1] >= start for excuse in near)
 
     def finding(self, start: int, end: int) -> Finding:
-        """A match of the rule, placed in the original text. Words of attacks stand in innocent prompts too."""
+        """A match of the rule, placed in the original text."""
         rule = self.rule
-        final = rule.category != Category.PROMPT_INJECTION or self.layer != LAYER
         judged = rule.id, rule.category, rule.severity, rule.action, rule.data_class
-        return Finding(*judged, start, end, self.layer, final=final)
+        return Finding(*judged, start, end, self.layer, final=rule.final)
 
 
 class Phrase:

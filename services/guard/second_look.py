@@ -58,13 +58,16 @@ class SecondLook:
 
     async def judged(self, passages: Sequence[Passage], verdict: Verdict, seconds: float) -> Verdict:
         """The verdict with every open word of the classifier and the patterns settled, within `seconds`."""
+        if classifier.LAYER not in verdict.layer_seconds:
+            return verdict  # refused before the classifier had its word: nothing is acquitted without it
         settled = [found for found in verdict.findings if not _is_open(found)]
-        questions = list(self._questions(passages, filter(_is_open, verdict.findings)))
-        contested = [each for each in questions if each.found.action is Action.BLOCK]
-        if not questions or len(contested) > MOST_WINDOWS or any(found.action > Action.MASK for found in settled):
+        opened = [found for found in verdict.findings if _is_open(found)]
+        contested = sum(found.action is Action.BLOCK for found in opened)
+        if not opened or contested > MOST_WINDOWS or any(found.action > Action.MASK for found in settled):
             return verdict
         started = time.perf_counter()
         # The contested come first: unless all of them are looked at the prompt is refused whatever the others say.
+        questions = list(self._questions(passages, opened))
         questions.sort(key=lambda each: (each.found.action, each.words), reverse=True)
         asked, others = questions[:MOST_WINDOWS], questions[MOST_WINDOWS:]
         settled += [self._stood_in(each) for each in others]
@@ -72,6 +75,8 @@ class SecondLook:
             settled += await self._looked_at(asked, seconds)
             outcome = "judged"
         except Unavailable:
+            if contested:
+                return verdict  # what patterns refuse stays refused, whoever is away
             settled += [*map(self._stood_in, asked), note(LAYER, FAILED)]
             outcome = "failed"
         metrics.ESCALATIONS.labels(LAYER, "contested" if contested else "unsure", outcome).inc()
@@ -97,7 +102,8 @@ class SecondLook:
         found = question.found
         score = self._head.probability(np.array(vector, np.float32), question.words)
         if found.action is Action.BLOCK:
-            yield found if score >= self._head.acquit_below else _acquitted(found)
+            harmless = score < self._head.acquit_below and question.words < self._stand_in_from
+            yield _acquitted(found) if harmless else found
         elif score >= self._head.block_from:
             yield replace(_refusing(found), rule=RULE, layer=LAYER, score=score)
         elif score >= self._head.unsure_from:

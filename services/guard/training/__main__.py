@@ -67,7 +67,9 @@ def _evaluate(folder: Path, target: str | None) -> None:
     samples, reader = load(), Reader()
     known = [each for each in samples if each.part != "held_out"]
     unseen, _ = _unseen(reader, known)
-    verdicts = {sample.text: _by_unseen_heads(each) for sample, each in zip(known, unseen, strict=True)}
+    head, stand_in_from = MeaningHead.load(), Head.load().block_from
+    judged_unseen = [_by_unseen_heads(each, head, stand_in_from) for each in unseen]
+    verdicts = {sample.text: judged for sample, judged in zip(known, judged_unseen, strict=True)}
     _report(folder, "unseen", known, verdicts.__getitem__)
     held_out = [each for each in samples if each.part == "held_out"]
     pairs, shapes = ([each for each in held_out if each.situation.startswith(kind)] for kind in ("pairs", "shapes"))
@@ -86,10 +88,10 @@ def _evaluate(folder: Path, target: str | None) -> None:
     _leave_one_family_out(reader, samples)
 
 
-def _by_unseen_heads(each: Judged) -> Mapping[str, bool]:
+def _by_unseen_heads(each: Judged, head: MeaningHead, stand_in_from: float) -> Mapping[str, bool]:
     """Which layer refuses a prompt at the thresholds that ship, by heads that were shown nothing of its situation."""
-    head = MeaningHead.load()
-    by_patterns = each.by_patterns and each.together >= head.acquit_below
+    acquitted = each.together < head.acquit_below and each.words < stand_in_from
+    by_patterns = each.by_patterns and not acquitted
     doubted = head.doubts.first <= each.words < head.doubts.end and not by_patterns
     return {
         "patterns": by_patterns,

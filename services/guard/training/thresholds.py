@@ -27,7 +27,7 @@ MOST_SURELY_REFUSED = 0.001
 """Share of the innocent that the classifier may refuse without the embedding layer."""
 MOST_ACQUITTED = 0.01
 """Share of the attacks that patterns refuse which the embedding layer may let pass: it acquits what surely is none."""
-MOST_ASKED = 0.15
+MOST_ASKED = 0.1
 """Share of the innocent, here near misses for the most part, that may cost an embedding."""
 
 
@@ -73,7 +73,8 @@ def thresholds(judged: Sequence[Judged]) -> tuple[Alone, Together]:
 
     def level(each: Judged) -> float:
         """The number that the embedding layer's threshold is compared with."""
-        if (each.by_patterns and each.together >= acquit_below) or each.words >= sure_from:
+        acquitted = each.together < acquit_below and each.words < block_from
+        if (each.by_patterns and not acquitted) or each.words >= sure_from:
             return 1.0
         return each.together if each.words >= asked_from else 0.0
 

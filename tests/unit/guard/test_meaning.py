@@ -138,6 +138,13 @@ async def test_one_match_that_is_not_acquitted_refuses_the_prompt_and_so_do_more
     assert len(embedding.asked) == 2 * MOST_WINDOWS
 
 
+async def test_nothing_is_acquitted_without_the_classifiers_word() -> None:
+    embedding = Embedding(INNOCENT)
+    verdict = merge([match()], {"patterns": 0.001})
+    assert await SecondLook(head(), embedding, lambda _: 0.01, OWN).judged([Passage(TEXT)], verdict, 1.0) == verdict
+    assert embedding.asked == []
+
+
 async def test_around_a_match_in_a_long_text_its_surroundings_are_read() -> None:
     passages = [Passage("a" * 3000 + "xyz" + "b" * 3000)]
     embedding = Embedding(INNOCENT)
@@ -181,7 +188,7 @@ def test_thresholds_keep_to_the_shares_of_innocent_prompts() -> None:
     refused = [
         each
         for each in innocent
-        if (each.by_patterns and each.together >= together.acquit_below)
+        if (each.by_patterns and not (each.together < together.acquit_below and each.words < alone.block_from))
         or each.words >= together.sure_from
         or (each.words >= together.asked_from and each.together >= together.block_from)
     ]
