@@ -50,7 +50,10 @@ async def guard(config: GuardConfig) -> AsyncIterator[int]:
     kept, names = Kept(config.cache), NameScanner()
     meaning = MeaningHead.load() if config.embedding else None
     reloader = _loaded(config, lambda: rule_layers(config.packs, kept, names, meaning.doubts if meaning else None))
-    async with _escalation(config, meaning) as escalation, connect(config.mesh_target, TenantServiceStub) as tenants:
+    async with (
+        _escalation(config, meaning, reloader) as escalation,
+        connect(config.mesh_target, TenantServiceStub) as tenants,
+    ):
         rules = RuleStore(cast("TenantServiceAsyncStub", tenants))
         servicer = GuardServicer(reloader, escalation, rules, config)
         mount = Mount(add_GuardServiceServicer_to_server, servicer)
@@ -63,7 +66,9 @@ async def guard(config: GuardConfig) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def _escalation(config: GuardConfig, meaning: MeaningHead | None) -> AsyncIterator[Escalation]:
+async def _escalation(
+    config: GuardConfig, meaning: MeaningHead | None, reloader: Reloader[RuleLayers]
+) -> AsyncIterator[Escalation]:
     """The slower layers that are set up, our own before the cloud; the log says which are not."""
     async with AsyncExitStack() as stack:
         target = config.inference_target or config.mesh_target
@@ -82,9 +87,16 @@ async def _escalation(config: GuardConfig, meaning: MeaningHead | None) -> Async
             judges.append(AzureContentSafety(http, config.azure_endpoint, config.azure_key.get_secret_value()))
         else:
             log.info("layer_absent", layer=azure.LAYER, told="no LLMMESH_GUARD_AZURE_ENDPOINT: no cloud is asked")
-        second_look = SecondLook(meaning, Embeddings(inference).of, Head.load().block_from) if meaning else None
+        second_look = _second_look(meaning, Embeddings(inference), reloader) if meaning else None
         budgets = Budgets(config.escalation_seconds, config.tier_escalation_seconds)
         yield Escalation(second_look, judges, budgets, random.SystemRandom())
+
+
+def _second_look(meaning: MeaningHead, embeddings: Embeddings, reloader: Reloader[RuleLayers]) -> SecondLook:
+    def words(text: str) -> float:
+        return reloader.current.classifier.score(text)[0]
+
+    return SecondLook(meaning, embeddings.of, words, Head.load().block_from)
 
 
 async def _llama_guard(stack: AsyncExitStack, inference: InferenceServiceAsyncStub, config: GuardConfig) -> LlamaGuard:

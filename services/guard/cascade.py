@@ -14,6 +14,9 @@ from services.guard.verdict import FAILED, Action, Finding, Verdict, merge, note
 
 log = get_logger()
 
+LONGEST_CONTESTED = 8_000
+"""Characters of a prompt that is judged on although it has been refused, for that may be overruled."""
+
 
 class Scanner(Protocol):
     """A layer that looks at a text by itself, in the time of a call."""
@@ -29,7 +32,7 @@ class Scanner(Protocol):
 class Cascade:
     """The layers of one direction.
 
-    A later layer is not asked about a text that an earlier one refuses.
+    A later layer is not asked about a text that an earlier one refuses for good, nor about a long one that it refuses.
     """
 
     def __init__(self, scanners: Sequence[Scanner]) -> None:
@@ -62,9 +65,15 @@ class Cascade:
                 return undecided(seconds, note(scanner.layer, FAILED))
             finally:
                 seconds[scanner.layer] = time.perf_counter() - started
-            if any(found.action is Action.BLOCK for found in findings):
+            if _is_settled(findings, passages):
                 break
         return merge(findings, seconds)
+
+
+def _is_settled(findings: Sequence[Finding], passages: Sequence[Passage]) -> bool:
+    refusals = [found for found in findings if found.action is Action.BLOCK]
+    length = sum(len(passage.text) for passage in passages)
+    return any(found.final for found in refusals) or bool(refusals and length > LONGEST_CONTESTED)
 
 
 async def _scan(scanner: Scanner, passage: Passage) -> list[Finding]:

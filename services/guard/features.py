@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +21,11 @@ from services.guard.folding import fold
 from services.guard.gating import ONLY_SPACES
 from services.guard.matching import Compile, PresenceMatcher
 
-FEATURES_VERSION = "2"
+FEATURES_VERSION = "3"
 LEXICON = Path(__file__).parent / "lexicon.yaml"
 LETTER_GROUPS = (3, 4, 5)
 HASH_BITS = 14
+BASE = np.uint32(257)
 SPREAD = np.uint32(2654435761)
 """Knuth's multiplier: the upper bits of a product are well mixed."""
 WORD = re.compile(rb"[a-z0-9\x80-\x9f\xe0-\xff]+|[^\sa-z0-9\x80-\x9f\xe0-\xff]")
@@ -103,21 +104,20 @@ def _literal(word: str) -> bytes:
 def _letters(folded: bytes) -> Places:
     """Hashes of all groups of 3 to 5 letters, each once."""
     codes = np.frombuffer(folded, np.uint8).astype(np.uint32)
-    hashed = []
-    for size in LETTER_GROUPS:
-        count = max(0, len(codes) - size + 1)
-        group = np.full(count, size, np.uint32)
-        for place in range(size):
-            group = group * np.uint32(257) + codes[place : place + count]
-        hashed.append((group * SPREAD) >> np.uint32(32 - HASH_BITS))
+    group, hashed = codes, []
+    for size in range(2, LETTER_GROUPS[-1] + 1):
+        group = group[:-1] * BASE + codes[size - 1 :]
+        if size in LETTER_GROUPS:
+            hashed.append(((group + size * BASE**size) * SPREAD) >> np.uint32(32 - HASH_BITS))
     return _distinct(np.concatenate(hashed))
 
 
 def _words(folded: bytes) -> Places:
     """Hashes of words and pairs of words, each once."""
     found = WORD.findall(folded)
-    joined = [*found, *(b"%s %s" % pair for pair in pairwise(found))]
-    return _distinct(np.fromiter((zlib.crc32(each) >> (32 - HASH_BITS) for each in joined), np.uint32, len(joined)))
+    words = list(map(zlib.crc32, found))
+    pairs = list(map(zlib.crc32, (b" " + word for word in found[1:]), words))
+    return _distinct(np.array(words + pairs, np.uint32) >> np.uint32(32 - HASH_BITS))
 
 
 def _distinct(hashed: NDArray[np.uint32]) -> Places:

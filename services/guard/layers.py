@@ -10,6 +10,7 @@ from services.guard.cascade import Cascade, Scanner
 from services.guard.classifier import ClassifierScanner, Doubts, Head
 from services.guard.features import Concepts
 from services.guard.kept import Kept
+from services.guard.patterns import PatternScanner
 from services.guard.policy import Policy, load_policy
 from services.guard.rulebook import Rulebook
 from services.guard.verdict import Action, Direction
@@ -23,6 +24,7 @@ class RuleLayers:
 
     policy: Policy
     cascades: Mapping[Direction, Cascade]
+    classifier: ClassifierScanner
 
     def cascade(self, direction: Direction, own: Rulebook | None) -> Cascade:
         """What judges a text of one side, with a tenant's own rules if it has any."""
@@ -41,20 +43,21 @@ def rule_layers(packs: Path, kept: Kept, names: Scanner, doubts: Doubts | None) 
         PacksInvalid: If a pack cannot be used.
     """
     policy = load_policy(packs, kept)
+    patterns, classifier = attack_layers(policy, kept, doubts)
     cascades = {
-        Direction.INPUT: Cascade([names, *attack_layers(policy, kept, doubts)]),
+        Direction.INPUT: Cascade([names, patterns, classifier]),
         Direction.OUTPUT: Cascade([policy.scanners[Direction.OUTPUT]]),
     }
-    return RuleLayers(policy, cascades)
+    return RuleLayers(policy, cascades, classifier)
 
 
-def attack_layers(policy: Policy, kept: Kept, doubts: Doubts | None = None) -> list[Scanner]:
+def attack_layers(policy: Policy, kept: Kept, doubts: Doubts | None = None) -> tuple[PatternScanner, ClassifierScanner]:
     """The layers that find attacks in prompts."""
     patterns = policy.scanners[Direction.INPUT]
-    return [patterns, ClassifierScanner(Head.load(), Concepts(kept.database), patterns.readable, doubts)]
+    return patterns, ClassifierScanner(Head.load(), Concepts(kept.database), patterns.readable, doubts)
 
 
-def default_layers(kept: Kept, packs: Path = PACKS) -> list[Scanner]:
+def default_layers(kept: Kept, packs: Path = PACKS) -> Sequence[Scanner]:
     """The same, with the packs that ship."""
     return attack_layers(load_policy(packs, kept), kept)
 

@@ -49,6 +49,8 @@ class MeaningHead(NamedTuple):
     """Probability from which a prompt is refused."""
     unsure_from: float = 1.0
     """Probability from which slower layers are asked."""
+    acquit_below: float = 0.0
+    """Probability under which what only patterns refuse passes."""
 
     @property
     def doubts(self) -> Doubts:

@@ -77,7 +77,8 @@ class LoadedRule:
     def finding(self, start: int, end: int) -> Finding:
         """A match of the rule, placed in the original text."""
         rule = self.rule
-        return Finding(rule.id, rule.category, rule.severity, rule.action, rule.data_class, start, end, self.layer)
+        judged = rule.id, rule.category, rule.severity, rule.action, rule.data_class
+        return Finding(*judged, start, end, self.layer, final=rule.final)
 
 
 class Phrase:

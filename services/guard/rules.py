@@ -66,6 +66,8 @@ class Rule(BaseModel):
     """Checksum that confirms a match of `patterns`, by its name in `checksums.CHECKS`."""
     unless: tuple[str, ...] = ()
     """Phrases that excuse a match they touch."""
+    final: bool = True
+    """Whether a match is no other layer's to overrule; attacks' words stand in innocent prompts too."""
     only_decoded: bool = False
     """Counts only inside text that was encoded, where innocent reasons are rare."""
     must_match: Annotated[tuple[str, ...], Field(min_length=1)]

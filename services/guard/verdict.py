@@ -63,6 +63,8 @@ class Finding:
     layer: str = "patterns"
     score: float = 1.0
     message_index: int = 0
+    final: bool = True
+    """Whether no other layer may overrule it."""
 
 
 @dataclass(frozen=True, slots=True)

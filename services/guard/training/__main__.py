@@ -67,14 +67,16 @@ def _evaluate(folder: Path, target: str | None) -> None:
     samples, reader = load(), Reader()
     known = [each for each in samples if each.part != "held_out"]
     unseen, _ = _unseen(reader, known)
-    verdicts = {sample.text: _by_unseen_heads(each) for sample, each in zip(known, unseen, strict=True)}
+    head, stand_in_from = MeaningHead.load(), Head.load().block_from
+    judged_unseen = [_by_unseen_heads(each, head, stand_in_from) for each in unseen]
+    verdicts = {sample.text: judged for sample, judged in zip(known, judged_unseen, strict=True)}
     _report(folder, "unseen", known, verdicts.__getitem__)
     held_out = [each for each in samples if each.part == "held_out"]
-    pairs = [each for each in held_out if each.situation.startswith("pairs")]
-    others = [each for each in held_out if each not in pairs]
+    pairs, shapes = ([each for each in held_out if each.situation.startswith(kind)] for kind in ("pairs", "shapes"))
+    others = [each for each in held_out if each not in pairs and each not in shapes]
     layers = default_layers(Kept(None))
     together = asyncio.run(_together([each.text for each in held_out]))
-    for name, cases in (("held-out", others), ("held-out pairs", pairs)):
+    for name, cases in (("held-out", others), ("held-out pairs", pairs), ("held-out shapes", shapes)):
         _report(folder, f"{name}, without the embedding model", cases, lambda text: refusals(layers, text))
         _report(folder, name, cases, together.__getitem__)
     if target:
@@ -86,22 +88,24 @@ def _evaluate(folder: Path, target: str | None) -> None:
     _leave_one_family_out(reader, samples)
 
 
-def _by_unseen_heads(each: Judged) -> Mapping[str, bool]:
+def _by_unseen_heads(each: Judged, head: MeaningHead, stand_in_from: float) -> Mapping[str, bool]:
     """Which layer refuses a prompt at the thresholds that ship, by heads that were shown nothing of its situation."""
-    doubts, block_from = MeaningHead.load().doubts, MeaningHead.load().block_from
-    doubted = doubts.first <= each.words < doubts.end and not each.by_patterns
+    acquitted = each.together < head.acquit_below and each.words < stand_in_from
+    by_patterns = each.by_patterns and not acquitted
+    doubted = head.doubts.first <= each.words < head.doubts.end and not by_patterns
     return {
-        "patterns": each.by_patterns,
-        classifier.LAYER: not each.by_patterns and each.words >= doubts.end,
-        second_look.LAYER: doubted and each.together >= block_from,
+        "patterns": by_patterns,
+        classifier.LAYER: not by_patterns and each.words >= head.doubts.end,
+        second_look.LAYER: doubted and each.together >= head.block_from,
     }
 
 
 async def _together(texts: Sequence[str]) -> dict[str, Mapping[str, bool]]:
     """Which layer refuses each text, the embedding layer among them, as the room asks them."""
     head, kept = MeaningHead.load(), Kept(None)
-    cascade = Cascade(attack_layers(load_policy(PACKS, kept), kept, head.doubts))
-    look = SecondLook(head, _embedded, Head.load().block_from)
+    layers = attack_layers(load_policy(PACKS, kept), kept, head.doubts)
+    cascade, by_words = Cascade(layers), layers[1]
+    look = SecondLook(head, _embedded, lambda text: by_words.score(text)[0], Head.load().block_from)
     asked, refused = 0, dict[str, Mapping[str, bool]]()
     for text in texts:
         passages = [Passage(text)]

@@ -1,8 +1,8 @@
 """The sets of attacks and innocent prompts, each template or situation in one part only.
 
 A template has slots; a situation is told in one or several ways, and stands at the same place in both languages; a pair
-tells one in both. Of every five of a family three are for training, one for setting thresholds, one for measuring; the
-words of the slots are shared out alike.
+tells one in both, and so does a shape, of which there are attacks and innocent prompts. Of every five of a family three
+are for training, one for setting thresholds, one for measuring; the words of the slots are shared out alike.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class Sample:
 
 
 def load(folder: Path = FOLDER) -> list[Sample]:
-    """All prompts of all templates, situations and pairs."""
+    """All prompts of all templates, situations, pairs and shapes."""
     told_once = [*_each(folder / "templates", _from_templates), *_each(folder / "situations", _from_situations)]
-    return [*told_once, *_from_pairs(folder / "pairs")]
+    return [*told_once, *_from_pairs(folder / "pairs"), *_from_pairs(folder / "shapes")]
 
 
 def _each(folder: Path, read: Callable[[Families], Iterator[Told]]) -> Iterator[Sample]:
@@ -89,10 +89,10 @@ def _each(folder: Path, read: Callable[[Families], Iterator[Told]]) -> Iterator[
 
 def _from_pairs(folder: Path) -> Iterator[Sample]:
     for path in sorted(folder.glob("*.yaml")):
-        kind = path.stem
+        kind = path.stem.partition("_")[0]
         for family, pairs in yaml.load(path.read_text("utf-8"), yaml.CSafeLoader).items():
             for number, pair in enumerate(pairs):
-                situation = f"{folder.name}.{kind}.{family}.{number}"
+                situation = f"{folder.name}.{path.stem}.{family}.{number}"
                 for language in LANGUAGES:
                     text = _in_code(pair[language])
                     yield Sample(text, kind == "attacks", language, family, _part_of(number), situation)

@@ -25,6 +25,8 @@ MOST_UNSURE = 0.08
 """Share of the innocent that slower layers may be asked about."""
 MOST_SURELY_REFUSED = 0.001
 """Share of the innocent that the classifier may refuse without the embedding layer."""
+MOST_ACQUITTED = 0.01
+"""Share of the attacks that patterns refuse which the embedding layer may let pass: it acquits what surely is none."""
 MOST_ASKED = 0.1
 """Share of the innocent, here near misses for the most part, that may cost an embedding."""
 
@@ -56,6 +58,7 @@ class Together(NamedTuple):
     sure_from: float
     block_from: float
     unsure_from: float
+    acquit_below: float
 
 
 def thresholds(judged: Sequence[Judged]) -> tuple[Alone, Together]:
@@ -65,17 +68,20 @@ def thresholds(judged: Sequence[Judged]) -> tuple[Alone, Together]:
     block_from = max(LEAST_BLOCK, _lowest(words, ALONE))
     doubtful = [each.words for each in innocent if not each.by_patterns]
     asked_from, sure_from = _above(doubtful, MOST_ASKED), _above(doubtful, MOST_SURELY_REFUSED)
+    matched = [each.together for each in judged if each.is_attack and each.by_patterns]
+    acquit_below = float(np.quantile(matched, MOST_ACQUITTED)) if matched else 0.0
 
     def level(each: Judged) -> float:
         """The number that the embedding layer's threshold is compared with."""
-        if each.by_patterns or each.words >= sure_from:
+        acquitted = each.together < acquit_below and each.words < block_from
+        if (each.by_patterns and not acquitted) or each.words >= sure_from:
             return 1.0
         return each.together if each.words >= asked_from else 0.0
 
     levels = [(each.language, level(each)) for each in innocent]
     together_from = _lowest(levels, TOGETHER)
     alone = Alone(block_from, _unsure(words, block_from))
-    return alone, Together(asked_from, sure_from, together_from, _unsure(levels, together_from))
+    return alone, Together(asked_from, sure_from, together_from, _unsure(levels, together_from), acquit_below)
 
 
 def _lowest(levels: Sequence[tuple[str, float]], shares: Shares) -> float:

@@ -62,8 +62,8 @@ async def test_an_attack_is_blocked_with_named_detections(stub: Any, attack: str
     for verdict in (await check(stub, message(attack)), await try_text(stub, attack)):
         assert verdict.action == guard_pb2.ACTION_BLOCK
         assert verdict.risk_level >= guard_pb2.RISK_LEVEL_HIGH
-        assert all(found.rule and found.layer == "patterns" for found in verdict.detections)
-        assert verdict.detections
+        assert all(found.rule for found in verdict.detections)
+        assert "patterns" in {found.layer for found in verdict.detections}
 
 
 async def test_a_benign_prompt_is_allowed_low_and_public(stub: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from services.guard.classifier import WEIGHTS, ClassifierScanner, Head, WeightsInvalid
 from services.guard.features import Concepts
@@ -19,7 +20,7 @@ from services.guard.policy import Policy
 from services.guard.training.sets import FOLDER, load
 from services.guard.verdict import Action, Direction
 
-BOUNDS = {"templates": (0.7, 0.04), "situations": (0.6, 0.06), "pairs": (0.4, 0.08)}
+BOUNDS = {"templates": (0.7, 0.04), "situations": (0.6, 0.06), "pairs": (0.4, 0.08), "shapes": (0.4, 0.06)}
 """Least recall and most false positives on prompts of situations that training never saw, without the embedding layer:
 the pairs are near misses of each other. `make eval-guard` has the figures."""
 MOST_DOCUMENTS_REFUSED = 0.05
@@ -124,6 +125,15 @@ def test_long_innocent_documents_pass_also_those_about_prompts_and_policies(scan
     share = sum(refused(scanner, each) for each in paragraphs) / len(paragraphs)
     print(f"{share:.1%} of {len(paragraphs)} paragraphs of the documentation are refused")
     assert share <= MOST_DOCUMENTS_REFUSED
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_what_people_ask_on_any_day_passes_also_without_the_embedding_layer(policy: Policy, language: str) -> None:
+    layers = attack_layers(policy, Kept(None))
+    prompts = yaml.safe_load((Path(__file__).parent / "prompts" / "everyday.yaml").read_text("utf-8"))[language]
+    refused = [prompt for prompt in prompts if any(refusals(layers, prompt).values())]
+    assert len(prompts) >= 50
+    assert len(refused) <= 1, refused
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])

@@ -14,7 +14,7 @@ from services.guard.classifier import RULE, UNSURE_RULE, WeightsInvalid
 from services.guard.meaning import DIMENSIONS, WEIGHTS, MeaningHead
 from services.guard.passages import Passage
 from services.guard.second_look import LAYER, MOST_WINDOWS, SecondLook
-from services.guard.training.thresholds import MOST_UNSURE, TOGETHER, Judged, thresholds
+from services.guard.training.thresholds import MOST_ACQUITTED, MOST_UNSURE, TOGETHER, Judged, thresholds
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel, Verdict, merge
 
 OWN = 0.8
@@ -25,7 +25,7 @@ def head() -> MeaningHead:
     """One attack and one innocent text are known, at right angles."""
     known = np.eye(2, DIMENSIONS, dtype=np.float32)
     pulls = np.array([5.0, -5.0], np.float32)
-    thresholds_of_it = {"asked_from": 0.1, "sure_from": 0.9, "block_from": 0.5, "unsure_from": 0.3}
+    thresholds_of_it = {"asked_from": 0.1, "sure_from": 0.9, "block_from": 0.5, "unsure_from": 0.3, "acquit_below": 0.2}
     return MeaningHead(np.zeros(DIMENSIONS, np.float32), known, pulls, 0.0, 1.0, 1.0, 0.0, **thresholds_of_it)
 
 
@@ -36,6 +36,12 @@ BETWEEN = (ATTACK + INNOCENT) / 2
 def doubt(score: float, message_index: int = 0) -> Finding:
     found = Finding(UNSURE_RULE, "prompt_injection", RiskLevel.LOW, Action.ALLOW, DataClass.PUBLIC, 0, len(TEXT))
     return replace(found, layer="classifier", score=score, message_index=message_index)
+
+
+def match(place: int = 0, *, final: bool = False) -> Finding:
+    """A pattern's finding."""
+    found = Finding("x", "prompt_injection", RiskLevel.HIGH, Action.BLOCK, DataClass.PUBLIC, place, place + 3)
+    return replace(found, final=final)
 
 
 class Embedding:
@@ -53,9 +59,11 @@ class Embedding:
         return [self._vector] * len(texts)
 
 
-async def look(embedding: Embedding, *doubts: Finding, passages: Sequence[Passage] = (Passage(TEXT),)) -> Verdict:
-    verdict = merge(doubts, {"classifier": 0.001}).at_least(DataClass.INTERNAL)
-    return await SecondLook(head(), embedding, OWN).judged(passages, verdict, 1.0)
+async def look(
+    embedding: Embedding, *found: Finding, passages: Sequence[Passage] = (Passage(TEXT),), words: float = 0.5
+) -> Verdict:
+    verdict = merge(found, {"classifier": 0.001}).at_least(DataClass.INTERNAL)
+    return await SecondLook(head(), embedding, lambda _: words, OWN).judged(passages, verdict, 1.0)
 
 
 def rules(verdict: Verdict) -> list[str]:
@@ -92,11 +100,56 @@ async def test_without_vectors_the_classifiers_own_threshold_decides_and_the_ver
 
 
 async def test_nobody_is_asked_about_what_is_sure_or_refused() -> None:
-    embedding = Embedding(ATTACK)
-    refused = Finding("x", "prompt_injection", RiskLevel.HIGH, Action.BLOCK, DataClass.PUBLIC, 0, 3)
+    embedding = Embedding(INNOCENT)
     assert LAYER not in (await look(embedding)).layer_seconds
-    assert (await look(embedding, doubt(0.5), refused)).action == Action.BLOCK
+    assert (await look(embedding, doubt(0.5), match(final=True))).action == Action.BLOCK
+    assert (await look(embedding, match(), replace(doubt(0.95), action=Action.BLOCK, rule=RULE))).action == Action.BLOCK
     assert embedding.asked == []
+
+
+@pytest.mark.parametrize(
+    ("vector", "words", "action"),
+    [
+        (INNOCENT, 0.3, Action.ALLOW),
+        (ATTACK, 0.3, Action.BLOCK),
+        (BETWEEN, 0.3, Action.BLOCK),
+        (INNOCENT, 0.999, Action.BLOCK),
+        (None, 0.01, Action.BLOCK),
+    ],
+    ids=["surely harmless", "means an attack", "maybe harmless", "an attack's words", "no vectors"],
+)
+async def test_what_patterns_refuse_passes_where_words_and_meaning_are_sure_and_stays_named(
+    vector: Sequence[float] | None, words: float, action: Action
+) -> None:
+    verdict = await look(Embedding(vector), match(), words=words)
+    assert verdict.action == action
+    assert "x" in rules(verdict)
+    assert verdict.risk_level == (RiskLevel.LOW if action is Action.ALLOW else RiskLevel.HIGH)
+
+
+async def test_one_match_that_is_not_acquitted_refuses_the_prompt_and_so_do_more_than_are_looked_at() -> None:
+    passages = [Passage(f"{TEXT} {number}", message_index=number) for number in range(MOST_WINDOWS + 1)]
+    matches = [replace(match(), message_index=number) for number in range(MOST_WINDOWS + 1)]
+    embedding = Embedding(INNOCENT)
+    assert (await look(embedding, *matches[1:], passages=passages, words=0.3)).action == Action.ALLOW
+    assert (await look(embedding, *matches[1:], doubt(0.85), passages=passages, words=0.3)).action == Action.BLOCK
+    assert len(embedding.asked) == 2 * MOST_WINDOWS
+    assert (await look(embedding, *matches, passages=passages, words=0.3)).action == Action.BLOCK
+    assert len(embedding.asked) == 2 * MOST_WINDOWS
+
+
+async def test_nothing_is_acquitted_without_the_classifiers_word() -> None:
+    embedding = Embedding(INNOCENT)
+    verdict = merge([match()], {"patterns": 0.001})
+    assert await SecondLook(head(), embedding, lambda _: 0.01, OWN).judged([Passage(TEXT)], verdict, 1.0) == verdict
+    assert embedding.asked == []
+
+
+async def test_around_a_match_in_a_long_text_its_surroundings_are_read() -> None:
+    passages = [Passage("a" * 3000 + "xyz" + "b" * 3000)]
+    embedding = Embedding(INNOCENT)
+    await look(embedding, match(3000), passages=passages)
+    assert embedding.asked == ["a" * 250 + "xyz" + "b" * 250]
 
 
 async def test_of_many_doubts_the_likeliest_are_looked_at_and_the_classifier_decides_about_the_rest() -> None:
@@ -127,7 +180,7 @@ def test_weights_for_another_model_are_refused(tmp_path: Path) -> None:
 def test_thresholds_keep_to_the_shares_of_innocent_prompts() -> None:
     chance = np.random.default_rng(5)
     judged = [
-        Judged(bool(number % 2), ("en", "ru")[number // 2 % 2], number % 97 == 0 and number % 2 == 0, *scores)
+        Judged(bool(number % 2), ("en", "ru")[number // 2 % 2], number % 97 == 0, *scores)
         for number, scores in enumerate(chance.beta(1, 3, (4000, 2)).tolist())
     ]
     alone, together = thresholds(judged)
@@ -135,12 +188,15 @@ def test_thresholds_keep_to_the_shares_of_innocent_prompts() -> None:
     refused = [
         each
         for each in innocent
-        if each.by_patterns
+        if (each.by_patterns and not (each.together < together.acquit_below and each.words < alone.block_from))
         or each.words >= together.sure_from
         or (each.words >= together.asked_from and each.together >= together.block_from)
     ]
     assert 0.015 < len(refused) / len(innocent) <= TOGETHER.of_all
     assert together.unsure_from <= together.block_from
+    matched = [each for each in judged if each.is_attack and each.by_patterns]
+    let_pass = [each for each in matched if each.together < together.acquit_below]
+    assert 0 < len(let_pass) <= 1 + MOST_ACQUITTED * len(matched)
     assert alone.unsure_from <= alone.block_from
     unsure = [each for each in innocent if not each.by_patterns and each.words >= alone.unsure_from]
     assert len(unsure) / len(innocent) <= MOST_UNSURE + 0.001
