@@ -9,6 +9,9 @@ import pytest
 
 from tests.envoy.rooms import OpenAIRoom, SigningKey, billing_room, gateway_room
 from tests.support.fix_envoy import RunningEnvoy, running_envoy
+from tests.support.gateway_room import eventually
+
+CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +36,18 @@ async def edge(
         async with running_envoy(rooms, tmp_path_factory.mktemp("edge")) as envoy:
             await envoy.healthy("gateway")
             await envoy.healthy("billing")
+            await admitted(envoy, issuer)
             yield envoy
+
+
+async def admitted(envoy: RunningEnvoy, issuer: SigningKey) -> None:
+    """Return once the edge has fetched the keys it verifies tokens with, and answers."""
+    async with httpx.AsyncClient(base_url=envoy.url) as client:
+
+        async def answers() -> bool:
+            return (await client.post(CHAT, headers=issuer.bearer(), json={"do": "echo"})).is_success
+
+        await eventually(answers)
 
 
 @pytest.fixture(scope="session")
