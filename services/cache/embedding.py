@@ -99,7 +99,7 @@ class Embedder:
         return made.result()
 
     async def serve_stores(self) -> None:
-        """Embed batches for `vector_to_store` until cancelled."""
+        """Embed batches for `embedded_to_store` until cancelled."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 
-ENGLISH_GREETING = r"(?:hi|hello|hey|good (?:morning|afternoon|evening))(?: (?:there|all|everyone|team))?\b[\s,.!:-]*"
-RUSSIAN_GREETING = r"(?:здравствуй(?:те)?|привет(?:ствую)?|добрый (?:день|вечер)|доброе утро)\b[\s,.!:-]*"
+ENGLISH_ASKS = r"(?:what|how|why|where|when|who|which|whose)(?:['’]s)?\b"
+RUSSIAN_ASKS = (
+    r"(?:(?:в|во|на|за|до|с|со|из|от|по|для|о|об|к|у|через) )?(?:что|чем|чего|чему|ч[её]м|как|каков[аоы]?"
+    r"|как(?:ой|ая|ое|ие|ого|ому|им|ую|их|ом|ими)|где|куда|откуда|когда|почему|зачем|отчего|сколько|скольки"
+    r"|кто|кого|кому|кем|ком|чей|чья|чьё|чьи)\b"
+)
 ENGLISH_REQUEST = (
     r"(?:(?:please|kindly)[\s,]+|(?:could|can|would|will) you (?:please |kindly |possibly )*"
     r"|(?:i would|i['’]d) (?:like|love) (?:you )?to |i (?:want|need|wish)(?: you)? to "
     r"|i(?: was|['’]m| am) (?=wondering|curious))?"
     r"(?:(?:please |kindly )?(?:tell|explain|remind|advise)(?: to)?(?: me| us)?|know|find out|learn|help me understand"
     r"|do you (?:happen to )?know|any idea|wondering|curious|(?:a )?(?:quick|small|simple) question)"
-    r"[\s,:-]+(?:please[\s,]+)?(?=(?:what|how|why|where|when|who|which|whose)(?:['’]s)?\b)"
+    r"[\s,:-]+(?:please[\s,]+)?"
+    rf"(?={ENGLISH_ASKS})"
 )
 RUSSIAN_REQUEST = (
     r"(?:пожалуйста[\s,]+|будьте (?:добры|любезны)[\s,]+|будь добр[а]?[\s,]+)?"
@@ -23,18 +28,21 @@ RUSSIAN_REQUEST = (
     r"|(?:мне )?(?:нужно|надо) (?:узнать|понять)"
     r"|(?:мне )?интересно|(?:вы |ты )?не (?:знаете|знаешь)(?: ли)?(?: вы| ты)?|(?:есть )?(?:вопрос|такой вопрос))"
     r"[\s,:-]+(?:пожалуйста[\s,]+)?"
-    r"(?=(?:(?:в|во|на|за|до|с|со|из|от|по|для|о|об|к|у|через) )?(?:что|чем|чего|чему|ч[её]м|как|каков[аоы]?"
-    r"|как(?:ой|ая|ое|ие|ого|ому|им|ую|их|ом|ими)|где|куда|откуда|когда|почему|зачем|отчего|сколько|скольки"
-    r"|кто|кого|кому|кем|ком|чей|чья|чьё|чьи)\b)"
+    rf"(?={RUSSIAN_ASKS})"
 )
+GREETING = (
+    r"(?:(?:hi|hello|hey|good (?:morning|afternoon|evening))(?: (?:there|all|everyone|team))?"
+    r"|здравствуй(?:те)?|привет(?:ствую)?|добрый (?:день|вечер)|доброе утро)"
+    # A sentence of its own, or before what asks: "Hello Kitty" greets nobody.
+    rf"(?:[!.]+\s*|[\s,:-]+(?={ENGLISH_REQUEST}|{RUSSIAN_REQUEST}|{ENGLISH_ASKS}|{RUSSIAN_ASKS}))"
+)
+# After a comma or a sentence: in "How do you say thanks?" they are what is asked about.
 THANKS = (
-    r"[\s,.!]*\b(?:please|thanks(?: in advance| a lot)?|thank you(?: in advance| very much| so much)?"
+    r"(?:,\s*|(?<=[.!?])\s+)(?:please|thanks(?: in advance| a lot)?|thank you(?: in advance| very much| so much)?"
     r"|пожалуйста|спасибо(?: заранее| большое)?|заранее (?:спасибо|благодар(?:ю|ен|на)))[\s.!?)]*$"
 )
 
-_BEFORE = re.compile(
-    rf"^\s*(?:{ENGLISH_GREETING}|{RUSSIAN_GREETING})*(?:{ENGLISH_REQUEST}|{RUSSIAN_REQUEST})?", re.IGNORECASE
-)
+_BEFORE = re.compile(rf"^\s*(?:{GREETING})?(?:{ENGLISH_REQUEST}|{RUSSIAN_REQUEST})?", re.IGNORECASE)
 _AFTER = re.compile(THANKS, re.IGNORECASE)
 
 
