@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from deploy.envoy.catalogue import ROOMS
 REPOSITORY = Path(__file__).parents[2]
 DEFAULT_MODEL = "smollm2-135m"
 MOST_GATEWAYS = 16
+USUAL_GATEWAYS = min(4, os.cpu_count() or 1)
+"""A gateway is one event loop, which is one processor's work; every answer passes through one."""
 LONGEST_SOCKET_PATH = 107
 """sun_path of unix(7), its closing zero left out."""
 
@@ -57,7 +60,7 @@ class LocalSettings:
             models=models,
             issuers=Path(environment["LLMMESH_ISSUERS"]) if environment.get("LLMMESH_ISSUERS") else None,
             chat_models=_chat_models(environment.get("LLMMESH_LOCAL_MODELS", DEFAULT_MODEL), models),
-            gateways=_count("LLMMESH_GATEWAYS", environment.get("LLMMESH_GATEWAYS", "1"), MOST_GATEWAYS),
+            gateways=_count(environment, "LLMMESH_GATEWAYS", usual=USUAL_GATEWAYS, most=MOST_GATEWAYS),
         )
         settings.check()
         return settings
@@ -142,7 +145,8 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _count(name: str, text: str, most: int) -> int:
+def _count(environment: Mapping[str, str], name: str, *, usual: int, most: int) -> int:
+    text = environment.get(name, str(usual))
     if not text.isdecimal() or not 1 <= int(text) <= most:
         raise SettingsInvalid(f"{name}: {text!r} is not a number from 1 to {most}")
     return int(text)

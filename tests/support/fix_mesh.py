@@ -33,6 +33,8 @@ PRICES = Path(__file__).parents[1] / "mesh" / "prices.yaml"
 BUDGET_MICROS = 1_000_000_000
 # Tests break providers on purpose; a breaker that stays open would carry one test's fault into the next.
 QUICK = {
+    # Tests break the gateway, and look at its metrics: they must know which. Two are in test_replicas.
+    "LLMMESH_GATEWAYS": "1",
     "LLMMESH_ROUTER_BREAKER_OPEN_SECONDS": "0.05",
     "LLMMESH_ROUTER_BREAKER_SUCCESSES": "1",
     "LLMMESH_ROUTER_BREAKER_RETURN_PERCENTS": "[]",
