@@ -1,6 +1,7 @@
 """Holding and letting go: each a single statement over many reservations at once.
 
-None waits for the disk: a hold lost in a crash would have lapsed anyway, and settling does not need it.
+None waits for the disk: a hold lost in a crash would have lapsed anyway, and settling does not need it. What is looked
+up for each is fenced with LIMIT 1: a plan made while a table is small would else read all of it, and be kept for long.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ WITH RECURSIVE asked AS MATERIALIZED (
     FROM jsonb_to_recordset(%(holds)s) AS hold(
         ordinal int, tenant_id text, key_id text, request_id text, model text, fingerprint text,
         amount_micros bigint, priced_at timestamptz, extends boolean)
-    LEFT JOIN keys ON keys.id = hold.key_id AND keys.tenant_id = hold.tenant_id
+    LEFT JOIN LATERAL (SELECT * FROM keys k WHERE k.id = hold.key_id LIMIT 1) AS keys ON keys.tenant_id = hold.tenant_id
     LEFT JOIN LATERAL (
         SELECT * FROM reservations r WHERE r.tenant_id = hold.tenant_id AND r.request_id = hold.request_id LIMIT 1
     ) AS standing ON true
-    LEFT JOIN billed_requests AS billed
-        ON billed.request_id = hold.request_id AND billed.tenant_id = hold.tenant_id
+    LEFT JOIN LATERAL (
+        SELECT * FROM billed_requests b
+        WHERE b.request_id = hold.request_id AND b.tenant_id = hold.tenant_id LIMIT 1
+    ) AS billed ON true
 ),
 wanted AS MATERIALIZED (
     SELECT ordinal, tenant_id, amount_micros - coalesce(standing_micros, 0) AS amount_micros, false AS partly
@@ -78,7 +81,7 @@ SELECT tenants.id IS NOT NULL AS tenant_known, asked.billed,
     coalesce(held.priced_at, standing_priced_at) AS priced_at,
     coalesce(held.expire_time, standing_expire_time) AS expire_time
 FROM asked
-LEFT JOIN tenants ON tenants.id = asked.tenant_id
+LEFT JOIN LATERAL (SELECT id FROM tenants t WHERE t.id = asked.tenant_id LIMIT 1) AS tenants ON true
 LEFT JOIN granted USING (tenant_id, ordinal)
 LEFT JOIN held USING (tenant_id, request_id)
 LEFT JOIN LATERAL (

@@ -31,14 +31,17 @@ WITH RECURSIVE asked AS MATERIALIZED (
         provider text, input_tokens int, cached_input_tokens int, cache_write_tokens int, output_tokens int,
         reasoning_tokens int, image_count int, estimated boolean, cost_micros bigint, margin_micros bigint,
         margin_points int, currency_code text, finish_reason text, stop text, priced_at timestamptz, most_micros bigint)
-    LEFT JOIN tenants ON tenants.id = settlement.tenant_id
-    LEFT JOIN keys ON keys.id = settlement.key_id AND keys.tenant_id = settlement.tenant_id
+    LEFT JOIN LATERAL (SELECT id FROM tenants t WHERE t.id = settlement.tenant_id LIMIT 1) AS tenants ON true
+    LEFT JOIN LATERAL (SELECT * FROM keys k WHERE k.id = settlement.key_id LIMIT 1) AS keys
+        ON keys.tenant_id = settlement.tenant_id
     LEFT JOIN LATERAL (
         SELECT r.ctid AS place, r.amount_micros FROM reservations r
         WHERE r.tenant_id = settlement.tenant_id AND r.request_id = settlement.request_id LIMIT 1
     ) AS held ON true
-    LEFT JOIN billed_requests AS billed
-        ON billed.request_id = settlement.request_id AND billed.tenant_id = settlement.tenant_id
+    LEFT JOIN LATERAL (
+        SELECT * FROM billed_requests b
+        WHERE b.request_id = settlement.request_id AND b.tenant_id = settlement.tenant_id LIMIT 1
+    ) AS billed ON true
 ),
 matched AS MATERIALIZED (
     SELECT ordinal, budget.*, limit_micros - spent_micros - reserved_micros
