@@ -22,7 +22,7 @@ from services.cache.config import CacheConfig
 from services.cache.departures import Departures
 from services.cache.embedding import Embedder
 from services.cache.encryption import Cipher
-from services.cache.errorbound import ErrorBound
+from services.cache.errorbound import NEVER, ErrorBound
 from services.cache.evidence import SharedEvidence
 from services.cache.exact import exact_store
 from services.cache.feedback import Feedback
@@ -57,7 +57,8 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
         await enter(in_background(embedder.serve_stores()))
         tally = Tally()
         bound = ErrorBound(calibration(), target=config.error_target)
-        semantic = _semantic(config, embedder, await enter(_vector_store(config)), bound, tally)
+        verifier = Verifier()
+        semantic = _semantic(config, embedder, await enter(_vector_store(config)), verifier, bound, tally)
         audit = await enter(connect(config.mesh_target, AuditServiceStub))
         alarms = Alarms(cast("AuditServiceAsyncStub", audit))
         await enter(in_background(Sweep(semantic, every_seconds=config.sweep_seconds).run(), alarms.run()))
@@ -88,7 +89,10 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
         await enter(in_background(feedback.run(), evidence.run(), departures.run()))
         mount = Mount(add_CacheServiceServicer_to_server, CacheServicer(answers, feedback))
         revoked = await enter(following_revocations(config.mesh_target, departures.take))
-        yield await enter(running([mount], config, room="cache", revoked=revoked))
+        port = await enter(running([mount], config, room="cache", revoked=revoked))
+        if bound.state("").threshold < NEVER:
+            await enter(in_background(verifier.load()))
+        yield port
 
 
 def _secret(config: CacheConfig) -> bytes:
@@ -112,7 +116,7 @@ def _embedder(config: CacheConfig, inference: InferenceServiceAsyncStub) -> Embe
 
 
 def _semantic(
-    config: CacheConfig, embedder: Embedder, store: VectorStore, bound: ErrorBound, tally: Tally
+    config: CacheConfig, embedder: Embedder, store: VectorStore, verifier: Verifier, bound: ErrorBound, tally: Tally
 ) -> SemanticCache:
     limits = SemanticLimits(
         plausible_similarity=config.plausible_similarity,
@@ -121,7 +125,7 @@ def _semantic(
         longest_question_characters=config.longest_question_characters,
         most_entries=config.most_semantic_entries,
     )
-    return SemanticCache(WordVectors.packaged(), embedder, store, Verifier(), bound, limits, time.time, tally.vetoed)
+    return SemanticCache(WordVectors.packaged(), embedder, store, verifier, bound, limits, time.time, tally.vetoed)
 
 
 @asynccontextmanager

@@ -201,3 +201,30 @@ def _swept() -> float:
 
 async def _swept_more_than(before: float) -> bool:
     return _swept() > before
+
+
+async def test_what_judges_candidates_is_loaded_before_anybody_asks(
+    configure: Any, serve: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ""
+
+    async def loaded() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return "verifier_loaded" in said
+
+    async with serve(configure()):
+        await until(loaded)
+    assert said.count("verifier_loaded") == 1
+
+
+async def test_a_service_that_may_serve_no_semantic_hit_loads_nothing_to_judge_them(
+    configure: Any, serve: Any, tenant: Identity, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serve(configure(error_target=1e-6)) as stub:
+        with acting_as(tenant):
+            await stub.StoreAnswer(store(prompt(ASKED)))
+            assert "verifier_loaded" not in capsys.readouterr().out
+            found = await stub.LookupAnswer(lookup(prompt(REWORDED), SEMANTIC))
+    assert not found.HasField("answer")
+    assert "verifier_loaded" in capsys.readouterr().out
