@@ -60,7 +60,8 @@ def with_frames(words: Sequence[Word], asked: Asking, lexicon: Lexicon) -> tuple
             or _is_measure(words, position, lexicon)
             or _points_back(words, position)
         )
-        marked[position] = replace(word, is_frame=only_asks)
+        if only_asks:
+            marked[position] = replace(word, is_frame=True)
         leading = leading and not marked[position].is_content
     return tuple(marked)
 

@@ -13,7 +13,6 @@ from services.cache.verification.polarity import (
     modality_differs,
     negations_differ,
     opposites_meet,
-    persons,
     persons_differ,
     relations,
     times_differ,
@@ -170,7 +169,7 @@ def _roles(left: Reading, right: Reading) -> Features:
         "acting": float(_texts(left, ACTING) != _texts(right, ACTING)),
         "acting_both": float(_apart(_texts(left, ACTING), _texts(right, ACTING))),
         "acted_upon": float(_texts(left, ACTED_UPON) != _texts(right, ACTED_UPON)),
-        "persons": float(set(persons(left)) != set(persons(right))),
+        "persons": float(set(left.pronouns) != set(right.pronouns)),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from services.cache.verification.reading import Reading, Word
 from services.cache.verification.vocabulary import Lexicon, word_set
@@ -18,6 +18,7 @@ PERSONS = (
     word_set("he him his"),
     word_set("she her hers"),
 )
+PERSON_OF = {form: person for person, forms in enumerate(PERSONS) for form in forms}
 
 
 def denied(words: Sequence[Word], lexicon: Lexicon) -> tuple[str, ...]:
@@ -38,9 +39,9 @@ def negations_differ(left: Reading, right: Reading) -> bool:
 
 def opposites_meet(left: Reading, right: Reading) -> bool:
     """Whether a word of one is the opposite of a word of the other that the first does not use."""
-    mine = [word for word in left.words if not set(word.lemmas) & right.lemmas]
-    yours = [word for word in right.words if not set(word.lemmas) & left.lemmas]
-    return any(_are_opposite(one, other, left) for one in mine for other in yours)
+    mine = [word for word in left.words if right.lemmas.isdisjoint(word.lemmas)]
+    yours = [word for word in right.words if left.lemmas.isdisjoint(word.lemmas)]
+    return _antonyms_meet(mine, yours, left.lexicon) or _negated(mine, yours, left) or _negated(yours, mine, left)
 
 
 def modality_differs(left: Reading, right: Reading) -> bool:
@@ -56,7 +57,7 @@ def times_differ(left: Reading, right: Reading) -> bool:
 
 def persons_differ(left: Reading, right: Reading) -> bool:
     """Whether mine became yours, or his became hers."""
-    mine, yours = list(persons(left)), list(persons(right))
+    mine, yours = left.pronouns, right.pronouns
     if mine and yours and set(mine).isdisjoint(yours):
         return True
     # Third persons have no other name here, so their order says who is who.
@@ -82,15 +83,16 @@ def relations(reading: Reading) -> frozenset[int]:
     return frozenset(reading.lexicon.relations[word] for word in counted if word in reading.lexicon.relations)
 
 
-def _are_opposite(one: Word, other: Word, reading: Reading) -> bool:
-    if any(reading.lexicon.are_antonyms(mine, yours) for mine in one.lemmas for yours in other.lemmas):
-        return True
+def _antonyms_meet(mine: Sequence[Word], yours: Sequence[Word], lexicon: Lexicon) -> bool:
+    theirs = {lemma for word in yours for lemma in word.lemmas}
+    return any(not theirs.isdisjoint(lexicon.antonyms.get(lemma, ())) for word in mine for lemma in word.lemmas)
+
+
+def _negated(mine: Sequence[Word], yours: Sequence[Word], reading: Reading) -> bool:
+    """Whether a word of theirs is one of ours with a prefix that denies it."""
     prefixes = NEGATING_PREFIXES.get(reading.language, ())
-    return any(
-        one.lemma == prefix + other.lemma or other.lemma == prefix + one.lemma
-        for prefix in prefixes
-        if min(len(one.lemma), len(other.lemma)) > 2
-    )
+    denied = [word.lemma for word in yours if word.lemma.startswith(prefixes)]
+    return any(prefix + word.lemma in denied for word in mine if denied and len(word.lemma) > 2 for prefix in prefixes)
 
 
 def _modality(reading: Reading) -> frozenset[str]:
@@ -100,7 +102,7 @@ def _modality(reading: Reading) -> frozenset[str]:
     return frozenset().union(*kinds)
 
 
-def persons(reading: Reading) -> Iterator[int]:
+def pronouns(words: Sequence[Word]) -> tuple[int, ...]:
     """The person of each pronoun, in order."""
-    for word in reading.words:
-        yield from (number for number, forms in enumerate(PERSONS) if word.text in forms or word.lemma in forms)
+    forms = (PERSON_OF.get(word.text, PERSON_OF.get(word.lemma)) for word in words)
+    return tuple(person for person in forms if person is not None)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from services.cache.verification.asking import YES_OR_NO, asking, with_frames
 from services.cache.verification.clauses import english_clause, quoted, russian_clause
 from services.cache.verification.courtesy import without_courtesy
 from services.cache.verification.english import English
-from services.cache.verification.polarity import denied
+from services.cache.verification.polarity import denied, pronouns
 from services.cache.verification.quantities import compound, quantities
 from services.cache.verification.reading import Reading, Word
 from services.cache.verification.roles import with_roles
@@ -19,12 +19,17 @@ from services.cache.verification.russian import Russian
 from services.cache.verification.vocabulary import Lexicon, word_set
 from services.cache.verification.words import Token, tokens
 
+WORDS_KEPT = 4096
+"""Words whose dictionary entries are kept, about 1 KB each: questions of one tenant share most of them."""
 OF_WHETHER = word_set("yes_or_no may must worth difference cost how_many")
 """What a question that wants a yes or a no may be after besides."""
 
 
 class Reader:
     """Reads questions in Russian and English; other languages word by word, without grammar."""
+
+    def __init__(self) -> None:
+        self._word = lru_cache(maxsize=WORDS_KEPT)(self._looked_up)
 
     @cached_property
     def _english(self) -> English:
@@ -62,6 +67,7 @@ class Reader:
             past=any(morphology.is_past(word.text) for word in words),
             past_being=any(morphology.is_past_being(word.text) for word in words),
             superlative=any(morphology.is_superlative(word.text) for word in words),
+            pronouns=pronouns(words),
             aims=_aims(text, lexicon),
             clause=russian_clause(words, self._russian) if language == "russian" else english_clause(words),
             quoted=quoted(text, self._russian.lemmas if language == "russian" else _as_written),
@@ -71,7 +77,7 @@ class Reader:
         """Russian needs no word to ask whether something is so: "Кофе повышает давление?"."""
         return text.rstrip().endswith("?") and any(self._russian.verb(word.text) for word in words)
 
-    def _word(self, token: Token, language: str) -> Word:
+    def _looked_up(self, token: Token, language: str) -> Word:
         if language == "russian" and token.script == "cyrillic":
             return _russian_word(token, self._russian)
         return _latin_word(token, self._english, foreign=language == "russian")

@@ -110,6 +110,8 @@ class Reading:
     past_being: bool
     """Whether a form of "was" does."""
     superlative: bool
+    pronouns: tuple[int, ...] = ()
+    """The person of each, in order; numbers of `polarity.PERSONS`."""
     aims: frozenset[str] = frozenset()
     """What its phrases show it to be after: "cost", "why", "may" ...; several may hold."""
     clause: Clause = Clause()

@@ -24,7 +24,7 @@ def with_roles(words: Sequence[Word], lexicon: Lexicon) -> tuple[Word, ...]:
             role, begun = lexicon.prepositions[word.text], False
         elif word.is_function and (begun or word.lemma not in DETERMINERS):
             role = BARE
-        given.append(replace(word, role=role) if not word.is_function else word)
+        given.append(word if word.is_function or role == word.role else replace(word, role=role))
         begun = begun or not word.is_function
         if word.cases:
             role = BARE  # a Russian phrase ends with its noun

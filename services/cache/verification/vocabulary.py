@@ -55,10 +55,6 @@ class Lexicon:
         mine, yours = ({word, *self.synonyms.get(word, ())} for word in (left, right))
         return left != right and any(not yours.isdisjoint(self.antonyms.get(word, ())) for word in mine)
 
-    def are_antonyms(self, left: str, right: str) -> bool:
-        """Whether the two say the opposite."""
-        return right in self.antonyms.get(left, frozenset())
-
     def are_synonyms(self, left: str, right: str) -> bool:
         """Whether the two say much the same."""
         return right in self.synonyms.get(left, frozenset())

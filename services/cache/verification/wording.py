@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.cache.verification.reading import BARE, Reading, Word
+from services.cache.verification.vocabulary import Lexicon
 from wordvectors import WordVectors
 
 Features: TypeAlias = Mapping[str, float]
@@ -95,7 +96,7 @@ class Wording:
     def _unmatched(self, mine: Reading, yours: Reading) -> Iterator[Unmatched]:
         others = [self._vector(word.text) for word in yours.content if not word.is_number]
         for word in mine.content:
-            if word.is_number or any(word.resembles(other, mine.lexicon) for other in yours.words):
+            if word.is_number or _stands_in(word, yours, mine.lexicon):
                 continue
             vector = self._vector(word.text)
             nearest = max((float(vector @ other) for other in others), default=0.0)
@@ -140,11 +141,14 @@ def _sides(left: Reading, right: Reading) -> Iterator[tuple[Word, Reading]]:
     yield from ((word, left) for word in right.content)
 
 
+def _stands_in(word: Word, other: Reading, lexicon: Lexicon) -> bool:
+    """Whether some word of the other question is a form of the word, of its root, or a synonym."""
+    return not other.lemmas.isdisjoint(word.lemmas) or any(word.resembles(one, lexicon) for one in other.words)
+
+
 def _is_synonym(word: Word, other: Reading, reading: Reading) -> bool:
     """Whether a word is found in the other question as a synonym alone."""
-    if not other.lemmas.isdisjoint(word.lemmas):
-        return False
-    return any(word.resembles(one, reading.lexicon) for one in other.words)
+    return other.lemmas.isdisjoint(word.lemmas) and _stands_in(word, other, reading.lexicon)
 
 
 def _has_verb(side: Sequence[Unmatched]) -> bool:
