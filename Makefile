@@ -141,11 +141,11 @@ protos-drift: $(VENV) ## Stubs and descriptor set are what the protos generate
 
 .PHONY: train-guard
 train-guard: $(VENV) ## Train the guard's classifier from its set of prompts; writes its weights
-	PYTHONPATH=.:libs python -m services.guard.training train
+	PYTHONPATH=.:libs python -m tests.eval.guard train
 
 .PHONY: eval-guard
 eval-guard: $(VENV) ## Measure the guard's layers: recall and false positives; tables and plots in var/eval-guard
-	PYTHONPATH=.:libs python -m services.guard.training evaluate --into $(VAR)/eval-guard $(ARGS)
+	PYTHONPATH=.:libs python -m tests.eval.guard evaluate --into $(VAR)/eval-guard $(ARGS)
 
 .PHONY: bench
 bench: $(VENV) ## Measure the mesh on this machine; prints a table, writes JSON

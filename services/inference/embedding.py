@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from services.inference.e5.adapters import NONE, load_adapters
 from services.inference.e5.encoder import NAME, Encoder
 from services.inference.e5.tokens import Basis, TokenVectors
 from services.inference.measures import EMBEDDED_TEXTS
@@ -29,14 +30,16 @@ class Embedder:
 
     def __init__(self, *, threads: int, max_waiting: int) -> None:
         self._threads = threads
-        self._encoder = Encoder()
+        self._encoder = Encoder(adapters=load_adapters())
         self._basis = Basis()
         self._pool = Pool("embedding", threads=threads, max_callers=max_waiting)
         self.dimensions = self._encoder.dimensions
         self.context_tokens = self._encoder.context_tokens
 
-    async def embed(self, texts: Sequence[str], *, as_query: bool, with_tokens: bool = False) -> list[Embedded]:
-        """Embed texts as questions or, with the model's other prefix, as what is searched.
+    async def embed(
+        self, texts: Sequence[str], *, as_query: bool, with_tokens: bool = False, adapter: str = NONE
+    ) -> list[Embedded]:
+        """Embed texts as questions or, with the model's other prefix, as what is searched; `adapter` is one of ours.
 
         A call holds at most as many places as there are threads, so that long lists let others through.
 
@@ -47,15 +50,20 @@ class Embedder:
         with self._pool.admitted():
             for start in range(0, len(texts), self._threads):
                 batch = texts[start : start + self._threads]
-                calls = [self._pool.run(self._compute, text, as_query, with_tokens) for text in batch]
+                calls = [self._pool.run(self._compute, text, as_query, with_tokens, adapter) for text in batch]
                 embedded += await asyncio.gather(*calls)
         EMBEDDED_TEXTS.labels(NAME).inc(len(texts))
         return embedded
 
-    def _compute(self, text: str, as_query: bool, with_tokens: bool) -> Embedded:
-        encoded = self._encoder.encode(text, as_query=as_query, states=with_tokens)
+    def _compute(self, text: str, as_query: bool, with_tokens: bool, adapter: str) -> Embedded:
+        encoded = self._encoder.encode(text, as_query=as_query, states=with_tokens, adapter=adapter)
         tokens = self._basis.tokens(encoded) if with_tokens else None
         return Embedded(encoded.vector.tolist(), encoded.input_tokens, tokens)
+
+    @property
+    def adapters(self) -> Collection[str]:
+        """The names of all adapters, that of the plain model among them."""
+        return self._encoder.adapters
 
     @property
     def basis(self) -> str:

@@ -65,8 +65,12 @@ class InferenceServicer(InferenceServiceServicer):
         """Embed texts."""
         embedder = self._catalogue.embedder(request.model)
         check_texts(request.texts, self._config)
+        if request.adapter not in embedder.adapters:
+            raise FieldInvalid("adapter", f"must be one of {sorted(embedder.adapters)}")
         as_query = request.purpose != inference_pb2.EMBEDDING_PURPOSE_DOCUMENT
-        texts = await embedder.embed(request.texts, as_query=as_query, with_tokens=request.token_vectors)
+        texts = await embedder.embed(
+            request.texts, as_query=as_query, with_tokens=request.token_vectors, adapter=request.adapter
+        )
         return inference_pb2.EmbedTextResponse(
             embeddings=[
                 inference_pb2.Embedding(values=text.vector, tokens=tokens_of(text.tokens, embedder.basis))

@@ -12,8 +12,8 @@ from services.guard.matching import compile_database
 from services.guard.meaning import MeaningHead
 from services.guard.patterns import PatternScanner
 from services.guard.policy import load_policy
-from services.guard.training.sets import Sample, load
 from services.guard.verdict import Direction
+from tests.eval.guard.sets import Sample, load
 
 HALF = 0.5
 """Of the way between the thresholds: near neither."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.inference.e5.adapters import NONE, Adapter, check, products
+from services.inference.e5.embeddings import Embeddings
 from services.inference.e5.graph import INPUT, Layers, session, state
 from services.inference.e5.pieces import Pieces
-from services.inference.e5.weights import ZERO, PackedModel, split
+from services.inference.e5.weights import PackedModel
 
 NAME = "multilingual-e5-small"
 DEPTHS = (4, 8, 12)
@@ -35,27 +37,40 @@ class Encoded:
 class Encoder:
     """The model. It keeps no state between texts: threads may share it, and it lets go of the interpreter's lock."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, adapters: Mapping[str, Adapter] | None = None) -> None:
+        """Read the model, and give it `adapters` by name.
+
+        Raises:
+            AdapterInvalid: If one does not fit the model.
+        """
         model = PackedModel(path)
         self.dimensions: int = model.width
         self.context_tokens: int = model.positions
         """Most tokens it reads, prefix and marks included; of a longer text it reads the beginning."""
-        self._epsilon, self._begin, self._end = model.epsilon, model.begin, model.end
+        self._begin, self._end = model.begin, model.end
         self._pieces = Pieces(model)
-        self._words = model.packed_rows("emb.word")
-        kind = model.numbers("emb.type")[: model.width]
-        self._places = model.numbers("emb.pos").reshape(-1, model.width) + kind
-        self._scale, self._shift = model.numbers("emb.ln.w"), model.numbers("emb.ln.b")
+        self._embeddings = Embeddings(model)
         self._prefixes = {True: self._pieces.of("query:"), False: self._pieces.of("passage:")}
-        self._session = session(Layers(model).graph(DEPTHS))
+        self._adapters = {NONE: {}, **(adapters or {})}
+        adapted = set[str]().union(*map(products, self._adapters.values()))
+        layers = Layers(model, adapted)
+        self._session = session(layers.graph(DEPTHS))
+        for name, adapter in self._adapters.items():
+            check(name, adapter, layers.sizes)
 
-    def encode(self, text: str, *, as_query: bool = True, states: bool = False) -> Encoded:
+    @property
+    def adapters(self) -> Collection[str]:
+        """The names of all adapters, that of the plain model among them."""
+        return self._adapters.keys()
+
+    def encode(self, text: str, *, as_query: bool = True, states: bool = False, adapter: str = NONE) -> Encoded:
         """Encode a text as a question or as what is searched; `states` adds what its tokens are at each depth."""
         prefix = self._prefixes[as_query]
         pieces = self._pieces.of(text)[: self.context_tokens - len(prefix) - 2]
         tokens = [self._begin, *prefix, *pieces, self._end]
         depths = DEPTHS if states else DEPTHS[-1:]
-        computed = self._session.run([state(depth) for depth in depths], {INPUT: self._embedded(tokens)})
+        given = {INPUT: self._embeddings.of(tokens), **self._adapters[adapter]}
+        computed = self._session.run([state(depth) for depth in depths], given)
         mean = computed[-1][0].mean(axis=0)
         own = slice(1 + len(prefix), -1)
         return Encoded(
@@ -64,12 +79,3 @@ class Encoder:
             states={depth: rows[0, own] for depth, rows in zip(depths, computed, strict=True)} if states else {},
             rarity=self._pieces.rarity(pieces),
         )
-
-    def _embedded(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        scales, codes = split(self._words[list(tokens)])
-        words = (codes - np.float32(ZERO)) * scales[:, None]
-        rows = words.reshape(len(tokens), self.dimensions) + self._places[: len(tokens)]
-        rows -= rows.mean(axis=1, keepdims=True)
-        spread = np.sqrt((rows * rows).mean(axis=1, keepdims=True) + self._epsilon)
-        embedded: NDArray[np.float32] = rows / spread * self._scale + self._shift
-        return embedded[None].astype(np.float32, copy=False)

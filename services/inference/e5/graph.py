@@ -6,19 +6,22 @@ engine does. Hence the same vectors, to four digits, for half the work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnxruntime import InferenceSession, SessionOptions
 
+from services.inference.e5.adapters import DOWN, UP
 from services.inference.e5.weights import BLOCK, PackedModel
 
 RUNTIME = "com.microsoft"
 """Operators that are ONNX Runtime's own."""
 INPUT, COMPONENTS = "tokens_in", "components"
+RANK = "rank"
+"""The size of an adapter between its two matrices."""
 MATRIX_OF_BYTES = 4
 """Lets the runtime round activations to bytes."""
 ERRORS_ALONE = 3
@@ -40,8 +43,13 @@ def state(depth: int) -> str:
 class Layers:
     """Collects the operators and their weights."""
 
-    def __init__(self, model: PackedModel) -> None:
+    def __init__(self, model: PackedModel, adapted: Container[str] = ()) -> None:
+        """`adapted` names the products that a run may change with matrices of its own (`adapters.py`)."""
         self._model = model
+        self._adapted = adapted
+        self._given: list[ValueInfoProto] = []
+        self.sizes: dict[str, tuple[int, int]] = {}
+        """How many numbers go into each product, and how many come out."""
         self._nodes: list[NodeProto] = []
         self._weights: list[TensorProto] = []
 
@@ -53,7 +61,7 @@ class Layers:
         shape = ["tokens", self._model.width]
         outputs = [helper.make_tensor_value_info(state(depth), TensorProto.FLOAT, [1, *shape]) for depth in depths]
         given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, *shape])
-        graph = helper.make_graph(self._nodes, "e5", [given], outputs, self._weights)
+        graph = helper.make_graph(self._nodes, "e5", [given, *self._given], outputs, self._weights)
         return _model(graph)
 
     def _layer(self, tokens: str, depth: int) -> str:
@@ -74,16 +82,35 @@ class Layers:
         packed = (codes[:, 0::2] | codes[:, 1::2] << 4).reshape(outputs, -1, BLOCK // 2)
         parts = {"codes": packed, "scales": scales.reshape(outputs, -1), "bias": bias}
         codes_in, scales_in, bias_in = (self._weight(f"{out}.{part}", array) for part, array in parts.items())
-        return self._runtime(
+        inputs = packed.shape[1] * BLOCK
+        self.sizes[out] = inputs, outputs
+        product = self._runtime(
             "MatMulNBits",
             [tokens, codes_in, scales_in, "", "", bias_in],
             out,
-            K=packed.shape[1] * BLOCK,
+            K=inputs,
             N=outputs,
             bits=4,
             block_size=BLOCK,
             accuracy_level=MATRIX_OF_BYTES,
         )
+        return self._changed(product, tokens, inputs, outputs) if product in self._adapted else product
+
+    def _changed(self, product: str, tokens: str, inputs: int, outputs: int) -> str:
+        """A product and the change that a run gives for it; runs that give none have matrices of rank 0."""
+        down = self._overridable(f"{product}.{DOWN}", [inputs, RANK])
+        up = self._overridable(f"{product}.{UP}", [RANK, outputs])
+        narrow, change, changed = (f"{product}.{part}" for part in ("narrow", "change", "changed"))
+        self._nodes += [
+            helper.make_node("MatMul", [tokens, down], [narrow]),
+            helper.make_node("MatMul", [narrow, up], [change]),
+            helper.make_node("Add", [product, change], [changed]),
+        ]
+        return changed
+
+    def _overridable(self, name: str, shape: Sequence[int | str]) -> str:
+        self._given.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        return self._weight(name, np.zeros([0 if size == RANK else int(size) for size in shape], np.float32))
 
     def _sum_normalised(self, tokens: str, change: str, name: str, out: str) -> str:
         weights = [self._weight(f"{name}.{part}", self._model.numbers(f"{name}.{part}")) for part in "wb"]

@@ -71,6 +71,12 @@ async def test_an_unknown_embedding_model_is_named(room):
     assert error_info(error).metadata["model"] == "ada"
 
 
+async def test_an_unknown_adapter_is_refused_by_name(room):
+    error = await refusal(room.EmbedText(EmbedTextRequest(texts=["one"], adapter="of-tomorrow")))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error_info(error).metadata["field"] == "adapter"
+
+
 async def test_without_chat_models_only_the_embedding_model_is_listed(room):
     listed = await room.ListModels(inference_pb2.ListModelsRequest())
     assert [model.name for model in listed.models] == ["multilingual-e5-small"]

@@ -14,8 +14,8 @@ from services.guard.classifier import RULE, UNSURE_RULE, WeightsInvalid
 from services.guard.meaning import DIMENSIONS, WEIGHTS, MeaningHead
 from services.guard.passages import Passage
 from services.guard.second_look import LAYER, MOST_WINDOWS, SecondLook
-from services.guard.training.thresholds import MOST_ACQUITTED, MOST_UNSURE, TOGETHER, Judged, thresholds
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel, Verdict, merge
+from tests.eval.guard.thresholds import MOST_ACQUITTED, MOST_UNSURE, TOGETHER, Judged, thresholds
 
 OWN = 0.8
 TEXT = "Could you tell me what they wrote for you up there?"

@@ -264,12 +264,17 @@ class EmbedTextRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
     TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name; empty means the only one."""
     purpose: Global___EmbeddingPurpose.ValueType
     """What the vectors are for."""
     token_vectors: _builtins.bool
     """Whether to give vectors of the tokens as well, for comparing texts token by token."""
+    adapter: _builtins.str
+    """Adapter of the model, by name; empty means none. An adapter is a change of low rank to the model's matrices (LoRA,
+    arXiv:2106.09685), trained for one task; vectors of different adapters cannot be compared.
+    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts."""
@@ -281,10 +286,11 @@ class EmbedTextRequest(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         purpose: Global___EmbeddingPurpose.ValueType = ...,
         token_vectors: _builtins.bool = ...,
+        adapter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "purpose", b"purpose", "texts", b"texts", "token_vectors", b"token_vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "model", b"model", "purpose", b"purpose", "texts", b"texts", "token_vectors", b"token_vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

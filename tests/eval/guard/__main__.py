@@ -1,4 +1,4 @@
-"""`python -m services.guard.training train|evaluate`: trains the quick layers' heads, or measures what ships."""
+"""`python -m tests.eval.guard train|evaluate`: trains the quick layers' heads, or measures what ships."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from services.guard.passages import Passage
 from services.guard.policy import load_policy
 from services.guard.remote import SLOW_LAYERS, judged
 from services.guard.second_look import SecondLook
-from services.guard.training.meanings import Meanings, vectors_of
-from services.guard.training.reader import Reader
-from services.guard.training.sets import Sample, load
-from services.guard.training.thresholds import Judged, thresholds
 from services.guard.verdict import Action
+from tests.eval.guard.meanings import Meanings, vectors_of
+from tests.eval.guard.reader import Reader
+from tests.eval.guard.sets import Sample, load
+from tests.eval.guard.thresholds import Judged, thresholds
 
 SECONDS = 3600.0
 
 
 def main() -> None:
     """Run one of the commands."""
-    parser = argparse.ArgumentParser(prog="python -m services.guard.training", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.eval.guard", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train the classifier and the embedding layer; writes their weights")
     train.add_argument("--into", type=Path, default=classifier.WEIGHTS.parent)

@@ -14,8 +14,8 @@ from sklearn.svm import SVC
 
 from services.guard.meaning import STEEPNESS, MeaningHead, Vectors, centred, logit
 from services.guard.second_look import LONGEST_WINDOW
-from services.guard.training.reader import FOLDS, Scored, folds
-from services.guard.training.sets import Sample
+from tests.eval.guard.reader import FOLDS, Scored, folds
+from tests.eval.guard.sets import Sample
 from wordvectors.distillation.teacher import Teacher
 
 KEPT = Path("build/train-guard/vectors.npz")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.guard.training.sets import LANGUAGES
+from tests.eval.guard.sets import LANGUAGES
 
 LEAST_BLOCK = 0.45
 

@@ -11,9 +11,9 @@ from services.guard.features import Concepts, Features, features, windows
 from services.guard.layers import PACKS
 from services.guard.matching import compile_database
 from services.guard.policy import load_policy
-from services.guard.training.logistic import fit
-from services.guard.training.sets import Sample
 from services.guard.verdict import Action, Direction
+from tests.eval.guard.logistic import fit
+from tests.eval.guard.sets import Sample
 
 FOLDS = 5
 MOST_WINDOWS = 12
