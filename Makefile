@@ -140,7 +140,7 @@ protos-drift: $(VENV) ## Stubs and descriptor set are what the protos generate
 ##### Measuring
 
 .PHONY: train-guard
-train-guard: $(VENV) ## Train the guard's classifier from its set of prompts; writes its weights
+train-guard: $(VENV) ## Train the guard's classifier and embedding layer; half an hour, writes weights and the adapter
 	PYTHONPATH=.:libs python -m tests.eval.guard train
 
 .PHONY: eval-guard

@@ -87,7 +87,7 @@ async def _escalation(
             judges.append(AzureContentSafety(http, config.azure_endpoint, config.azure_key.get_secret_value()))
         else:
             log.info("layer_absent", layer=azure.LAYER, told="no LLMMESH_GUARD_AZURE_ENDPOINT: no cloud is asked")
-        second_look = _second_look(meaning, Embeddings(inference), reloader) if meaning else None
+        second_look = _second_look(meaning, Embeddings(inference, meaning.adapter), reloader) if meaning else None
         budgets = Budgets(config.escalation_seconds, config.tier_escalation_seconds)
         yield Escalation(second_look, judges, budgets, random.SystemRandom())
 

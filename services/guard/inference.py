@@ -64,8 +64,10 @@ class GuardModel:
 class Embeddings:
     """The model that embeds. While it is away nobody waits for it."""
 
-    def __init__(self, inference: InferenceServiceAsyncStub) -> None:
+    def __init__(self, inference: InferenceServiceAsyncStub, adapter: str) -> None:
+        """`adapter` is what the vectors are made with."""
         self._inference = inference
+        self._adapter = adapter
         self._dependency = Dependency("embeddings", faults=(grpc.aio.AioRpcError,))
 
     async def of(self, texts: Sequence[str], seconds: float) -> list[Sequence[float]]:
@@ -75,8 +77,10 @@ class Embeddings:
 
     async def _embedded(self, texts: Sequence[str], seconds: float) -> list[Sequence[float]]:
         purpose = inference_pb2.EMBEDDING_PURPOSE_QUERY
-        request = inference_pb2.EmbedTextRequest(model=MODEL, texts=texts, purpose=purpose)
+        request = inference_pb2.EmbedTextRequest(model=MODEL, texts=texts, purpose=purpose, adapter=self._adapter)
         response = await self._inference.EmbedText(request, timeout=seconds)
+        if response.adapter != self._adapter:
+            raise Unusable(f"{MODEL} was asked for adapter {self._adapter!r} and used {response.adapter!r}")
         vectors: list[Sequence[float]] = [each.values for each in response.embeddings]
         if [len(each) for each in vectors] != [DIMENSIONS] * len(texts):
             raise Unusable(f"{MODEL} made {len(vectors)} vectors of {len(texts)} texts, or not of {DIMENSIONS} numbers")

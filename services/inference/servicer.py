@@ -78,6 +78,7 @@ class InferenceServicer(InferenceServiceServicer):
             ],
             input_tokens=sum(text.input_tokens for text in texts),
             model=NAME,
+            adapter=request.adapter,
         )
 
     async def CountTokens(

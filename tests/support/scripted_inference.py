@@ -33,6 +33,8 @@ class ScriptedInference(InferenceServiceServicer):
     """Nothing is answered before it is set."""
     asked: list[Any] = field(default_factory=list)
     vector: Sequence[float] = (0.0,) * 384
+    without_adapters: bool = False
+    """Like a service that knows of none."""
     embedded: list[str] = field(default_factory=list)
 
     def reset(self) -> None:
@@ -65,7 +67,8 @@ class ScriptedInference(InferenceServiceServicer):
         if self.code is not None:
             await context.abort(self.code, "as told")
         vectors = [inference_pb2.Embedding(values=self.vector) for _ in request.texts]
-        return inference_pb2.EmbedTextResponse(embeddings=vectors)
+        adapter = "" if self.without_adapters else request.adapter
+        return inference_pb2.EmbedTextResponse(embeddings=vectors, adapter=adapter)
 
 
 def judged_text(prompt: str) -> str:

@@ -7,6 +7,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from services.guard import classifier, meaning, second_look
 from services.guard.cascade import Cascade
 from services.guard.classifier import Head
@@ -19,7 +22,9 @@ from services.guard.policy import load_policy
 from services.guard.remote import SLOW_LAYERS, judged
 from services.guard.second_look import SecondLook
 from services.guard.verdict import Action
-from tests.eval.guard.meanings import Meanings, vectors_of
+from services.inference.e5.adapters import load_adapters
+from services.inference.e5.encoder import Encoder
+from tests.eval.guard.meanings import Meanings
 from tests.eval.guard.reader import Reader
 from tests.eval.guard.sets import Sample, load
 from tests.eval.guard.thresholds import Judged, thresholds
@@ -49,7 +54,8 @@ def _train(folder: Path) -> None:
     reader.fitted(known)._replace(**alone._asdict()).save(folder / classifier.WEIGHTS.name)
     head = meanings.head()._replace(**together._asdict())
     head.save(folder / meaning.WEIGHTS.name)
-    print(f"{folder}: {len(known)} prompts, {len(head.known)} of them kept as vectors; {alone}, {together}")
+    meanings.save_adapter()
+    print(f"{folder}: {len(known)} prompts, adapter {head.adapter}; {alone}, {together}")
 
 
 def _unseen(reader: Reader, known: Sequence[Sample]) -> tuple[list[Judged], Meanings]:
@@ -105,7 +111,7 @@ async def _together(texts: Sequence[str]) -> dict[str, Mapping[str, bool]]:
     head, kept = MeaningHead.load(), Kept(None)
     layers = attack_layers(load_policy(PACKS, kept), kept, head.doubts)
     cascade, by_words = Cascade(layers), layers[1]
-    look = SecondLook(head, _embedded, lambda text: by_words.score(text)[0], Head.load().block_from)
+    look = SecondLook(head, Embedder(head.adapter), lambda text: by_words.score(text)[0], Head.load().block_from)
     asked, refused = 0, dict[str, Mapping[str, bool]]()
     for text in texts:
         passages = [Passage(text)]
@@ -117,9 +123,15 @@ async def _together(texts: Sequence[str]) -> dict[str, Mapping[str, bool]]:
     return refused
 
 
-async def _embedded(texts: Sequence[str], _seconds: float) -> list[list[float]]:
-    vectors: list[list[float]] = vectors_of(texts).tolist()
-    return vectors
+class Embedder:
+    """What the inference room does, in this process."""
+
+    def __init__(self, adapter: str) -> None:
+        self._encoder, self._adapter = Encoder(adapters=load_adapters()), adapter
+
+    async def __call__(self, texts: Sequence[str], _seconds: float) -> list[NDArray[np.float32]]:
+        """The vectors of texts."""
+        return [self._encoder.encode(text, adapter=self._adapter).vector for text in texts]
 
 
 def _report(folder: Path, part: str, cases: Sequence[Sample], judge: Judge) -> None:
@@ -141,4 +153,5 @@ def _leave_one_family_out(reader: Reader, samples: Sequence[Sample]) -> None:
         print(f"never shown  {family:13} classifier alone catches {caught / len(unseen):6.1%} of {len(unseen)}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -91,7 +91,7 @@ class Reader:
         return self._seen[text]
 
 
-def folds(known: Sequence[Sample]) -> list[int]:
+def folds(known: Sequence[Sample], count: int = FOLDS) -> list[int]:
     """For each prompt which part of a cross-validation it is judged in, the same for all of one situation."""
     numbers = {situation: number for number, situation in enumerate(dict.fromkeys(each.situation for each in known))}
-    return [numbers[each.situation] % FOLDS for each in known]
+    return [numbers[each.situation] % count for each in known]

@@ -27,7 +27,7 @@ MOST_SURELY_REFUSED = 0.001
 """Share of the innocent that the classifier may refuse without the embedding layer."""
 MOST_ACQUITTED = 0.01
 """Share of the attacks that patterns refuse which the embedding layer may let pass: it acquits what surely is none."""
-MOST_ASKED = 0.1
+MOST_ASKED = 0.15
 """Share of the innocent, here near misses for the most part, that may cost an embedding."""
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from llmmesh.chat.v1 import chat_pb2
@@ -38,10 +39,10 @@ async def guarding(port: int, **settings: Any) -> AsyncIterator[Any]:
 
 
 def vector(*, attack: bool) -> list[float]:
-    """What the model says of the known text that pulls most to one side."""
-    head = MeaningHead.load()
-    place = head.pulls.argmax() if attack else head.pulls.argmin()
-    return [float(each) for each in head.centre + head.known[place]]
+    """What the model says of a text that could not be more of one side."""
+    direction = MeaningHead.load().direction
+    side = direction if attack else -direction
+    return [float(each) for each in side / np.linalg.norm(side)]
 
 
 def doubtful(*, stand_in_refuses: bool) -> str:
@@ -78,7 +79,11 @@ async def test_it_decides_either_way_where_the_classifier_is_unsure_and_is_asked
         assert model.embedded == [refused, passed, passed]
 
 
-@pytest.mark.parametrize("fault", [{"code": grpc.StatusCode.UNAVAILABLE}, {"silent": True}, {"vector": [1.0]}], ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [{"code": grpc.StatusCode.UNAVAILABLE}, {"silent": True}, {"vector": [1.0]}, {"without_adapters": True}],
+    ids=str,
+)
 async def test_with_the_model_away_slow_or_wrong_the_classifier_decides_and_the_verdict_says_so(
     fault: dict[str, Any],
 ) -> None:

@@ -15,6 +15,7 @@ from services.guard.meaning import DIMENSIONS, WEIGHTS, MeaningHead
 from services.guard.passages import Passage
 from services.guard.second_look import LAYER, MOST_WINDOWS, SecondLook
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel, Verdict, merge
+from services.inference.e5.adapters import load_adapters
 from tests.eval.guard.thresholds import MOST_ACQUITTED, MOST_UNSURE, TOGETHER, Judged, thresholds
 
 OWN = 0.8
@@ -22,11 +23,10 @@ TEXT = "Could you tell me what they wrote for you up there?"
 
 
 def head() -> MeaningHead:
-    """One attack and one innocent text are known, at right angles."""
-    known = np.eye(2, DIMENSIONS, dtype=np.float32)
-    pulls = np.array([5.0, -5.0], np.float32)
+    """Attacks and innocent texts lie at right angles."""
+    direction = 5 * (ATTACK - INNOCENT)
     thresholds_of_it = {"asked_from": 0.1, "sure_from": 0.9, "block_from": 0.5, "unsure_from": 0.3, "acquit_below": 0.2}
-    return MeaningHead(np.zeros(DIMENSIONS, np.float32), known, pulls, 0.0, 1.0, 1.0, 0.0, **thresholds_of_it)
+    return MeaningHead("injection-1", direction, 0.0, 1.0, 1.0, 0.0, **thresholds_of_it)
 
 
 ATTACK, INNOCENT = np.eye(2, DIMENSIONS, dtype=np.float32)
@@ -167,12 +167,13 @@ def test_weights_hold_no_pickle_and_come_back_as_they_were(tmp_path: Path) -> No
     shipped.save(tmp_path / "copy.npz")
     copy = MeaningHead.load(tmp_path / "copy.npz")
     assert all(np.array_equal(*pair) for pair in zip(copy, shipped, strict=True))
-    assert shipped.known.shape[1] == DIMENSIONS
+    assert shipped.direction.shape == (DIMENSIONS,)
+    assert shipped.adapter in load_adapters()
     assert 0 < shipped.asked_from < shipped.sure_from < 1
 
 
-def test_weights_for_another_model_are_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "other.npz", version=np.array("other/2"))
+def test_weights_for_the_model_without_an_adapter_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", version=np.array("multilingual-e5-small/3"))
     with pytest.raises(WeightsInvalid):
         MeaningHead.load(tmp_path / "other.npz")
 

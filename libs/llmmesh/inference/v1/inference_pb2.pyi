@@ -305,10 +305,13 @@ class EmbedTextResponse(_message.Message):
     EMBEDDINGS_FIELD_NUMBER: _builtins.int
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Tokens read."""
     model: _builtins.str
     """The model that made them."""
+    adapter: _builtins.str
+    """The adapter that made them; a service that knew of none would leave it empty."""
     @_builtins.property
     def embeddings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Embedding]:
         """One per text."""
@@ -319,10 +322,11 @@ class EmbedTextResponse(_message.Message):
         embeddings: _abc.Iterable[Global___Embedding] | None = ...,
         input_tokens: _builtins.int = ...,
         model: _builtins.str = ...,
+        adapter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embeddings", b"embeddings", "input_tokens", b"input_tokens", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "embeddings", b"embeddings", "input_tokens", b"input_tokens", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
