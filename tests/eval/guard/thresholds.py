@@ -23,7 +23,7 @@ ALONE, TOGETHER = Shares(0.03, 0.035), Shares(0.02, 0.03)
 """With the classifier alone, where the embedding model is away, and with it."""
 MOST_UNSURE = 0.08
 """Share of the innocent that slower layers may be asked about."""
-MOST_SURELY_REFUSED = 0.001
+MOST_SURELY_REFUSED = 0.003
 """Share of the innocent that the classifier may refuse without the embedding layer."""
 MOST_ACQUITTED = 0.01
 """Share of the attacks that patterns refuse which the embedding layer may let pass: it acquits what surely is none."""
