@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FOLDER = Path(__file__).with_name("adapters")
+FOLDER = Path(__file__).with_name("trained")
 NONE = ""
 """The name of the plain model."""
 
