@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from services.guard.checksums import CHECKS
@@ -213,6 +214,9 @@ class _Findings:
         if confirmed is None or (rule.only_decoded and not view.is_decoded(*confirmed)):
             return
         finding = loaded.finding(*view.original(*confirmed))
+        if not finding.final and view.is_decoded(*confirmed):
+            # A model that reads the text as it stands cannot say what the disguise hides.
+            finding = replace(finding, final=True)
         self.found[rule.id, finding.start] = self._latest[rule.id] = finding
         self._counts[rule.id] += 1
 
