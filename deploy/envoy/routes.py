@@ -16,6 +16,7 @@ REPEATABLE = frozenset(
         "/llmmesh.billing.v1.BillingService/CancelReservation",
         "/llmmesh.billing.v1.BillingService/RecordUsage",
         "/llmmesh.inference.v1.InferenceService/EmbedText",
+        "/llmmesh.inference.v1.InferenceService/ScorePairs",
     }
 )
 """RPCs that may run twice: a `request_id` makes the repeat a no-op, or the work is pure and ours."""

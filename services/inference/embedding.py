@@ -1,4 +1,4 @@
-"""Vectors of texts: multilingual-e5-small on the CPU."""
+"""Vectors of texts, and scores of pairs: multilingual-e5-small on the CPU."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from services.inference.e5.adapters import NONE, load_adapters
+from services.inference.e5.crossencoder import CrossEncoder
 from services.inference.e5.encoder import NAME, Encoder
 from services.inference.e5.tokens import Basis, TokenVectors
-from services.inference.measures import EMBEDDED_TEXTS
+from services.inference.measures import EMBEDDED_TEXTS, SCORED_PAIRS
 from services.inference.pool import Pool
 
 
@@ -31,6 +32,7 @@ class Embedder:
     def __init__(self, *, threads: int, max_waiting: int) -> None:
         self._threads = threads
         self._encoder = Encoder(adapters=load_adapters())
+        self._crossencoder = CrossEncoder(self._encoder.inputs)
         self._basis = Basis()
         self._pool = Pool("embedding", threads=threads, max_callers=max_waiting)
         self.dimensions = self._encoder.dimensions
@@ -59,6 +61,23 @@ class Embedder:
         encoded = self._encoder.encode(text, as_query=as_query, states=with_tokens, adapter=adapter)
         tokens = self._basis.tokens(encoded) if with_tokens else None
         return Embedded(encoded.vector.tolist(), encoded.input_tokens, tokens)
+
+    async def score(self, text: str, others: Sequence[str]) -> list[float]:
+        """How surely `text` asks the same as each of the others: the logarithm of the odds.
+
+        Raises:
+            RateLimited: If too many calls are under way.
+        """
+        with self._pool.admitted():
+            scores = [self._pool.run(self._crossencoder.log_odds, text, other) for other in others]
+            log_odds = await asyncio.gather(*scores)
+        SCORED_PAIRS.labels(self._crossencoder.name).inc(len(others))
+        return log_odds
+
+    @property
+    def scorer(self) -> str:
+        """What scores pairs, by name."""
+        return self._crossencoder.name
 
     @property
     def adapters(self) -> Collection[str]:

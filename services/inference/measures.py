@@ -21,3 +21,4 @@ FIRST_TOKEN_SECONDS = Histogram(
 READY = Gauge("llmmesh_inference_model_ready", "1 while the model answers.", ["model"])
 LOADS = Counter("llmmesh_inference_loads_total", "Engines started, by outcome.", ["model", "outcome"])
 EMBEDDED_TEXTS = Counter("llmmesh_inference_embedded_texts_total", "Texts embedded.", ["model"])
+SCORED_PAIRS = Counter("llmmesh_inference_scored_pairs_total", "Pairs read by the cross-encoder.", ["scorer"])

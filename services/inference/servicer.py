@@ -81,6 +81,16 @@ class InferenceServicer(InferenceServiceServicer):
             adapter=request.adapter,
         )
 
+    async def ScorePairs(
+        self, request: inference_pb2.ScorePairsRequest, context: Context
+    ) -> inference_pb2.ScorePairsResponse:
+        """Say of pairs how surely both questions ask the same."""
+        embedder = self._catalogue.embedder(request.model)
+        check_text(request.text, self._config, "text")
+        check_texts(request.others, self._config, field="others")
+        log_odds = await embedder.score(request.text, request.others)
+        return inference_pb2.ScorePairsResponse(log_odds=log_odds, scorer=embedder.scorer)
+
     async def CountTokens(
         self, request: inference_pb2.CountTokensRequest, context: Context
     ) -> inference_pb2.CountTokensResponse:
@@ -108,17 +118,22 @@ def response_of(step: str | Ending) -> inference_pb2.StreamGenerateChatResponse:
     return inference_pb2.StreamGenerateChatResponse(finished=finished)
 
 
-def check_texts(texts: Sequence[str], config: InferenceConfig) -> None:
+def check_texts(texts: Sequence[str], config: InferenceConfig, field: str = "texts") -> None:
     """Refuse lists that are empty or too long, and texts that are."""
     if not texts:
-        raise FieldInvalid("texts", "must hold at least one text")
+        raise FieldInvalid(field, "must hold at least one text")
     if len(texts) > config.embedding_max_texts:
-        raise FieldInvalid("texts", f"must hold at most {config.embedding_max_texts} texts")
+        raise FieldInvalid(field, f"must hold at most {config.embedding_max_texts} texts")
     for index, text in enumerate(texts):
-        if not text:
-            raise FieldInvalid(f"texts[{index}]", "must not be empty")
-        if len(text) > config.embedding_max_characters:
-            raise FieldInvalid(f"texts[{index}]", f"must be at most {config.embedding_max_characters} characters")
+        check_text(text, config, f"{field}[{index}]")
+
+
+def check_text(text: str, config: InferenceConfig, field: str) -> None:
+    """Refuse a text that is empty or too long."""
+    if not text:
+        raise FieldInvalid(field, "must not be empty")
+    if len(text) > config.embedding_max_characters:
+        raise FieldInvalid(field, f"must be at most {config.embedding_max_characters} characters")
 
 
 def tokens_of(tokens: TokenVectors | None, basis: str) -> inference_pb2.TokenVectors | None:

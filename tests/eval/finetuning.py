@@ -7,7 +7,9 @@ adds to them is trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -83,21 +85,25 @@ class Layer(nn.Module):
 
 
 class Trainable(nn.Module):
-    """The model with an adapter of `rank` on the layers from `first_adapted` on; its parameters are the adapter's."""
+    """The model with an adapter of `rank` on the layers from `first_adapted` on; its parameters are the adapter's.
 
-    def __init__(self, *, rank: int, first_adapted: int) -> None:
+    With `layers` it ends early.
+    """
+
+    def __init__(self, *, rank: int, first_adapted: int, layers: int | None = None) -> None:
         super().__init__()
         model = self._model = PackedModel(None)
         self._pieces, self._embeddings = Pieces(model), Embeddings(model)
         self.width, self.first_adapted = model.width, first_adapted
         self.layers = nn.ModuleList(
-            Layer(model, number, rank if number >= first_adapted else 0) for number in range(model.layers)
+            Layer(model, number, rank if number >= first_adapted else 0) for number in range(layers or model.layers)
         )
 
-    def tokens(self, text: str, prefix: str = "query:") -> list[int]:
-        """The text as the service reads it."""
-        own = [*self._pieces.of(prefix), *self._pieces.of(text)]
-        return [self._model.begin, *own[: self._model.positions - 2], self._model.end]
+    def tokens(self, *texts: str, prefix: str = "query:") -> list[int]:
+        """A text as the service reads it, or several as one."""
+        each = ([*self._pieces.of(prefix), *self._pieces.of(text)] for text in texts)
+        marked = ([self._model.begin, *own[: self._model.positions - 2], self._model.end] for own in each)
+        return list(chain.from_iterable(marked))[: self._model.positions]
 
     @torch.no_grad()
     def fixed(self, tokens: Sequence[int]) -> Tensor:
@@ -105,13 +111,28 @@ class Trainable(nn.Module):
         states = torch.from_numpy(self._embeddings.of(tokens))
         return self._through(states, torch.ones(1, len(tokens), dtype=torch.bool), 0, self.first_adapted)[0]
 
+    @torch.no_grad()
+    def fixed_all(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """As `fixed`, of many texts, in half precision."""
+        found: dict[int, Tensor] = {}
+        for places in batched([len(tokens) for tokens in texts], 1024, np.random.default_rng(0)):
+            embedded = [torch.from_numpy(self._embeddings.of(texts[place])[0]) for place in places]
+            states, mask = _padded(embedded)
+            through = self._through(states, mask, 0, self.first_adapted).to(torch.float16)
+            found.update(
+                (place, rows[: len(texts[place])].clone()) for place, rows in zip(places, through, strict=True)
+            )
+        return [found[place] for place in range(len(texts))]
+
     def forward(self, fixed: Sequence[Tensor]) -> Tensor:
         """The vectors of texts, of length 1, from what `fixed` made of them."""
-        states = nn.utils.rnn.pad_sequence(list(fixed), batch_first=True)
-        lengths = torch.tensor([len(each) for each in fixed])
-        mask = torch.arange(states.shape[1]) < lengths[:, None]
-        states = self._through(states, mask, self.first_adapted, len(self.layers))
+        states, mask = self.states(fixed)
         return functional.normalize((states * mask[..., None]).sum(1), dim=-1)
+
+    def states(self, fixed: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What the layers make of the tokens of texts, and which tokens there are."""
+        states, mask = _padded(fixed)
+        return self._through(states, mask, self.first_adapted, len(self.layers)), mask
 
     def adapter(self) -> Adapter:
         """What was trained, as `adapters.py` has it."""
@@ -125,6 +146,13 @@ class Trainable(nn.Module):
         return states
 
 
+def _padded(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Texts beside each other, and which tokens there are."""
+    lengths = torch.tensor([len(each) for each in texts])
+    states = nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
+    return states, torch.arange(states.shape[1]) < lengths[:, None]
+
+
 def _sides(product: Product) -> list[tuple[str, Tensor]]:
     return [(DOWN, product.down), (UP, product.up)]
 
@@ -133,3 +161,42 @@ def _matrix(model: PackedModel, name: str) -> np.ndarray[tuple[int], np.dtype[np
     scales, codes = model.blocks(name)
     numbers = (codes - np.float32(ZERO)) * scales[:, None]
     return numbers.astype(np.float32, copy=False).ravel()
+
+
+Random = np.random.Generator
+
+
+def batched(lengths: Sequence[int], most_tokens: int, chance: Random) -> list[list[int]]:
+    """Places of texts of about the same length together, a little otherwise each time."""
+    about = np.array(lengths) + chance.random(len(lengths)) * 6
+    batches: list[list[int]] = [[]]
+    for place in np.argsort(about).tolist():
+        if (len(batches[-1]) + 1) * lengths[place] > most_tokens and batches[-1]:
+            batches.append([])
+        batches[-1].append(place)
+    return batches
+
+
+def optimise(
+    groups: Iterable[tuple[Iterable[nn.Parameter], float]],
+    batches: Sequence[Sequence[int]],
+    loss_of: Callable[[Sequence[int]], Tensor],
+    *,
+    warm_up: float,
+    largest_step: float = 1.0,
+    name: str,
+) -> None:
+    """Change parameters, each group at its rate, which grows for `warm_up` of the steps and then falls to nothing."""
+    parameters = [{"params": list(each), "lr": rate} for each, rate in groups]
+    optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
+    warm, steps = max(1, int(warm_up * len(batches))), len(batches)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1, (step + 1) / warm) * (1 - step / steps))
+    for step, batch in enumerate(batches):
+        loss = loss_of(batch)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters[0]["params"], largest_step)
+        optimiser.step()
+        schedule.step()
+        if step % 50 == 0:
+            sys.stderr.write(f"{name}: step {step} of {steps}, loss {loss.item():.3f}\n")

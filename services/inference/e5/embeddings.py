@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.inference.e5.pieces import Pieces
 from services.inference.e5.weights import ZERO, PackedModel, split
 
 
@@ -29,3 +32,22 @@ class Embeddings:
         spread = np.sqrt((rows * rows).mean(axis=1, keepdims=True) + self._epsilon)
         embedded: NDArray[np.float32] = rows / spread * self._scale + self._shift
         return embedded[None].astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything below the layers; 60 MB, so that all that compute with one model share it."""
+
+    model: PackedModel
+    pieces: Pieces
+    embeddings: Embeddings
+
+    @classmethod
+    def of(cls, path: Path | None = None) -> Inputs:
+        """Read the model's file; without a path the packaged one."""
+        model = PackedModel(path)
+        return cls(model, Pieces(model), Embeddings(model))
+
+    def marked(self, prefix: Sequence[int], text: Sequence[int], most: int) -> list[int]:
+        """The pieces of a text between the marks of its beginning and end, `most` in all."""
+        return [self.model.begin, *prefix, *text[: most - len(prefix) - 2], self.model.end]

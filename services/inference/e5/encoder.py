@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.inference.e5.adapters import NONE, Adapter, check, products
-from services.inference.e5.embeddings import Embeddings
+from services.inference.e5.embeddings import Inputs
 from services.inference.e5.graph import INPUT, Layers, session, state
-from services.inference.e5.pieces import Pieces
-from services.inference.e5.weights import PackedModel
 
 NAME = "multilingual-e5-small"
 DEPTHS = (4, 8, 12)
@@ -43,13 +41,12 @@ class Encoder:
         Raises:
             AdapterInvalid: If one does not fit the model.
         """
-        model = PackedModel(path)
+        self.inputs = Inputs.of(path)
+        model = self.inputs.model
         self.dimensions: int = model.width
         self.context_tokens: int = model.positions
         """Most tokens it reads, prefix and marks included; of a longer text it reads the beginning."""
-        self._begin, self._end = model.begin, model.end
-        self._pieces = Pieces(model)
-        self._embeddings = Embeddings(model)
+        self._pieces = self.inputs.pieces
         self._prefixes = {True: self._pieces.of("query:"), False: self._pieces.of("passage:")}
         self._adapters = {NONE: {}, **(adapters or {})}
         adapted = set[str]().union(*map(products, self._adapters.values()))
@@ -66,16 +63,15 @@ class Encoder:
     def encode(self, text: str, *, as_query: bool = True, states: bool = False, adapter: str = NONE) -> Encoded:
         """Encode a text as a question or as what is searched; `states` adds what its tokens are at each depth."""
         prefix = self._prefixes[as_query]
-        pieces = self._pieces.of(text)[: self.context_tokens - len(prefix) - 2]
-        tokens = [self._begin, *prefix, *pieces, self._end]
+        tokens = self.inputs.marked(prefix, self._pieces.of(text), self.context_tokens)
+        own = slice(1 + len(prefix), -1)
         depths = DEPTHS if states else DEPTHS[-1:]
-        given = {INPUT: self._embeddings.of(tokens), **self._adapters[adapter]}
+        given = {INPUT: self.inputs.embeddings.of(tokens), **self._adapters[adapter]}
         computed = self._session.run([state(depth) for depth in depths], given)
         mean = computed[-1][0].mean(axis=0)
-        own = slice(1 + len(prefix), -1)
         return Encoded(
             vector=mean / np.linalg.norm(mean),
             input_tokens=len(tokens),
             states={depth: rows[0, own] for depth, rows in zip(depths, computed, strict=True)} if states else {},
-            rarity=self._pieces.rarity(pieces),
+            rarity=self._pieces.rarity(tokens[own]),
         )

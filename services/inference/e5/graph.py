@@ -54,9 +54,9 @@ class Layers:
         self._weights: list[TensorProto] = []
 
     def graph(self, depths: Sequence[int]) -> ModelProto:
-        """All layers; takes a matrix of embedded tokens and gives the tokens at the depths."""
+        """The layers to the last depth; takes a matrix of embedded tokens and gives the tokens at the depths."""
         tokens = INPUT
-        for depth in range(1, self._model.layers + 1):
+        for depth in range(1, max(depths) + 1):
             tokens = self._layer(tokens, depth)
         shape = ["tokens", self._model.width]
         outputs = [helper.make_tensor_value_info(state(depth), TensorProto.FLOAT, [1, *shape]) for depth in depths]

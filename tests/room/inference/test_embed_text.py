@@ -2,7 +2,7 @@ import grpc
 import pytest
 
 from llmmesh.inference.v1 import inference_pb2
-from llmmesh.inference.v1.inference_pb2 import EmbedTextRequest
+from llmmesh.inference.v1.inference_pb2 import EmbedTextRequest, ScorePairsRequest
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.client import connect
 from meshkit.errors import error_info, error_reason
@@ -91,3 +91,28 @@ async def test_tokens_come_as_bytes_for_each_depth_when_they_are_wanted(room):
     plain = await room.EmbedText(EmbedTextRequest(texts=["the cat sleeps", "cats"]))
     assert [list(each.values) for each in plain.embeddings] == [list(each.values) for each in wanted.embeddings]
     assert not any(each.HasField("tokens") for each in plain.embeddings)
+
+
+async def test_pairs_are_scored_in_their_order(room):
+    others = ["What is France's capital?", "How far away is the Moon?"]
+    scored = await room.ScorePairs(ScorePairsRequest(text="What is the capital of France?", others=others))
+    same, different = scored.log_odds
+    assert same > 0 > different
+    assert scored.scorer
+
+
+@pytest.mark.parametrize(
+    ("text", "others", "field"),
+    [
+        ("", ["a"], "text"),
+        ("x" * 101, ["a"], "text"),
+        ("a", [], "others"),
+        ("a", ["a"] * 4, "others"),
+        ("a", ["a", ""], "others[1]"),
+        ("a", ["x" * 101], "others[0]"),
+    ],
+)
+async def test_pairs_out_of_bounds_are_refused_by_name(room, text, others, field):
+    error = await refusal(room.ScorePairs(ScorePairsRequest(text=text, others=others)))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error_info(error).metadata["field"] == field

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from llmmesh.chat.v1 import chat_pb2 as llmmesh_dot_chat_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$llmmesh/inference/v1/inference.proto\x12\x14llmmesh.inference.v1\x1a\x1allmmesh/chat/v1/chat.proto\"H\n\x19StreamGenerateChatRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\"\x82\x01\n\x1aStreamGenerateChatResponse\x12\'\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x16.llmmesh.chat.v1.DeltaH\x00\x12\x32\n\x08\x66inished\x18\x02 \x01(\x0b\x32\x1e.llmmesh.inference.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"l\n\x08\x46inished\x12\x34\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1d.llmmesh.chat.v1.FinishReason\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\"r\n\x13\x43ompleteTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x05\x12\r\n\x05regex\x18\x04 \x01(\t\x12\x14\n\x0c\x66irst_tokens\x18\x05 \x01(\x05\"\x8e\x01\n\x14\x43ompleteTextResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12<\n\x0c\x66irst_tokens\x18\x02 \x03(\x0b\x32&.llmmesh.inference.v1.TokenProbability\x12*\n\x05usage\x18\x03 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\"6\n\x10TokenProbability\x12\r\n\x05token\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"\x91\x01\n\x10\x45mbedTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x37\n\x07purpose\x18\x03 \x01(\x0e\x32&.llmmesh.inference.v1.EmbeddingPurpose\x12\x15\n\rtoken_vectors\x18\x04 \x01(\x08\x12\x0f\n\x07\x61\x64\x61pter\x18\x05 \x01(\t\"~\n\x11\x45mbedTextResponse\x12\x33\n\nembeddings\x18\x01 \x03(\x0b\x32\x1f.llmmesh.inference.v1.Embedding\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x05\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x04 \x01(\t\"O\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x32\n\x06tokens\x18\x02 \x01(\x0b\x32\".llmmesh.inference.v1.TokenVectors\"c\n\x0cTokenVectors\x12\x0e\n\x06values\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64\x65pths\x18\x02 \x01(\x05\x12\x12\n\ndimensions\x18\x03 \x01(\x05\x12\x10\n\x08rarities\x18\x04 \x03(\x02\x12\r\n\x05\x62\x61sis\x18\x05 \x01(\t\"A\n\x12\x43ountTokensRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\"*\n\x13\x43ountTokensResponse\x12\x13\n\x0btoken_count\x18\x01 \x01(\x05\"\x13\n\x11ListModelsRequest\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.llmmesh.inference.v1.Model\"\x92\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65mbeds\x18\x02 \x01(\x08\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .llmmesh.inference.v1.ModelState\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\x05\x12\x12\n\ndimensions\x18\x05 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t*q\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_WARMING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x16\n\x12MODEL_STATE_FAILED\x10\x03*r\n\x10\x45mbeddingPurpose\x12!\n\x1d\x45MBEDDING_PURPOSE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45MBEDDING_PURPOSE_QUERY\x10\x01\x12\x1e\n\x1a\x45MBEDDING_PURPOSE_DOCUMENT\x10\x02\x32\x97\x04\n\x10InferenceService\x12y\n\x12StreamGenerateChat\x12/.llmmesh.inference.v1.StreamGenerateChatRequest\x1a\x30.llmmesh.inference.v1.StreamGenerateChatResponse0\x01\x12\x65\n\x0c\x43ompleteText\x12).llmmesh.inference.v1.CompleteTextRequest\x1a*.llmmesh.inference.v1.CompleteTextResponse\x12\\\n\tEmbedText\x12&.llmmesh.inference.v1.EmbedTextRequest\x1a\'.llmmesh.inference.v1.EmbedTextResponse\x12\x62\n\x0b\x43ountTokens\x12(.llmmesh.inference.v1.CountTokensRequest\x1a).llmmesh.inference.v1.CountTokensResponse\x12_\n\nListModels\x12\'.llmmesh.inference.v1.ListModelsRequest\x1a(.llmmesh.inference.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$llmmesh/inference/v1/inference.proto\x12\x14llmmesh.inference.v1\x1a\x1allmmesh/chat/v1/chat.proto\"H\n\x19StreamGenerateChatRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\"\x82\x01\n\x1aStreamGenerateChatResponse\x12\'\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x16.llmmesh.chat.v1.DeltaH\x00\x12\x32\n\x08\x66inished\x18\x02 \x01(\x0b\x32\x1e.llmmesh.inference.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"l\n\x08\x46inished\x12\x34\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1d.llmmesh.chat.v1.FinishReason\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\"r\n\x13\x43ompleteTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x05\x12\r\n\x05regex\x18\x04 \x01(\t\x12\x14\n\x0c\x66irst_tokens\x18\x05 \x01(\x05\"\x8e\x01\n\x14\x43ompleteTextResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12<\n\x0c\x66irst_tokens\x18\x02 \x03(\x0b\x32&.llmmesh.inference.v1.TokenProbability\x12*\n\x05usage\x18\x03 \x01(\x0b\x32\x1b.llmmesh.chat.v1.TokenUsage\"6\n\x10TokenProbability\x12\r\n\x05token\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"\x91\x01\n\x10\x45mbedTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x37\n\x07purpose\x18\x03 \x01(\x0e\x32&.llmmesh.inference.v1.EmbeddingPurpose\x12\x15\n\rtoken_vectors\x18\x04 \x01(\x08\x12\x0f\n\x07\x61\x64\x61pter\x18\x05 \x01(\t\"~\n\x11\x45mbedTextResponse\x12\x33\n\nembeddings\x18\x01 \x03(\x0b\x32\x1f.llmmesh.inference.v1.Embedding\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x05\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x04 \x01(\t\"O\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x32\n\x06tokens\x18\x02 \x01(\x0b\x32\".llmmesh.inference.v1.TokenVectors\"c\n\x0cTokenVectors\x12\x0e\n\x06values\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64\x65pths\x18\x02 \x01(\x05\x12\x12\n\ndimensions\x18\x03 \x01(\x05\x12\x10\n\x08rarities\x18\x04 \x03(\x02\x12\r\n\x05\x62\x61sis\x18\x05 \x01(\t\"@\n\x11ScorePairsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06others\x18\x03 \x03(\t\"6\n\x12ScorePairsResponse\x12\x10\n\x08log_odds\x18\x01 \x03(\x02\x12\x0e\n\x06scorer\x18\x02 \x01(\t\"A\n\x12\x43ountTokensRequest\x12+\n\x06prompt\x18\x01 \x01(\x0b\x32\x1b.llmmesh.chat.v1.ChatPrompt\"*\n\x13\x43ountTokensResponse\x12\x13\n\x0btoken_count\x18\x01 \x01(\x05\"\x13\n\x11ListModelsRequest\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.llmmesh.inference.v1.Model\"\x92\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65mbeds\x18\x02 \x01(\x08\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .llmmesh.inference.v1.ModelState\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\x05\x12\x12\n\ndimensions\x18\x05 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t*q\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_WARMING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x16\n\x12MODEL_STATE_FAILED\x10\x03*r\n\x10\x45mbeddingPurpose\x12!\n\x1d\x45MBEDDING_PURPOSE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45MBEDDING_PURPOSE_QUERY\x10\x01\x12\x1e\n\x1a\x45MBEDDING_PURPOSE_DOCUMENT\x10\x02\x32\xf8\x04\n\x10InferenceService\x12y\n\x12StreamGenerateChat\x12/.llmmesh.inference.v1.StreamGenerateChatRequest\x1a\x30.llmmesh.inference.v1.StreamGenerateChatResponse0\x01\x12\x65\n\x0c\x43ompleteText\x12).llmmesh.inference.v1.CompleteTextRequest\x1a*.llmmesh.inference.v1.CompleteTextResponse\x12\\\n\tEmbedText\x12&.llmmesh.inference.v1.EmbedTextRequest\x1a\'.llmmesh.inference.v1.EmbedTextResponse\x12_\n\nScorePairs\x12\'.llmmesh.inference.v1.ScorePairsRequest\x1a(.llmmesh.inference.v1.ScorePairsResponse\x12\x62\n\x0b\x43ountTokens\x12(.llmmesh.inference.v1.CountTokensRequest\x1a).llmmesh.inference.v1.CountTokensResponse\x12_\n\nListModels\x12\'.llmmesh.inference.v1.ListModelsRequest\x1a(.llmmesh.inference.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llmmesh.inference.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELSTATE']._serialized_start=1530
-  _globals['_MODELSTATE']._serialized_end=1643
-  _globals['_EMBEDDINGPURPOSE']._serialized_start=1645
-  _globals['_EMBEDDINGPURPOSE']._serialized_end=1759
+  _globals['_MODELSTATE']._serialized_start=1652
+  _globals['_MODELSTATE']._serialized_end=1765
+  _globals['_EMBEDDINGPURPOSE']._serialized_start=1767
+  _globals['_EMBEDDINGPURPOSE']._serialized_end=1881
   _globals['_STREAMGENERATECHATREQUEST']._serialized_start=90
   _globals['_STREAMGENERATECHATREQUEST']._serialized_end=162
   _globals['_STREAMGENERATECHATRESPONSE']._serialized_start=165
@@ -56,16 +56,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDDING']._serialized_end=1079
   _globals['_TOKENVECTORS']._serialized_start=1081
   _globals['_TOKENVECTORS']._serialized_end=1180
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1182
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1247
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1249
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1291
-  _globals['_LISTMODELSREQUEST']._serialized_start=1293
-  _globals['_LISTMODELSREQUEST']._serialized_end=1312
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1314
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1379
-  _globals['_MODEL']._serialized_start=1382
-  _globals['_MODEL']._serialized_end=1528
-  _globals['_INFERENCESERVICE']._serialized_start=1762
-  _globals['_INFERENCESERVICE']._serialized_end=2297
+  _globals['_SCOREPAIRSREQUEST']._serialized_start=1182
+  _globals['_SCOREPAIRSREQUEST']._serialized_end=1246
+  _globals['_SCOREPAIRSRESPONSE']._serialized_start=1248
+  _globals['_SCOREPAIRSRESPONSE']._serialized_end=1302
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=1304
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=1369
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1371
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1413
+  _globals['_LISTMODELSREQUEST']._serialized_start=1415
+  _globals['_LISTMODELSREQUEST']._serialized_end=1434
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1436
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1501
+  _globals['_MODEL']._serialized_start=1504
+  _globals['_MODEL']._serialized_end=1650
+  _globals['_INFERENCESERVICE']._serialized_start=1884
+  _globals['_INFERENCESERVICE']._serialized_end=2516
 # @@protoc_insertion_point(module_scope)

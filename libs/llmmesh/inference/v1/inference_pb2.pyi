@@ -405,6 +405,66 @@ class TokenVectors(_message.Message):
 Global___TokenVectors: _TypeAlias = TokenVectors  # noqa: Y015
 
 @_typing.final
+class ScorePairsRequest(_message.Message):
+    """Pairs of questions that share one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The embedding model whose cross-encoder to take; empty means the only one."""
+    text: _builtins.str
+    """The question that stands in every pair."""
+    @_builtins.property
+    def others(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What each pair sets beside it, at least one. Of long pairs the first 254 tokens of each side are read."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        text: _builtins.str = ...,
+        others: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "others", b"others", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScorePairsRequest: _TypeAlias = ScorePairsRequest  # noqa: Y015
+
+@_typing.final
+class ScorePairsResponse(_message.Message):
+    """Scores in the order of the pairs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_ODDS_FIELD_NUMBER: _builtins.int
+    SCORER_FIELD_NUMBER: _builtins.int
+    scorer: _builtins.str
+    """The cross-encoder that made them; its name changes with its weights, and scores of two cannot be compared."""
+    @_builtins.property
+    def log_odds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Natural logarithm of the odds that both questions ask the same: 0 when it is as likely as not."""
+
+    def __init__(
+        self,
+        *,
+        log_odds: _abc.Iterable[_builtins.float] | None = ...,
+        scorer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_odds", b"log_odds", "scorer", b"scorer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScorePairsResponse: _TypeAlias = ScorePairsResponse  # noqa: Y015
+
+@_typing.final
 class CountTokensRequest(_message.Message):
     """A conversation to count."""
 

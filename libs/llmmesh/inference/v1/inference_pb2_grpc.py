@@ -50,6 +50,11 @@ class InferenceServiceStub:
                 request_serializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.EmbedTextRequest.SerializeToString,
                 response_deserializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.EmbedTextResponse.FromString,
                 _registered_method=True)
+        self.ScorePairs = channel.unary_unary(
+                '/llmmesh.inference.v1.InferenceService/ScorePairs',
+                request_serializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.ScorePairsRequest.SerializeToString,
+                response_deserializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.ScorePairsResponse.FromString,
+                _registered_method=True)
         self.CountTokens = channel.unary_unary(
                 '/llmmesh.inference.v1.InferenceService/CountTokens',
                 request_serializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.CountTokensRequest.SerializeToString,
@@ -88,6 +93,13 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScorePairs(self, request, context):
+        """Say how surely two questions ask the same, by a cross-encoder, which reads both at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CountTokens(self, request, context):
         """Count the tokens of a conversation as the model would see it.
         """
@@ -119,6 +131,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.EmbedText,
                     request_deserializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.EmbedTextRequest.FromString,
                     response_serializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.EmbedTextResponse.SerializeToString,
+            ),
+            'ScorePairs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScorePairs,
+                    request_deserializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.ScorePairsRequest.FromString,
+                    response_serializer=llmmesh_dot_inference_dot_v1_dot_inference__pb2.ScorePairsResponse.SerializeToString,
             ),
             'CountTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.CountTokens,
@@ -213,6 +230,33 @@ class InferenceService:
             '/llmmesh.inference.v1.InferenceService/EmbedText',
             llmmesh_dot_inference_dot_v1_dot_inference__pb2.EmbedTextRequest.SerializeToString,
             llmmesh_dot_inference_dot_v1_dot_inference__pb2.EmbedTextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScorePairs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmmesh.inference.v1.InferenceService/ScorePairs',
+            llmmesh_dot_inference_dot_v1_dot_inference__pb2.ScorePairsRequest.SerializeToString,
+            llmmesh_dot_inference_dot_v1_dot_inference__pb2.ScorePairsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class InferenceServiceStub:
     """
     EmbedText: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedTextRequest, _inference_pb2.EmbedTextResponse]
     """Embed texts, all with one model."""
+    ScorePairs: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ScorePairsRequest, _inference_pb2.ScorePairsResponse]
+    """Say how surely two questions ask the same, by a cross-encoder, which reads both at once."""
     CountTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]
     """Count the tokens of a conversation as the model would see it."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListModelsRequest, _inference_pb2.ListModelsResponse]
@@ -59,6 +61,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """
     EmbedText: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedTextRequest, _inference_pb2.EmbedTextResponse]  # type: ignore[assignment]
     """Embed texts, all with one model."""
+    ScorePairs: _aio.UnaryUnaryMultiCallable[_inference_pb2.ScorePairsRequest, _inference_pb2.ScorePairsResponse]  # type: ignore[assignment]
+    """Say how surely two questions ask the same, by a cross-encoder, which reads both at once."""
     CountTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]  # type: ignore[assignment]
     """Count the tokens of a conversation as the model would see it."""
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListModelsRequest, _inference_pb2.ListModelsResponse]  # type: ignore[assignment]
@@ -92,6 +96,14 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.EmbedTextResponse, _abc.Awaitable[_inference_pb2.EmbedTextResponse]]:
         """Embed texts, all with one model."""
+
+    @_abc_1.abstractmethod
+    def ScorePairs(
+        self,
+        request: _inference_pb2.ScorePairsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.ScorePairsResponse, _abc.Awaitable[_inference_pb2.ScorePairsResponse]]:
+        """Say how surely two questions ask the same, by a cross-encoder, which reads both at once."""
 
     @_abc_1.abstractmethod
     def CountTokens(
