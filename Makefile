@@ -167,9 +167,13 @@ eval-cache: $(VENV) ## How often the semantic cache hits and errs on held-out qu
 fit-token-vectors: $(VENV) ## Fit what the embedding model's tokens are reduced to; train-cache-verifier comes after
 	OPENBLAS_NUM_THREADS=1 python -m tests.eval.cache.token_vectors
 
+.PHONY: train-cache-crossencoder
+train-cache-crossencoder: $(VENV) ## Train the cross-encoder of the cache's verifier, 35 minutes; train-cache-verifier comes after
+	PYTHONPATH=.:libs python -m tests.eval.cache.crossencoder
+
 .PHONY: train-cache-verifier
-train-cache-verifier: $(VENV) ## Fit the learned part of the cache's verifier to tests/eval/cache/questions
-	python -m tests.eval.cache.training
+train-cache-verifier: $(VENV) ## Fit the forest of the cache's verifier, weigh both, and write the calibration, 12 minutes
+	OPENBLAS_NUM_THREADS=1 python -m tests.eval.cache.training
 
 .PHONY: clean
 clean: ## Remove caches and generated state; .venv, data and models stay

@@ -26,6 +26,7 @@ from services.cache.errorbound import NEVER, ErrorBound
 from services.cache.evidence import SharedEvidence
 from services.cache.exact import exact_store
 from services.cache.feedback import Feedback
+from services.cache.scoring import Scorer
 from services.cache.sealing import Seals, secret_in
 from services.cache.semantic import SemanticCache, SemanticLimits
 from services.cache.servicer import CacheServicer
@@ -53,12 +54,14 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
             )
         )
         inference = await enter(connect(config.mesh_target, InferenceServiceStub))
-        embedder = _embedder(config, cast("InferenceServiceAsyncStub", inference))
+        inference_stub = cast("InferenceServiceAsyncStub", inference)
+        embedder = _embedder(config, inference_stub)
         await enter(in_background(embedder.serve_stores()))
         tally = Tally()
         bound = ErrorBound(calibration(), target=config.error_target)
         verifier = Verifier()
-        semantic = _semantic(config, embedder, await enter(_vector_store(config)), verifier, bound, tally)
+        scorer = _scorer(config, inference_stub, verifier)
+        semantic = _semantic(config, embedder, scorer, await enter(_vector_store(config)), verifier, bound, tally)
         audit = await enter(connect(config.mesh_target, AuditServiceStub))
         alarms = Alarms(cast("AuditServiceAsyncStub", audit))
         await enter(in_background(Sweep(semantic, every_seconds=config.sweep_seconds).run(), alarms.run()))
@@ -115,8 +118,25 @@ def _embedder(config: CacheConfig, inference: InferenceServiceAsyncStub) -> Embe
     )
 
 
+def _scorer(config: CacheConfig, inference: InferenceServiceAsyncStub, verifier: Verifier) -> Scorer:
+    return Scorer(
+        inference,
+        model=config.embedding_model,
+        scorer=verifier.weighing.scorer,
+        timeout_seconds=config.embedding_timeout_seconds,
+        kept=config.embeddings_kept,
+        at_once=config.embeddings_at_once,
+    )
+
+
 def _semantic(
-    config: CacheConfig, embedder: Embedder, store: VectorStore, verifier: Verifier, bound: ErrorBound, tally: Tally
+    config: CacheConfig,
+    embedder: Embedder,
+    scorer: Scorer,
+    store: VectorStore,
+    verifier: Verifier,
+    bound: ErrorBound,
+    tally: Tally,
 ) -> SemanticCache:
     limits = SemanticLimits(
         plausible_similarity=config.plausible_similarity,
@@ -125,7 +145,8 @@ def _semantic(
         longest_question_characters=config.longest_question_characters,
         most_entries=config.most_semantic_entries,
     )
-    return SemanticCache(WordVectors.packaged(), embedder, store, verifier, bound, limits, time.time, tally.vetoed)
+    words = WordVectors.packaged()
+    return SemanticCache(words, embedder, scorer, store, verifier, bound, limits, time.time, tally.vetoed)
 
 
 @asynccontextmanager

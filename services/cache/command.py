@@ -19,8 +19,8 @@ from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceStub
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.client import connect
 from meshkit.identity import Identity, acting_as
-from services.cache.likeness import Likeness, difference_by, embedded, guessed
-from services.cache.simulation import Asked, Prediction, Simulation
+from services.cache.likeness import Likeness, difference_by, embedded, guessed, log_odds
+from services.cache.simulation import Asked, Difference, Prediction, Simulation
 from services.cache.warming import Pair, Warming
 
 if TYPE_CHECKING:
@@ -78,23 +78,43 @@ def _simulate(given: argparse.Namespace) -> None:
     if not log:
         raise InputInvalid(f"{given.file} holds no questions")
     questions = list(dict.fromkeys(asked.question for asked in log))
-    likeness = asyncio.run(_embedded(questions, given)) if given.target else guessed(questions)
-    simulation = Simulation(
-        likeness.vectors,
-        difference_by(likeness),
-        ttl_seconds=given.ttl,
-        candidates=given.candidates,
-        longest_question=given.longest_question,
-    )
-    predictions = [simulation.predict(log, threshold) for threshold in given.thresholds]
+    if given.target:
+        predictions = asyncio.run(_predictions_by_models(log, questions, given))
+    else:
+        likeness = guessed(questions)
+        predictions = _predictions(log, likeness, difference_by(likeness), given)
     _show(predictions)
     if given.plot:
         _plot(predictions, given.plot)
 
 
-async def _embedded(questions: Sequence[str], given: argparse.Namespace) -> Likeness:
-    async with connect(given.target, InferenceServiceStub, wait_seconds=CONNECT_SECONDS) as inference:
-        return await embedded(questions, cast("InferenceServiceAsyncStub", inference), given.embedding_model)
+def _predictions(
+    log: Sequence[Asked], likeness: Likeness, difference: Difference, given: argparse.Namespace
+) -> list[Prediction]:
+    simulation = Simulation(
+        likeness.vectors,
+        difference,
+        ttl_seconds=given.ttl,
+        candidates=given.candidates,
+        longest_question=given.longest_question,
+    )
+    return [simulation.predict(log, threshold) for threshold in given.thresholds]
+
+
+async def _predictions_by_models(
+    log: Sequence[Asked], questions: Sequence[str], given: argparse.Namespace
+) -> list[Prediction]:
+    """As the inference service sees the questions; the replay goes on beside the loop, which asks the cross-encoder."""
+    loop = asyncio.get_running_loop()
+    async with connect(given.target, InferenceServiceStub, wait_seconds=CONNECT_SECONDS) as connected:
+        inference = cast("InferenceServiceAsyncStub", connected)
+
+        def log_odds_of(asked: str, stored: str) -> float:
+            asking = log_odds(inference, given.embedding_model, asked, stored)
+            return asyncio.run_coroutine_threadsafe(asking, loop).result()
+
+        likeness = await embedded(questions, inference, given.embedding_model)
+        return await asyncio.to_thread(_predictions, log, likeness, difference_by(likeness, log_odds_of), given)
 
 
 def _show(predictions: Sequence[Prediction]) -> None:

@@ -52,11 +52,12 @@ class CacheConfig(ServiceSettings):
     embedding_dimensions: int = Field(default=384, gt=0)
     """Length of its vectors."""
     embedding_timeout_seconds: float = Field(default=0.5, gt=0)
-    """Longest that one embedding may take; later is a semantic miss."""
+    """Longest that one embedding or one reading of pairs may take; later is a semantic miss."""
     embeddings_kept: int = Field(default=4096, gt=0)
-    """Embedded questions kept in memory, 4 KB each, so that storing after a lookup does not embed again."""
+    """Embedded questions kept in memory, 4 KB each, so that storing after a lookup does not embed again; and as many
+    scores of pairs."""
     embeddings_at_once: int = Field(default=8, gt=0)
-    """Embeddings under way before more questions miss at once."""
+    """Embeddings, and readings of pairs, under way before more questions miss at once."""
     plausible_similarity: float = Field(default=0.45, gt=0, le=1)
     """Least cosine of the sketches of two questions that may ask the same; less, and nothing is embedded."""
     similarity_threshold: float = Field(default=0.88, gt=0, le=1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from wordvectors import WordVectors
 
 if TYPE_CHECKING:
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
+
+LogOdds: TypeAlias = Callable[[str, str], float]
+"""How surely two questions ask the same: the natural logarithm of the odds."""
 
 BATCH = 64
 EMBED_SECONDS = 120.0
@@ -69,8 +72,20 @@ async def embedded(questions: Sequence[str], inference: InferenceServiceAsyncStu
     )
 
 
-def difference_by(likeness: Likeness) -> Difference:
-    """What keeps two questions apart; the accurate cosine is guessed low where no model made it."""
+async def log_odds(inference: InferenceServiceAsyncStub, model: str, asked: str, stored: str) -> float:
+    """Ask the cross-encoder how surely both ask the same."""
+    request = inference_pb2.ScorePairsRequest(
+        model=model, text=without_courtesy(asked), others=[without_courtesy(stored)]
+    )
+    answer = await inference.ScorePairs(request, timeout=EMBED_SECONDS)
+    return answer.log_odds[0]
+
+
+def difference_by(likeness: Likeness, log_odds_of: LogOdds | None = None) -> Difference:
+    """What keeps two questions apart.
+
+    Without a cross-encoder the forest alone decides; the accurate cosine is guessed low where no model made it.
+    """
     verifier, table = Verifier(), WordVectors.packaged()
     threshold = ErrorBound(calibration(), target=CacheConfig().error_target).state("").threshold
 
@@ -82,7 +97,14 @@ def difference_by(likeness: Likeness) -> Difference:
         cosine = float(likeness.vectors[asked] @ likeness.vectors[stored])
         similarity = cosine if likeness.exact else GUESSED_LEAST + GUESSED_SLOPE * outline
         candidate = Candidate(Phrased(stored, likeness.tokens[stored]), similarity=similarity, outline=outline)
-        (certainty,) = verifier.certainties(Phrased(asked, likeness.tokens[asked]), [candidate])
+        (estimate,) = verifier.estimates(Phrased(asked, likeness.tokens[asked]), [candidate])
+        weighing = verifier.weighing
+        if log_odds_of is None:
+            certainty = weighing.certainty_alone(estimate)
+        elif estimate < weighing.asked_from:
+            certainty = 0.0
+        else:
+            certainty = weighing.certainty(estimate, log_odds_of(asked, stored))
         return None if certainty >= threshold else "certainty"
 
     return difference

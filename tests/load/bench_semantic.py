@@ -116,7 +116,7 @@ def fill(folder: Path, size: int) -> None:
     dimensions = Dimensions(accurate=ACCURATE_DIMENSIONS, sketch=table.dimensions)
     question = question_of(prompt("?"), "p1")
     assert question is not None
-    words = sorted({word for pair in load("train") for word in pair.a.split()})
+    words = sorted({word for pair in load("calibration") for word in pair.a.split()} - {*UNKNOWN_WORDS})
     accurate = np.random.default_rng(size).standard_normal((size, ACCURATE_DIMENSIONS), dtype=np.float32)
     with shard(folder / f"multilingual-e5-small-{dimensions.accurate}-{dimensions.sketch}", dimensions) as opened:
         for start in range(0, size, BATCH):

@@ -10,10 +10,13 @@ import re
 from llmmesh.inference.v1 import inference_pb2, inference_pb2_grpc
 from meshkit.errors import ModelWarming
 from meshkit.server import Context
+from services.cache.verification.weighing import Weighing
 
 DIMENSIONS = 64
 TOKEN_DEPTHS, TOKEN_DIMENSIONS = 3, 64
 MOST_WORDS = 100
+SURE = 8.0
+"""Log-odds of a pair of which the script says nothing."""
 
 
 class ScriptedEmbeddings(inference_pb2_grpc.InferenceServiceServicer):
@@ -22,6 +25,10 @@ class ScriptedEmbeddings(inference_pb2_grpc.InferenceServiceServicer):
     def __init__(self) -> None:
         self.asked: list[str] = []
         """Every text that was embedded."""
+        self.read: list[tuple[str, str]] = []
+        """Every pair that the cross-encoder read."""
+        self.scorer = Weighing.packaged().scorer
+        """The cross-encoder that there is."""
         self.basis = "first"
         """What the vectors of tokens were reduced to."""
         self.warming = False
@@ -29,11 +36,16 @@ class ScriptedEmbeddings(inference_pb2_grpc.InferenceServiceServicer):
         """Clear it to let questions wait for their vectors."""
         self.going_on.set()
         self._groups: dict[str, str] = {}
+        self._doubted: set[str] = set()
 
     def alike(self, *texts: str) -> None:
         """Make these texts equal to the model, whatever they say."""
         for text in texts:
             self._groups[text] = texts[0]
+
+    def doubt(self, *texts: str) -> None:
+        """Let the cross-encoder find that these texts ask the same as no other."""
+        self._doubted.update(texts)
 
     async def EmbedText(
         self, request: inference_pb2.EmbedTextRequest, context: Context
@@ -45,6 +57,16 @@ class ScriptedEmbeddings(inference_pb2_grpc.InferenceServiceServicer):
         await self.going_on.wait()
         made = [self._embedding(text, request.token_vectors) for text in request.texts]
         return inference_pb2.EmbedTextResponse(embeddings=made, model=request.model)
+
+    async def ScorePairs(
+        self, request: inference_pb2.ScorePairsRequest, context: Context
+    ) -> inference_pb2.ScorePairsResponse:
+        """Score by script."""
+        if self.warming:
+            raise ModelWarming("The model is loading.", retry_after_seconds=1)
+        self.read.extend((request.text, other) for other in request.others)
+        log_odds = [-SURE if self._doubted & {request.text, other} else SURE for other in request.others]
+        return inference_pb2.ScorePairsResponse(log_odds=log_odds, scorer=self.scorer)
 
     def _embedding(self, text: str, token_vectors: bool) -> inference_pb2.Embedding:
         """The vector of its group, and tokens of its own: none if there are many, as with the real model."""

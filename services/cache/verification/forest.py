@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class Forest:
-    """How sure the forest is that two questions ask the same; all trees walk at once, for all pairs at once.
+    """How likely the forest finds it that two questions ask the same; all trees walk at once, for all pairs at once.
 
     The roots come first, and the two nodes below a node stand side by side. A leaf leads to itself, so nobody has to
     look who has arrived.
@@ -33,7 +33,7 @@ class Forest:
         with as_file(files(__package__) / "weights" / "forest.npz") as path:
             return cls(path)
 
-    def certainties(self, measured: Sequence[Mapping[str, float]]) -> list[float]:
+    def estimates(self, measured: Sequence[Mapping[str, float]]) -> list[float]:
         """Of each pair, from 0 to 1: mean over the trees of the share of training pairs there that ask the same."""
         values = np.array([[pair[name] for name in self.features] for pair in measured], dtype=np.float32).ravel()
         pairs = np.arange(len(measured), dtype=np.int32)[:, None] * len(self.features)

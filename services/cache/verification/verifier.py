@@ -21,6 +21,7 @@ from services.cache.verification.quantities import counts_exchanged
 from services.cache.verification.reader import Reader
 from services.cache.verification.reading import Reading
 from services.cache.verification.roles import roles_swapped
+from services.cache.verification.weighing import Weighing
 from services.cache.verification.wording import Features
 from wordvectors import WordVectors
 
@@ -83,9 +84,10 @@ class Candidate:
 
 
 class Verifier:
-    """Refuses what cannot ask the same, and says of the rest how sure it is."""
+    """Refuses what cannot ask the same, and says of the rest how likely it does."""
 
     def __init__(self) -> None:
+        self.weighing = Weighing.packaged()
         self._reader = Reader()
         self._read = lru_cache(maxsize=READINGS_KEPT)(self._reader.read)
         self._pairs = PairReader(WordVectors.packaged())
@@ -111,15 +113,15 @@ class Verifier:
         """Why an answer to the stored question cannot be one to the question asked; None when it may be."""
         return refusal(self._read(asked), self._read(stored))
 
-    def certainties(self, asked: Phrased, candidates: Sequence[Candidate]) -> list[float]:
-        """How sure it is of each candidate that it asks the same, from 0 to 1.
+    def estimates(self, asked: Phrased, candidates: Sequence[Candidate]) -> list[float]:
+        """How likely the forest finds it that each candidate asks the same, from 0 to 1.
 
-        Nothing is sure of one whose tokens cannot be compared.
+        One whose tokens cannot be compared does not.
         """
         comparable = [asked.tokens.is_comparable(candidate.phrased.tokens) for candidate in candidates]
         measured = [self._features(asked, candidate) for candidate in compress(candidates, comparable)]
-        sure = iter(self._forest.certainties(measured))
-        return [next(sure) if may_be else 0.0 for may_be in comparable]
+        found = iter(self._forest.estimates(measured))
+        return [next(found) if may_be else 0.0 for may_be in comparable]
 
     def _features(self, asked: Phrased, candidate: Candidate) -> Features:
         stored = candidate.phrased
@@ -130,6 +132,6 @@ class Verifier:
 
 
 def calibration() -> Iterable[Outcome]:
-    """Judged hits on topics that the forest had not seen."""
+    """Judged hits on topics that neither forest nor cross-encoder had seen."""
     judged = json.loads((files(__package__) / "weights" / "calibration.json").read_text())
     return [Outcome(certainty, right) for certainty, right in judged]

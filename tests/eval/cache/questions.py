@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("questions")
-PARTS = ("train", "calibration", "heldout")
+PARTS = ("train", "weighing", "calibration", "heldout")
 LANGUAGES = ("en", "ru")
 ECHO = "echo"
 """The kind of a pair that differs in capitals and stops alone: learned from, but too easy to judge by."""

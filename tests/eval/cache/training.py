@@ -1,39 +1,51 @@
-"""Trains the learned part of the cache's verifier and writes its weights and its calibration.
+"""Trains the forest of the cache's verifier, weighs it against the cross-encoder, and writes weights and calibration.
 
     python -m tests.eval.cache.training
 
-Every pair of the parts "train" and "calibration" is scored by a forest that saw no pair of its topic, so the scores are
-as good, and as bad, as on topics nobody wrote down; those are the calibration. The part "heldout" is not read here.
+The forest learns from the part "train", as the cross-encoder did (`crossencoder.py`), and how much each counts from the
+part "weighing". What both then make of the part "calibration" is the calibration: no topic of one part is in another,
+so the scores are as good, and as bad, as on topics nobody wrote down. "heldout" is not read here.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.linear_model import LogisticRegression
 
+from services.cache.config import CacheConfig
+from services.cache.errorbound import ErrorBound, Outcome
 from services.cache.verification.alignment import TokenVectors, alignment
 from services.cache.verification.courtesy import without_courtesy
 from services.cache.verification.features import PairReader
 from services.cache.verification.forest import Forest
 from services.cache.verification.reader import Reader
 from services.cache.verification.verifier import refusal
+from services.cache.verification.weighing import Weighing, spread
+from services.inference.e5.crossencoder import CrossEncoder
 from services.inference.e5.encoder import Encoder
 from services.inference.e5.tokens import Basis
-from tests.eval.cache.questions import ECHO, Pair, echoes, load
+from tests.eval.cache.crossencoder import as_read, chosen
+from tests.eval.cache.questions import Pair, echoes, load
 from wordvectors import WordVectors
 
 WEIGHTS = Path("services/cache/verification/weights")
 TREES = 100
 LEAST_IN_A_LEAF = 5
-FOLDS = 8
-"""So many forests judge the pairs, each those of topics that it has not seen."""
+NEVER_READ = 0.02
+"""Pairs that the forest finds less likely are not worth a look by the cross-encoder."""
+LOST = 0.01
+"""Of the hits how many may be lost by not asking the cross-encoder."""
 TRIED_AT_A_SPLIT = 0.4
 
 
@@ -46,16 +58,19 @@ class Seen:
 
 
 def embedded(texts: Iterable[str]) -> dict[str, Seen]:
-    """Each text as the inference service would embed it, and as the cache would keep that; 80 a second."""
+    """Each text as the inference service would embed it, and as the cache would keep that; 80 a second and core."""
     encoder, basis = Encoder(), Basis()
-    seen: dict[str, Seen] = {}
-    for text in texts:
+
+    def seen(text: str) -> Seen:
         encoded = encoder.encode(without_courtesy(text), states=True)
         made = basis.tokens(encoded)
         assert made is not None, text
         kept = TokenVectors.outermost(basis.name, made.values, made.rarity).packed
-        seen[text] = Seen(encoded.vector, TokenVectors.unpacked(kept))
-    return seen
+        return Seen(encoded.vector, TokenVectors.unpacked(kept))
+
+    texts = list(texts)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return dict(zip(texts, threads.map(seen, texts), strict=True))
 
 
 class Measured:
@@ -91,26 +106,63 @@ class Measured:
         return np.array([str(getattr(pair, field)) for pair in self.pairs])
 
 
-def fitted(measured: Measured, chosen: NDArray[np.bool_], trees: int = TREES) -> ExtraTreesClassifier:
-    """A forest fitted to the chosen pairs."""
+def fitted(measured: Measured) -> ExtraTreesClassifier:
+    """A forest fitted to pairs."""
     forest = ExtraTreesClassifier(
-        trees,
+        TREES,
         min_samples_leaf=LEAST_IN_A_LEAF,
         max_features=TRIED_AT_A_SPLIT,
         random_state=0,
         n_jobs=2,
     )
-    return forest.fit(measured.features[chosen], measured.same[chosen])
+    return forest.fit(measured.features, measured.same)
 
 
-def unseen(measured: Measured, field: str) -> NDArray[np.float64]:
-    """Certainty of every pair from a forest that saw none of its group; zero where a check refuses."""
-    groups = measured.groups(field)
-    certainty = np.zeros(len(measured.pairs))
-    for fold in np.array_split(np.random.default_rng(0).permutation(np.unique(groups)), FOLDS):
-        inside = np.isin(groups, fold)
-        certainty[inside] = fitted(measured, ~inside).predict_proba(measured.features[inside])[:, 1]
-    return np.where([veto is not None for veto in measured.vetoes], 0.0, certainty)
+@dataclass(frozen=True)
+class Judged:
+    """What forest and cross-encoder make of pairs."""
+
+    measured: Measured
+    estimates: NDArray[np.float64]
+    log_odds: NDArray[np.float64]
+    """Of pairs that are never read nothing is known."""
+    read: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, measured: Measured, forest: Forest) -> Judged:
+        """Judge the pairs; 80 a second."""
+        estimates = np.array(forest.estimates(list(measured.rows())))
+        allowed = np.array([veto is None for veto in measured.vetoes])
+        read = allowed & (estimates >= NEVER_READ)
+        crossencoder = CrossEncoder()
+        log_odds = np.full(len(estimates), -np.inf)
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            texts = [as_read(pair) for pair in compress(measured.pairs, read)]
+            log_odds[read] = list(threads.map(crossencoder.log_odds, *zip(*texts, strict=True)))
+        return cls(measured, estimates, log_odds, read)
+
+    def certainties(self, weighing: Weighing) -> NDArray[np.float64]:
+        """How sure the verifier is of each pair; not at all where a check refuses."""
+        both = zip(self.estimates.tolist(), self.log_odds.tolist(), strict=True)
+        certain = [weighing.certainty(estimate, log_odds) for estimate, log_odds in both]
+        return np.where(self.read, certain, 0.0)
+
+    def weighing(self, asked_from: float = NEVER_READ) -> Weighing:
+        """Weights fitted to the pairs that are read."""
+        spreads = np.array([spread(estimate) for estimate in self.estimates[self.read].tolist()])
+        same = self.measured.same[self.read]
+        both = LogisticRegression(C=100).fit(np.stack([spreads, self.log_odds[self.read]], axis=1), same)
+        alone = LogisticRegression(C=100).fit(spreads[:, None], same)
+        of_forest, of_scorer = both.coef_[0].tolist()
+        return Weighing(
+            scorer=CrossEncoder().name,
+            asked_from=asked_from,
+            of_forest=of_forest,
+            of_scorer=of_scorer,
+            bias=float(both.intercept_[0]),
+            of_forest_alone=float(alone.coef_[0, 0]),
+            bias_alone=float(alone.intercept_[0]),
+        )
 
 
 def write(forest: ExtraTreesClassifier, names: Sequence[str], into: Path) -> None:
@@ -148,18 +200,30 @@ def _rounded_down(limits: NDArray[np.float64]) -> NDArray[np.float32]:
 
 def main() -> None:
     """Train, check what was written, and write the calibration."""
-    pairs = load("train", "calibration")
+    pairs = list(chosen(load("train")))
     measured = Measured([*pairs, *echoes(pairs)])
-    certainty = unseen(measured, "topic")
-    forest = fitted(measured, np.ones(len(measured.pairs), dtype=bool))
     WEIGHTS.mkdir(exist_ok=True)
-    write(forest, measured.names, WEIGHTS / "forest.npz")
-    again = Forest(WEIGHTS / "forest.npz").certainties(list(measured.rows(slice(100))))
-    assert np.allclose(again, forest.predict_proba(measured.features[:100])[:, 1], atol=1e-4)
-    scored = zip(certainty, measured.pairs, strict=True)
-    judged = [[round(float(certain), 4), pair.same] for certain, pair in scored if pair.kind != ECHO]
-    (WEIGHTS / "calibration.json").write_text(json.dumps(judged, separators=(",", ":")) + "\n")
-    print(f"{len(measured.pairs)} pairs, {len(measured.names)} features, {len(judged)} judged for calibration")
+    trained = fitted(measured)
+    write(trained, measured.names, WEIGHTS / "forest.npz")
+    forest = Forest(WEIGHTS / "forest.npz")
+    again = forest.estimates(list(measured.rows(slice(100))))
+    assert np.allclose(again, trained.predict_proba(measured.features[:100])[:, 1], atol=1e-4)
+    weighed, calibrated = (Judged.of(Measured(load(part)), forest) for part in ("weighing", "calibration"))
+    calibrate(weighed.weighing(), calibrated)
+
+
+def calibrate(weighing: Weighing, judged: Judged) -> None:
+    """Write how much forest and cross-encoder count, and what they say of pairs that they had not seen."""
+    certainty, same = judged.certainties(weighing), judged.measured.same
+    outcomes = [Outcome(certain, right) for certain, right in zip(certainty.tolist(), same.tolist(), strict=True)]
+    threshold = ErrorBound(outcomes, target=CacheConfig().error_target).state("").threshold
+    hits = same & (certainty >= threshold)
+    weighing = replace(weighing, asked_from=float(np.quantile(judged.estimates[hits], LOST)))
+    (WEIGHTS / "weighing.json").write_text(weighing.written)
+    certainty = judged.certainties(weighing)
+    rows = [[round(certain, 4), right] for certain, right in zip(certainty.tolist(), same.tolist(), strict=True)]
+    (WEIGHTS / "calibration.json").write_text(json.dumps(rows, separators=(",", ":")) + "\n")
+    print(f"{len(rows)} pairs judged, {hits.sum() / same.sum():.1%} of those that ask the same served, {weighing}")
 
 
 if __name__ == "__main__":

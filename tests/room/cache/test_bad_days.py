@@ -23,6 +23,7 @@ from services.cache.codec import Codec
 from services.cache.embedding import Embedder
 from services.cache.errorbound import ErrorBound
 from services.cache.exact import exact_store
+from services.cache.scoring import Scorer
 from services.cache.sealing import Seals
 from services.cache.semantic import SemanticCache, SemanticLimits
 from services.cache.statistics import Tally
@@ -112,6 +113,15 @@ async def timed(redis_url: str, inference_target: str, tmp_path: Path) -> AsyncI
         embedder = Embedder(
             cast("Any", inference), model="m", dimensions=DIMENSIONS, timeout_seconds=5, kept=16, at_once=4
         )
+        verifier = Verifier()
+        scorer = Scorer(
+            cast("Any", inference),
+            model="m",
+            scorer=verifier.weighing.scorer,
+            timeout_seconds=5,
+            kept=16,
+            at_once=4,
+        )
         limits = SemanticLimits(
             plausible_similarity=0.5,
             similarity_threshold=0.9,
@@ -121,7 +131,7 @@ async def timed(redis_url: str, inference_target: str, tmp_path: Path) -> AsyncI
         )
         bound = ErrorBound(calibration(), target=0.01)
         semantic = SemanticCache(
-            WordVectors.packaged(), embedder, vectors, Verifier(), bound, limits, clock, Tally().vetoed
+            WordVectors.packaged(), embedder, scorer, vectors, verifier, bound, limits, clock, Tally().vetoed
         )
         await stack.enter_async_context(in_background(embedder.serve_stores()))
         kept = Limits(ttl_seconds=HOUR, longest_ttl_seconds=HOUR, largest_answer_bytes=10**6, highest_temperature=1.0)

@@ -83,6 +83,51 @@ async def test_tokens_reduced_in_another_way_are_never_compared(
     assert not found.unavailable
 
 
+async def test_what_the_cross_encoder_doubts_is_not_answered(
+    stub: Any, tenant: Identity, embeddings: ScriptedEmbeddings
+) -> None:
+    asked, doubted = "How do I clean a lamp?", "What is the way to clean a lamp?"
+    embeddings.alike(asked, doubted)
+    embeddings.doubt(doubted)
+    with acting_as(tenant):
+        await stub.StoreAnswer(store(prompt(asked)))
+        found = await stub.LookupAnswer(lookup(prompt(doubted), SEMANTIC))
+    assert (doubted, asked) in embeddings.read
+    assert not found.HasField("answer")
+    assert not found.unavailable
+
+
+async def test_a_pair_is_read_once(stub: Any, tenant: Identity, embeddings: ScriptedEmbeddings) -> None:
+    asked, again = "How do I fold a map?", "What is the way to fold a map?"
+    embeddings.alike(asked, again)
+    with acting_as(tenant):
+        await stub.StoreAnswer(store(prompt(asked)))
+        for _ in range(2):
+            assert (await stub.LookupAnswer(lookup(prompt(again), SEMANTIC))).HasField("answer")
+    assert embeddings.read.count((again, asked)) == 1
+
+
+async def test_scores_of_another_cross_encoder_are_not_weighed(
+    stub: Any, tenant: Identity, embeddings: ScriptedEmbeddings
+) -> None:
+    asked, again = "How do I oil a hinge?", "What is the way to oil a hinge?"
+    embeddings.alike(asked, again)
+    with acting_as(tenant):
+        await stub.StoreAnswer(store(prompt(asked)))
+        ours, embeddings.scorer = embeddings.scorer, "another"
+        try:
+            found = await stub.LookupAnswer(lookup(prompt(again), SEMANTIC))
+        finally:
+            embeddings.scorer = ours
+        assert found.unavailable
+        assert not found.HasField("answer")
+        await until(lambda: _answered(stub, again))
+
+
+async def _answered(stub: Any, question: str) -> bool:
+    return bool((await stub.LookupAnswer(lookup(prompt(question), SEMANTIC))).HasField("answer"))
+
+
 async def test_a_dissimilar_question_is_a_miss(stub: Any, tenant: Identity) -> None:
     with acting_as(tenant):
         await stub.StoreAnswer(store(prompt(ASKED)))
@@ -92,6 +137,7 @@ async def test_a_dissimilar_question_is_a_miss(stub: Any, tenant: Identity) -> N
 
 async def test_russian_questions_are_understood(stub: Any, tenant: Identity, embeddings: ScriptedEmbeddings) -> None:
     embeddings.alike("Как отменить подписку?", "как мне отменить подписку", "Как оформить подписку?")
+    embeddings.doubt("Как оформить подписку?")
     with acting_as(tenant):
         await stub.StoreAnswer(store(prompt("Как отменить подписку?")))
         reworded = await stub.LookupAnswer(lookup(prompt("Подскажите, как мне отменить подписку"), SEMANTIC))

@@ -38,10 +38,10 @@ def phrased(text: str) -> Phrased:
     return Phrased(text, tokens)
 
 
-def certainty(verifier: Verifier, left: str, right: str, similarity: float = 1.0, outline: float = 1.0) -> float:
-    """How sure the verifier is of one pair."""
-    (sure,) = verifier.certainties(phrased(left), [Candidate(phrased(right), similarity, outline)])
-    return sure
+def estimate(verifier: Verifier, left: str, right: str, similarity: float = 1.0, outline: float = 1.0) -> float:
+    """How likely the forest finds one pair."""
+    (likely,) = verifier.estimates(phrased(left), [Candidate(phrased(right), similarity, outline)])
+    return likely
 
 
 def shown(reader: Reader, left: str, right: str) -> Features:
@@ -200,7 +200,7 @@ def test_every_question_asks_the_same_as_itself_surely_enough_to_be_served(verif
     texts = list({text for pair in load("heldout") for text in (pair.a, pair.b)})
     assert [text for text in texts if verifier.refusal(text, text)] == []
     threshold = ErrorBound(calibration(), target=0.01).state("").threshold
-    assert min(certainty(verifier, text, text) for text in sorted(texts)[::8]) > threshold
+    assert min(estimate(verifier, text, text) for text in sorted(texts)[::8]) > threshold
 
 
 @settings(max_examples=30)
@@ -210,16 +210,16 @@ def test_any_text_at_all_can_be_compared(
 ) -> None:
     assert verifier.refusal(left, left) is None
     assert verifier.refusal(left, right) == verifier.refusal(right, left)
-    sure = certainty(verifier, left, right, similarity, outline)
-    assert 0 <= sure <= 1
-    assert sure == pytest.approx(certainty(verifier, right, left, similarity, outline), abs=1e-6)
+    likely = estimate(verifier, left, right, similarity, outline)
+    assert 0 <= likely <= 1
+    assert likely == pytest.approx(estimate(verifier, right, left, similarity, outline), abs=1e-6)
 
 
-def test_nothing_is_sure_of_questions_whose_tokens_cannot_be_compared(verifier: Verifier) -> None:
+def test_questions_whose_tokens_cannot_be_compared_do_not_ask_the_same(verifier: Verifier) -> None:
     asked = phrased("How far is the Moon?")
     none, another = replace(asked.tokens, rarities=np.zeros(0)), replace(asked.tokens, basis="another")
     stored = [Candidate(Phrased(asked.text, tokens), 1.0, 1.0) for tokens in (none, another, asked.tokens)]
-    assert [sure > 0 for sure in verifier.certainties(asked, stored)] == [False, False, True]
+    assert [likely > 0 for likely in verifier.estimates(asked, stored)] == [False, False, True]
 
 
 @settings(max_examples=30)
