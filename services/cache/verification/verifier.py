@@ -26,6 +26,8 @@ from services.cache.verification.wording import Features
 from wordvectors import WordVectors
 
 READINGS_KEPT = 256
+SAME_WORDS = 1.0
+"""What the very same words are taken for: of short ones the forest is not sure."""
 log = get_logger()
 
 
@@ -121,7 +123,11 @@ class Verifier:
         comparable = [asked.tokens.is_comparable(candidate.phrased.tokens) for candidate in candidates]
         measured = [self._features(asked, candidate) for candidate in compress(candidates, comparable)]
         found = iter(self._forest.estimates(measured))
-        return [next(found) if may_be else 0.0 for may_be in comparable]
+        estimates = [next(found) if may_be else 0.0 for may_be in comparable]
+        return [
+            SAME_WORDS if may_be and candidate.phrased.text == asked.text else estimate
+            for may_be, estimate, candidate in zip(comparable, estimates, candidates, strict=True)
+        ]
 
     def _features(self, asked: Phrased, candidate: Candidate) -> Features:
         stored = candidate.phrased

@@ -215,6 +215,12 @@ def test_any_text_at_all_can_be_compared(
     assert likely == pytest.approx(estimate(verifier, right, left, similarity, outline), abs=1e-6)
 
 
+@pytest.mark.parametrize("question", ["What is dear?", "Why?", "Сколько стоит?"])
+def test_the_same_words_ask_the_same(verifier: Verifier, question: str) -> None:
+    assert estimate(verifier, question, question) == 1
+    assert estimate(verifier, question, question + " And why?") < 1
+
+
 def test_questions_whose_tokens_cannot_be_compared_do_not_ask_the_same(verifier: Verifier) -> None:
     asked = phrased("How far is the Moon?")
     none, another = replace(asked.tokens, rarities=np.zeros(0)), replace(asked.tokens, basis="another")
