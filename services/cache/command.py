@@ -18,9 +18,13 @@ from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceStub
 from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceStub
 from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.client import connect
+from meshkit.dependency import Unavailable
 from meshkit.identity import Identity, acting_as
-from services.cache.likeness import Likeness, difference_by, embedded, guessed, log_odds
+from services.cache.likeness import Likeness, difference_by, embedded, guessed
+from services.cache.scoring import Scorer
 from services.cache.simulation import Asked, Difference, Prediction, Simulation
+from services.cache.verification.courtesy import without_courtesy
+from services.cache.verification.weighing import Weighing
 from services.cache.warming import Pair, Warming
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
 
 CONNECT_SECONDS = 10.0
+SCORE_SECONDS = 30.0
 
 
 class InputInvalid(Exception):
@@ -42,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.run(given)
     except (InputInvalid, OSError) as error:
         sys.exit(f"llmmesh-cache: {error}")
+    except Unavailable as error:
+        sys.exit(f"llmmesh-cache: {given.target}: {error}, or serves another cross-encoder than this version weighs")
     except grpc.aio.AioRpcError as error:
         sys.exit(f"llmmesh-cache: {given.target} answers {error.code().name}: {error.details()}")
 
@@ -108,10 +115,18 @@ async def _predictions_by_models(
     loop = asyncio.get_running_loop()
     async with connect(given.target, InferenceServiceStub, wait_seconds=CONNECT_SECONDS) as connected:
         inference = cast("InferenceServiceAsyncStub", connected)
+        scorer = Scorer(
+            inference,
+            model=given.embedding_model,
+            scorer=Weighing.packaged().scorer,
+            timeout_seconds=SCORE_SECONDS,
+            kept=1,
+            at_once=1,
+        )
 
         def log_odds_of(asked: str, stored: str) -> float:
-            asking = log_odds(inference, given.embedding_model, asked, stored)
-            return asyncio.run_coroutine_threadsafe(asking, loop).result()
+            asking = scorer.log_odds(without_courtesy(asked), [without_courtesy(stored)])
+            return asyncio.run_coroutine_threadsafe(asking, loop).result()[0]
 
         likeness = await embedded(questions, inference, given.embedding_model)
         return await asyncio.to_thread(_predictions, log, likeness, difference_by(likeness, log_odds_of), given)

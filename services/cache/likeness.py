@@ -72,15 +72,6 @@ async def embedded(questions: Sequence[str], inference: InferenceServiceAsyncStu
     )
 
 
-async def log_odds(inference: InferenceServiceAsyncStub, model: str, asked: str, stored: str) -> float:
-    """Ask the cross-encoder how surely both ask the same."""
-    request = inference_pb2.ScorePairsRequest(
-        model=model, text=without_courtesy(asked), others=[without_courtesy(stored)]
-    )
-    answer = await inference.ScorePairs(request, timeout=EMBED_SECONDS)
-    return answer.log_odds[0]
-
-
 def difference_by(likeness: Likeness, log_odds_of: LogOdds | None = None) -> Difference:
     """What keeps two questions apart.
 

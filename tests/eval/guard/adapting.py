@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from services.inference.e5.adapters import Adapter
-from tests.eval.finetuning import Trainable
+from tests.eval.finetuning import Trainable, batched, optimise
 
 KEPT = Path("build/train-guard")
 FOLDS = 3
@@ -129,24 +128,15 @@ class Training:
 
     def tuned(self) -> Tuned:
         """Train."""
-        steps = list(self._epochs())
         groups = [(self._model.parameters(), RATE), (self._head.parameters(), HEAD_RATE)]
-        optimiser = torch.optim.AdamW(
-            [{"params": list(each), "lr": rate} for each, rate in groups], betas=(0.9, 0.98), weight_decay=0.01
+        optimise(
+            groups,
+            list(self._epochs()),
+            self._loss,
+            warm_up=WARM_UP,
+            largest_step=LARGEST_STEP,
+            name=self._lesson.kept.stem,
         )
-        warm = max(1, int(WARM_UP * len(steps)))
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: min(1, (step + 1) / warm) * (1 - step / len(steps))
-        )
-        for step, batch in enumerate(steps):
-            loss = self._loss(batch)
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self._model.parameters(), LARGEST_STEP)
-            optimiser.step()
-            schedule.step()
-            if step % 50 == 0:
-                sys.stderr.write(f"{self._lesson.kept.stem}: step {step} of {len(steps)}, loss {loss.item():.3f}\n")
         with torch.no_grad():
             direction = self._head.weight[0] / self._spread
             rest = float(self._head.bias[0] - direction @ self._centre)
@@ -163,14 +153,7 @@ class Training:
             yield from (batches[place] for place in self._random.permutation(len(batches)))
 
     def _batches(self, windows: Sequence[Tensor]) -> list[list[int]]:
-        """Windows of about the same length together, a little otherwise each time."""
-        lengths = np.array([len(each) for each in windows]) + self._random.random(len(windows)) * 6
-        batches: list[list[int]] = [[]]
-        for place in np.argsort(lengths).tolist():
-            if (len(batches[-1]) + 1) * len(windows[place]) > BATCH_TOKENS and batches[-1]:
-                batches.append([])
-            batches[-1].append(place)
-        return batches
+        return batched([len(each) for each in windows], BATCH_TOKENS, self._random)
 
     def _loss(self, batch: Sequence[int]) -> Tensor:
         vectors = self._model([self._windows[place] for place in batch])
