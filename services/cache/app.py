@@ -35,7 +35,7 @@ from services.cache.sweep import Sweep
 from services.cache.use_records import use_records
 from services.cache.vectorstores.edge import edge_store
 from services.cache.vectorstores.port import Dimensions, VectorStore
-from services.cache.verification.verifier import Verifier, calibration
+from services.cache.verification.verifier import Verifier, calibrated
 from wordvectors import WordVectors
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
         embedder = _embedder(config, inference_stub)
         await enter(in_background(embedder.serve_stores()))
         tally = Tally()
-        bound = ErrorBound(calibration(), target=config.error_target)
+        bound = calibrated(target=config.error_target)
         verifier = Verifier()
         scorer = _scorer(config, inference_stub, verifier)
         semantic = _semantic(config, embedder, scorer, await enter(_vector_store(config)), verifier, bound, tally)

@@ -46,7 +46,7 @@ class BoundState:
     estimate: float
     """Wrong hits over all judged candidates at this threshold."""
     judged: int
-    """All outcomes, the calibration set's included."""
+    """All outcomes, the calibration set's included; the bound counts those by their design effect."""
     served: int
     """Those at or above the threshold."""
     wrong: int
@@ -63,6 +63,11 @@ class _Evidence:
     right: list[int] = field(default_factory=lambda: [0] * (LEVELS + 1))
     wrong: list[int] = field(default_factory=lambda: [0] * (LEVELS + 1))
 
+    @property
+    def judged(self) -> int:
+        """All of them."""
+        return sum(self.right) + sum(self.wrong)
+
     def add(self, outcome: Outcome) -> None:
         (self.right if outcome.right else self.wrong)[level_of(outcome.certainty)] += 1
 
@@ -71,9 +76,16 @@ class ErrorBound:
     """Thresholds of all tenants. Knows no store: what it has learned is taken by `state` and given by `observe`."""
 
     def __init__(
-        self, calibration: Iterable[Outcome], *, target: float, confidence: float = 0.95, most_disputed: int = 10_000
+        self,
+        calibration: Iterable[Outcome],
+        *,
+        target: float,
+        design_effect: float = 1.0,
+        confidence: float = 0.95,
+        most_disputed: int = 10_000,
     ) -> None:
         self._target = target
+        self._design_effect = design_effect
         self._confidence = confidence
         self._most_disputed = most_disputed
         self._calibration = _Evidence()
@@ -128,15 +140,16 @@ class ErrorBound:
         right = _at_or_above(self._calibration.right, reported.right)
         wrong = _at_or_above(self._calibration.wrong, reported.wrong)
         judged = right[0] + wrong[0]
+        failures, trials = self._counted(reported)
         level = LEVELS + 1
-        while level and _at_most(wrong[level - 1], judged, target) <= 1 - self._confidence:  # upper_bound <= target
+        while level and _at_most(failures[level - 1], trials, target) <= 1 - self._confidence:  # upper_bound <= target
             level -= 1
         served, failed = (right[level] + wrong[level], wrong[level]) if level <= LEVELS else (0, 0)
         return BoundState(
             target=target,
             confidence=self._confidence,
             threshold=level / LEVELS if level <= LEVELS else NEVER,
-            upper_bound=upper_bound(failed, judged, self._confidence),
+            upper_bound=upper_bound(failures[level] if failed else 0, trials, self._confidence),
             estimate=failed / judged if judged else 0.0,
             judged=judged,
             served=served,
@@ -144,6 +157,12 @@ class ErrorBound:
             reported_right=sum(reported.right),
             reported_wrong=sum(reported.wrong),
         )
+
+    def _counted(self, reported: _Evidence) -> tuple[list[int], int]:
+        """Wrong ones at or above each level, and all that were judged, as if they were independent."""
+        mine, told = _at_or_above(self._calibration.wrong), _at_or_above(reported.wrong)
+        wrong = [math.ceil(each / self._design_effect) + other for each, other in zip(mine, told, strict=True)]
+        return wrong, math.floor(self._calibration.judged / self._design_effect) + reported.judged
 
 
 @lru_cache(maxsize=4096)
@@ -181,7 +200,7 @@ def level_of(certainty: float) -> int:
     return min(LEVELS, max(0, math.floor(certainty * LEVELS + 1e-9)))
 
 
-def _at_or_above(mine: list[int], yours: list[int]) -> list[int]:
+def _at_or_above(*counts: list[int]) -> list[int]:
     """For each level, the outcomes at it and above."""
-    both = [one + other for one, other in zip(mine, yours, strict=True)]
-    return list(accumulate(reversed(both)))[::-1]
+    together = [sum(each) for each in zip(*counts, strict=True)]
+    return list(accumulate(reversed(together)))[::-1]

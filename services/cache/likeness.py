@@ -11,11 +11,10 @@ import numpy as np
 from llmmesh.inference.v1 import inference_pb2
 from services.cache.config import CacheConfig
 from services.cache.embedding import packed_tokens
-from services.cache.errorbound import ErrorBound
 from services.cache.simulation import Difference, Vectors
 from services.cache.verification.alignment import DEPTHS, TokenVectors
 from services.cache.verification.courtesy import without_courtesy
-from services.cache.verification.verifier import Candidate, Phrased, Verifier, calibration
+from services.cache.verification.verifier import Candidate, Phrased, Verifier, calibrated
 from services.cache.verification.words import tokens
 from wordvectors import WordVectors
 
@@ -78,7 +77,7 @@ def difference_by(likeness: Likeness, log_odds_of: LogOdds | None = None) -> Dif
     Without a cross-encoder the forest alone decides; the accurate cosine is guessed low where no model made it.
     """
     verifier, table = Verifier(), WordVectors.packaged()
-    threshold = ErrorBound(calibration(), target=CacheConfig().error_target).state("").threshold
+    threshold = calibrated(target=CacheConfig().error_target).state("").threshold
 
     def difference(asked: str, stored: str) -> str | None:
         refusal = verifier.refusal(asked, stored)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from itertools import compress
 
 from meshkit.log import get_logger
-from services.cache.errorbound import Outcome
+from services.cache.errorbound import ErrorBound, Outcome
 from services.cache.verification.alignment import TokenVectors, alignment
 from services.cache.verification.clauses import quotes_meet
 from services.cache.verification.features import PairReader
@@ -137,7 +137,8 @@ class Verifier:
         return {**words, **alignment(asked.tokens, stored.tokens)}
 
 
-def calibration() -> Iterable[Outcome]:
-    """Judged hits on topics that neither forest nor cross-encoder had seen."""
+def calibrated(*, target: float) -> ErrorBound:
+    """The bound on wrong hits that judged pairs support, on topics that neither forest nor cross-encoder had seen."""
     judged = json.loads((files(__package__) / "weights" / "calibration.json").read_text())
-    return [Outcome(certainty, right) for certainty, right in judged]
+    outcomes = [Outcome(certainty, right) for certainty, right in judged["outcomes"]]
+    return ErrorBound(outcomes, target=target, design_effect=judged["design_effect"])

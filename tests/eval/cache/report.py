@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.cache.config import CacheConfig
-from services.cache.errorbound import ErrorBound
 from services.cache.verification.forest import Forest
-from services.cache.verification.verifier import calibration
+from services.cache.verification.verifier import calibrated
 from services.cache.verification.weighing import Weighing
 from tests.eval.cache.questions import LANGUAGES, load
 from tests.eval.cache.training import Judged, Measured
@@ -36,7 +35,7 @@ class HeldOut:
         config = CacheConfig()
         self.plausible = self.measured.outlines >= config.plausible_similarity
         self.similar = self.measured.accurate >= config.similarity_threshold
-        self.state = ErrorBound(calibration(), target=config.error_target).state("")
+        self.state = calibrated(target=config.error_target).state("")
         self.served = self.plausible & self.similar & (self.certainty >= self.state.threshold)
 
     def stages(self) -> Iterator[tuple[str, NDArray[np.bool_]]]:

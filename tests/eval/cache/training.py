@@ -30,7 +30,7 @@ from services.cache.verification.courtesy import without_courtesy
 from services.cache.verification.features import PairReader
 from services.cache.verification.forest import Forest
 from services.cache.verification.reader import Reader
-from services.cache.verification.verifier import refusal
+from services.cache.verification.verifier import calibrated, refusal
 from services.cache.verification.weighing import Weighing, spread
 from services.inference.e5.crossencoder import CrossEncoder
 from services.inference.e5.encoder import Encoder
@@ -100,6 +100,10 @@ class Measured:
     def rows(self, chosen: slice = slice(None)) -> Iterator[dict[str, float]]:
         """Features of pairs by name."""
         return (dict(zip(self.names, row, strict=True)) for row in self.features[chosen].tolist())
+
+    def clusters(self) -> NDArray[np.str_]:
+        """Which cluster every pair is of."""
+        return np.array([f"{pair.lang} {pair.topic} {pair.cluster}" for pair in self.pairs])
 
     def groups(self, field: str) -> NDArray[np.str_]:
         """A field of every pair."""
@@ -214,16 +218,35 @@ def main() -> None:
 
 def calibrate(weighing: Weighing, judged: Judged) -> None:
     """Write how much forest and cross-encoder count, and what they say of pairs that they had not seen."""
-    certainty, same = judged.certainties(weighing), judged.measured.same
-    outcomes = [Outcome(certain, right) for certain, right in zip(certainty.tolist(), same.tolist(), strict=True)]
-    threshold = ErrorBound(outcomes, target=CacheConfig().error_target).state("").threshold
-    hits = same & (certainty >= threshold)
-    weighing = replace(weighing, asked_from=float(np.quantile(judged.estimates[hits], LOST)))
-    (WEIGHTS / "weighing.json").write_text(weighing.written)
+    same = judged.measured.same
     certainty = judged.certainties(weighing)
+    served = certainty >= threshold(certainty, same)
+    weighing = replace(weighing, asked_from=float(np.quantile(judged.estimates[same & served], LOST)))
+    certainty = judged.certainties(weighing)
+    apart = design_effect(served & ~same, judged.measured.clusters())
     rows = [[round(certain, 4), right] for certain, right in zip(certainty.tolist(), same.tolist(), strict=True)]
-    (WEIGHTS / "calibration.json").write_text(json.dumps(rows, separators=(",", ":")) + "\n")
+    (WEIGHTS / "weighing.json").write_text(weighing.written)
+    calibration = {"design_effect": round(apart, 3), "outcomes": rows}
+    (WEIGHTS / "calibration.json").write_text(json.dumps(calibration, separators=(",", ":")) + "\n")
+    hits = same & (certainty >= calibrated(target=CacheConfig().error_target).state("").threshold)
     print(f"{len(rows)} pairs judged, {hits.sum() / same.sum():.1%} of those that ask the same served, {weighing}")
+
+
+def threshold(certainty: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    """The threshold for the default target, were all pairs independent."""
+    outcomes = [Outcome(certain, right) for certain, right in zip(certainty.tolist(), same.tolist(), strict=True)]
+    return ErrorBound(outcomes, target=CacheConfig().error_target).state("").threshold
+
+
+def design_effect(wrong: NDArray[np.bool_], clusters: NDArray[np.str_]) -> float:
+    """How many times the variance of the rate of wrong hits is what it were in independent pairs.
+
+    The variance of a ratio of sums over clusters, linearised (W. G. Cochran, Sampling Techniques, 3rd ed., 9A).
+    """
+    _, place = np.unique(clusters, return_inverse=True)
+    rate, pairs, failed = wrong.mean(), np.bincount(place), np.bincount(place, wrong)
+    among = len(pairs) / (len(pairs) - 1) * ((failed - rate * pairs) ** 2).sum() / len(wrong)
+    return max(1.0, float(among / (rate * (1 - rate))))
 
 
 if __name__ == "__main__":

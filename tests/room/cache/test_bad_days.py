@@ -21,7 +21,6 @@ from services.cache.admission import Limits
 from services.cache.answers import AnswerCache
 from services.cache.codec import Codec
 from services.cache.embedding import Embedder
-from services.cache.errorbound import ErrorBound
 from services.cache.exact import exact_store
 from services.cache.scoring import Scorer
 from services.cache.sealing import Seals
@@ -29,7 +28,7 @@ from services.cache.semantic import SemanticCache, SemanticLimits
 from services.cache.statistics import Tally
 from services.cache.vectorstores.edge import EdgeStore, edge_store
 from services.cache.vectorstores.port import Dimensions, Near, Selection
-from services.cache.verification.verifier import Verifier, calibration
+from services.cache.verification.verifier import Verifier, calibrated
 from tests.support.cache_calls import SEMANTIC, answer, lookup, prompt, store
 from tests.support.scripted_embeddings import DIMENSIONS
 from tests.support.waiting import until
@@ -129,7 +128,7 @@ async def timed(redis_url: str, inference_target: str, tmp_path: Path) -> AsyncI
             longest_question_characters=1000,
             most_entries=2,
         )
-        bound = ErrorBound(calibration(), target=0.01)
+        bound = calibrated(target=0.01)
         semantic = SemanticCache(
             WordVectors.packaged(), embedder, scorer, vectors, verifier, bound, limits, clock, Tally().vetoed
         )

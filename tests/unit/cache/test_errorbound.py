@@ -38,6 +38,19 @@ def test_299_judged_candidates_and_no_wrong_hit_are_enough_for_one_in_a_hundred_
     assert bound(*RIGHT[:298]).state("acme").threshold == NEVER
 
 
+def test_pairs_that_resemble_each_other_count_as_fewer() -> None:
+    told = [*RIGHT, *RIGHT, *([Outcome(0.9, right=False)] * 2)]
+    halved = ErrorBound(told, target=0.02, design_effect=2.0).state("acme")
+    assert halved.upper_bound == upper_bound(1, 401, 0.95) > ErrorBound(told, target=0.02).state("acme").upper_bound
+    assert (halved.judged, halved.served, halved.wrong) == (802, 802, 2)
+
+
+def test_reports_count_in_full_beside_pairs_that_resemble_each_other() -> None:
+    errors = ErrorBound([*RIGHT, *RIGHT], target=0.02, design_effect=2.0)
+    errors.observe("acme", 0.9, right=False)
+    assert errors.state("acme").upper_bound == upper_bound(1, 401, 0.95)
+
+
 @given(outcomes, outcomes, st.floats(0.02, 0.5))
 def test_what_is_served_is_always_within_the_target(
     calibration: list[Outcome], reported: list[Outcome], target: float

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.cache.errorbound import ErrorBound
 from services.cache.verification.alignment import DEPTHS, DIMENSIONS, TokenVectors
 from services.cache.verification.features import CHECKS, Features, PairReader
 from services.cache.verification.quantities import quantities_differ
 from services.cache.verification.reader import Reader
-from services.cache.verification.verifier import Candidate, Phrased, Verifier, calibration
+from services.cache.verification.verifier import Candidate, Phrased, Verifier, calibrated
 from services.cache.verification.vocabulary import word_set
 from tests.eval.cache.questions import load
 from wordvectors import WordVectors
@@ -199,7 +198,7 @@ def test_a_russian_question_needs_no_particle_to_ask_whether_something_is_so(rea
 def test_every_question_asks_the_same_as_itself_surely_enough_to_be_served(verifier: Verifier) -> None:
     texts = list({text for pair in load("heldout") for text in (pair.a, pair.b)})
     assert [text for text in texts if verifier.refusal(text, text)] == []
-    threshold = ErrorBound(calibration(), target=0.01).state("").threshold
+    threshold = calibrated(target=0.01).state("").threshold
     assert min(estimate(verifier, text, text) for text in sorted(texts)[::8]) > threshold
 
 
