@@ -5,6 +5,9 @@ how sure the verifier was of a candidate, and whether its answer was right. Ther
 the verifier, and what each tenant reports. A threshold is kept when the one-sided upper bound (Clopper and Pearson) of
 the rate is within the tenant's target. Thresholds are tried from the strictest downwards, and the first that fails ends
 the search: in such a fixed sequence no correction for trying many is needed.
+
+Pairs of one topic of the calibration set err together, so they say less than as many independent ones. By how much is
+its design effect (Kish): so many times fewer trials, and wrong hits among them, the bound counts.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 
 import numpy as np
 import torch
@@ -17,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from services.inference.e5.adapters import DOWN, UP, Adapter
-from services.inference.e5.embeddings import Embeddings
-from services.inference.e5.pieces import Pieces
+from services.inference.e5.embeddings import Inputs
 from services.inference.e5.weights import ZERO, PackedModel
 
 ATTENTION, INNER, OUTER = ("q", "k", "v"), ("fi",), ("fo",)
@@ -92,23 +90,22 @@ class Trainable(nn.Module):
 
     def __init__(self, *, rank: int, first_adapted: int, layers: int | None = None) -> None:
         super().__init__()
-        model = self._model = PackedModel(None)
-        self._pieces, self._embeddings = Pieces(model), Embeddings(model)
+        self.inputs = Inputs.of()
+        model = self.inputs.model
         self.width, self.first_adapted = model.width, first_adapted
         self.layers = nn.ModuleList(
             Layer(model, number, rank if number >= first_adapted else 0) for number in range(layers or model.layers)
         )
 
-    def tokens(self, *texts: str, prefix: str = "query:") -> list[int]:
-        """A text as the service reads it, or several as one."""
-        each = ([*self._pieces.of(prefix), *self._pieces.of(text)] for text in texts)
-        marked = ([self._model.begin, *own[: self._model.positions - 2], self._model.end] for own in each)
-        return list(chain.from_iterable(marked))[: self._model.positions]
+    def tokens(self, text: str, prefix: str = "query:") -> list[int]:
+        """A text as the service reads it."""
+        pieces = self.inputs.pieces
+        return self.inputs.marked(pieces.of(prefix), pieces.of(text), self.inputs.model.positions)
 
     @torch.no_grad()
     def fixed(self, tokens: Sequence[int]) -> Tensor:
         """What the layers below the adapter make of a text: computed once, it serves every step of a training."""
-        states = torch.from_numpy(self._embeddings.of(tokens))
+        states = torch.from_numpy(self.inputs.embeddings.of(tokens))
         return self._through(states, torch.ones(1, len(tokens), dtype=torch.bool), 0, self.first_adapted)[0]
 
     @torch.no_grad()
@@ -116,7 +113,7 @@ class Trainable(nn.Module):
         """As `fixed`, of many texts, in half precision."""
         found: dict[int, Tensor] = {}
         for places in batched([len(tokens) for tokens in texts], 1024, np.random.default_rng(0)):
-            embedded = [torch.from_numpy(self._embeddings.of(texts[place])[0]) for place in places]
+            embedded = [torch.from_numpy(self.inputs.embeddings.of(texts[place])[0]) for place in places]
             states, mask = _padded(embedded)
             through = self._through(states, mask, 0, self.first_adapted).to(torch.float16)
             found.update(

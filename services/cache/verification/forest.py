@@ -22,10 +22,10 @@ class Forest:
             self.features: tuple[str, ...] = tuple(file["features"].tolist())
             """Names of the features, in the order the trees know them."""
             self._trees = int(file["trees"])
-            self._feature: NDArray[np.int32] = file["feature"].astype(np.int32)
+            self._feature: NDArray[np.int16] = file["feature"]
             self._limit: NDArray[np.float32] = file["limit"]
             self._below: NDArray[np.int32] = file["below"]
-            self._share: NDArray[np.float32] = file["share"]
+            self._share: NDArray[np.float16] = file["share"]
 
     @classmethod
     def packaged(cls) -> Forest:
@@ -42,5 +42,5 @@ class Forest:
             right = values.take(self._feature.take(at) + pairs) > self._limit.take(at)
             lower = self._below.take(at) + right
             if np.array_equal(lower, at):
-                return [float(share) for share in self._share.take(at).mean(axis=1)]
+                return [float(share) for share in self._share.take(at).mean(axis=1, dtype=np.float32)]
             at = lower

@@ -42,24 +42,29 @@ class CrossEncoder:
         self._scale, self._shift, self._weights, (self._bias,) = (weights.pop(name) for name in HEAD)
         self._adapter: Adapter = weights
         self._inputs = inputs or Inputs.of()
-        self._prefix = self._inputs.pieces.of("query:")
         layers = Layers(self._inputs.model, products(self._adapter))
         self._session = session(layers.graph([LAYERS]))
         check(self.name, self._adapter, layers.sizes)
 
     def log_odds(self, first: str, second: str) -> float:
         """Logarithm of the odds that both ask the same."""
-        mine, yours = (self._marked(text) for text in (first, second))
-        given = {INPUT: self._inputs.embeddings.of([*mine, *yours]), **self._adapter}
-        (states,) = self._session.run([state(LAYERS)], given)
-        tokens = states[0]
-        one, other = tokens[: len(mine)].mean(axis=0), tokens[len(mine) :].mean(axis=0)
-        seen = np.concatenate([tokens[0], (one + other) / 2, np.abs(one - other)])
+        tokens, start = as_one(self._inputs, first, second)
+        given = {INPUT: self._inputs.embeddings.of(tokens), **self._adapter}
+        ((states,),) = self._session.run([state(LAYERS)], given)
+        one, other = states[:start].mean(axis=0), states[start:].mean(axis=0)
+        seen = np.concatenate([states[0], (one + other) / 2, np.abs(one - other)])
         seen = (seen - seen.mean()) / np.sqrt(seen.var() + EPSILON) * self._scale + self._shift
         return float(seen @ self._weights + self._bias)
 
-    def _marked(self, text: str) -> list[int]:
-        return self._inputs.marked(self._prefix, self._inputs.pieces.of(text), self._inputs.model.positions // 2)
+
+def as_one(inputs: Inputs, first: str, second: str) -> tuple[list[int], int]:
+    """The tokens of both texts behind each other, and where those of the second start.
+
+    Each text is read until half of what the model takes. The "query:" that embeddings begin with is left out: it would
+    be a quarter of what is computed for two short questions, and training makes up for it.
+    """
+    one, other = (inputs.marked((), inputs.pieces.of(text), inputs.model.positions // 2) for text in (first, second))
+    return [*one, *other[1:]], len(one)
 
 
 def save(adapter: Adapter, head: Mapping[str, NDArray[np.float32]], path: Path = WEIGHTS) -> None:

@@ -11,6 +11,8 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from torch.nn import functional
 from services.cache.verification.courtesy import without_courtesy
 from services.cache.verification.reader import Reader
 from services.cache.verification.verifier import refusal
-from services.inference.e5.crossencoder import LAYERS, save
+from services.inference.e5.crossencoder import LAYERS, as_one, save
 from tests.eval.cache.questions import Pair, load
 from tests.eval.finetuning import Trainable, batched, optimise
 
@@ -31,6 +33,8 @@ EPOCHS, BATCH_TOKENS = 3, 1024
 RATE, HEAD_RATE, WARM_UP = 1e-3, 1e-3, 0.06
 DROPPED, SMOOTHED = 0.1, 0.03
 """Of the numbers of a pair how many the head does without; how sure of the truth it is not to be."""
+OF_KINDS = 0.3
+"""What it counts to tell in what two questions differ, beside telling whether they do. Only the training asks that."""
 SAME, DIFFERENT = 3, 6
 """Most pairs of each kind that a cluster gives: many clusters teach more than many pairs of one."""
 OF_SAME = 1.5
@@ -38,17 +42,16 @@ OF_SAME = 1.5
 SEED = 1
 
 
-def chosen(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """Some pairs of each cluster, of those that no check refuses."""
-    read, chance = Reader().read, random.Random(SEED)
-    clusters: defaultdict[tuple[str, str, int], list[Pair]] = defaultdict(list)
+def samples(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+    """Some pairs of each cluster, of those that no check refuses; others each time."""
+    read, chance = lru_cache(maxsize=None)(Reader().read), random.Random(SEED)
+    kinds: defaultdict[tuple[str, str, int, bool], list[Pair]] = defaultdict(list)
     for pair in pairs:
-        clusters[pair.lang, pair.topic, pair.cluster].append(pair)
-    for cluster in clusters.values():
-        left = [pair for pair in cluster if refusal(read(pair.a), read(pair.b)) is None]
-        for most, same in ((SAME, True), (DIFFERENT, False)):
-            kind = [pair for pair in left if pair.same == same]
-            yield from chance.sample(kind, min(most, len(kind)))
+        if refusal(read(pair.a), read(pair.b)) is None:
+            kinds[pair.lang, pair.topic, pair.cluster, pair.same].append(pair)
+    while True:
+        drawn = (chance.sample(kind, min(SAME if kind[0].same else DIFFERENT, len(kind))) for kind in kinds.values())
+        yield list(chain.from_iterable(drawn))
 
 
 def as_read(pair: Pair) -> tuple[str, str]:
@@ -71,12 +74,21 @@ class Head(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor, starts: Tensor) -> Tensor:
         """Log-odds for each pair, whose second text starts at `starts`."""
+        return self.log_odds(self.seen(states, mask, starts))
+
+    def log_odds(self, seen: Tensor) -> Tensor:
+        """Log-odds for each pair, from what is seen of it."""
+        log_odds: Tensor = self.weighed(seen)[:, 0]
+        return log_odds
+
+    def seen(self, states: Tensor, mask: Tensor, starts: Tensor) -> Tensor:
+        """What the tokens of each pair come to."""
         places = torch.arange(states.shape[1])
         sides = [(mask & (places < starts[:, None])), (mask & (places >= starts[:, None]))]
         first, second = ((states * side[..., None]).sum(1) / side.sum(1, keepdim=True) for side in sides)
-        seen = torch.cat([states[:, 0], (first + second) / 2, (first - second).abs()], dim=1)
-        log_odds: Tensor = self.weighed(self.dropped(self.normalised(seen)))[:, 0]
-        return log_odds
+        parts = torch.cat([states[:, 0], (first + second) / 2, (first - second).abs()], dim=1)
+        seen: Tensor = self.dropped(self.normalised(parts))
+        return seen
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """What was trained, by name."""
@@ -86,33 +98,41 @@ class Head(nn.Module):
 class Training:
     """One training, the same each time on one machine."""
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
+    def __init__(self, epochs: Sequence[Sequence[Pair]]) -> None:
         torch.set_num_threads(os.cpu_count() or 1)
         torch.manual_seed(SEED)
         chance = np.random.default_rng(SEED)
         self._model = Trainable(rank=RANK, first_adapted=FIRST_ADAPTED, layers=LAYERS)
         self._head = Head(self._model.width)
+        pairs = list(dict.fromkeys(chain.from_iterable(epochs)))
         texts = [as_read(pair)[:: chance.choice((1, -1))] for pair in pairs]
-        self._below = self._model.fixed_all([self._model.tokens(*text) for text in texts])
-        self._starts = torch.tensor([len(self._model.tokens(first)) for first, _ in texts])
-        self._same = torch.tensor([float(pair.same) for pair in pairs])
-        lengths = [len(each) for each in self._below]
-        epochs = (batched(lengths, BATCH_TOKENS, chance) for _ in range(EPOCHS))
-        self._batches = [batches[place] for batches in epochs for place in chance.permutation(len(batches))]
+        tokens, starts = zip(*(as_one(self._model.inputs, *text) for text in texts), strict=True)
+        self._below, self._starts = self._model.fixed_all(tokens), torch.tensor(starts)
+        self._same = torch.tensor([pair.same for pair in pairs])
+        kinds, kind = np.unique([pair.kind for pair in pairs], return_inverse=True)
+        self._kinds, self._kind = nn.Linear(self._head.normalised.weight.numel(), len(kinds)), torch.from_numpy(kind)
+        place = {pair: place for place, pair in enumerate(pairs)}
+        self._batches = [batch for epoch in epochs for batch in self._batched([place[each] for each in epoch], chance)]
 
     def train(self) -> None:
         """Train, and write adapter and head for the inference service."""
-        groups = [(self._model.parameters(), RATE), (self._head.parameters(), HEAD_RATE)]
+        heads = [*self._head.parameters(), *self._kinds.parameters()]
+        groups = [(self._model.parameters(), RATE), (heads, HEAD_RATE)]
         optimise(groups, self._batches, self._loss, warm_up=WARM_UP, name="cross-encoder")
         save(self._model.adapter(), self._head.weights())
 
+    def _batched(self, places: Sequence[int], chance: np.random.Generator) -> Iterator[list[int]]:
+        """Pairs of about the same length together, in no order."""
+        batches = batched([len(self._below[place]) for place in places], BATCH_TOKENS, chance)
+        return ([places[each] for each in batches[number]] for number in chance.permutation(len(batches)))
+
     def _loss(self, batch: Sequence[int]) -> Tensor:
         states, mask = self._model.states([self._below[place].float() for place in batch])
-        same = self._same[batch]
+        seen, same = self._head.seen(states, mask, self._starts[batch]), self._same[batch]
         wanted, importance = same * (1 - 2 * SMOOTHED) + SMOOTHED, 1 + same * (OF_SAME - 1)
-        log_odds = self._head(states, mask, self._starts[batch])
-        return functional.binary_cross_entropy_with_logits(log_odds, wanted, importance)
+        surely = functional.binary_cross_entropy_with_logits(self._head.log_odds(seen), wanted, importance)
+        return surely + OF_KINDS * functional.cross_entropy(self._kinds(seen), self._kind[batch])
 
 
 if __name__ == "__main__":
-    Training(list(chosen(load("train")))).train()
+    Training(list(islice(samples(load("train")), EPOCHS))).train()

@@ -35,7 +35,7 @@ from services.cache.verification.weighing import Weighing, spread
 from services.inference.e5.crossencoder import CrossEncoder
 from services.inference.e5.encoder import Encoder
 from services.inference.e5.tokens import Basis
-from tests.eval.cache.crossencoder import as_read, chosen
+from tests.eval.cache.crossencoder import as_read, samples
 from tests.eval.cache.questions import Pair, echoes, load
 from wordvectors import WordVectors
 
@@ -100,10 +100,6 @@ class Measured:
     def rows(self, chosen: slice = slice(None)) -> Iterator[dict[str, float]]:
         """Features of pairs by name."""
         return (dict(zip(self.names, row, strict=True)) for row in self.features[chosen].tolist())
-
-    def clusters(self) -> NDArray[np.str_]:
-        """Which cluster every pair is of."""
-        return np.array([f"{pair.lang} {pair.topic} {pair.cluster}" for pair in self.pairs])
 
     def groups(self, field: str) -> NDArray[np.str_]:
         """A field of every pair."""
@@ -192,7 +188,7 @@ def write(forest: ExtraTreesClassifier, names: Sequence[str], into: Path) -> Non
         feature=np.where(leaf, 0, joined["feature"]).astype(np.int16),
         limit=np.where(leaf, np.float32(np.inf), _rounded_down(joined["threshold"])),
         below=np.where(leaf, np.arange(len(order)), place[left[order]]).astype(np.int32),
-        share=np.where(leaf, shares, 0).astype(np.float32),
+        share=np.where(leaf, shares, 0).astype(np.float16),
     )
 
 
@@ -204,14 +200,14 @@ def _rounded_down(limits: NDArray[np.float64]) -> NDArray[np.float32]:
 
 def main() -> None:
     """Train, check what was written, and write the calibration."""
-    pairs = list(chosen(load("train")))
+    pairs = next(samples(load("train")))
     measured = Measured([*pairs, *echoes(pairs)])
     WEIGHTS.mkdir(exist_ok=True)
     trained = fitted(measured)
     write(trained, measured.names, WEIGHTS / "forest.npz")
     forest = Forest(WEIGHTS / "forest.npz")
     again = forest.estimates(list(measured.rows(slice(100))))
-    assert np.allclose(again, trained.predict_proba(measured.features[:100])[:, 1], atol=1e-4)
+    assert np.allclose(again, trained.predict_proba(measured.features[:100])[:, 1], atol=1e-3)
     weighed, calibrated = (Judged.of(Measured(load(part)), forest) for part in ("weighing", "calibration"))
     calibrate(weighed.weighing(), calibrated)
 
@@ -223,7 +219,7 @@ def calibrate(weighing: Weighing, judged: Judged) -> None:
     served = certainty >= threshold(certainty, same)
     weighing = replace(weighing, asked_from=float(np.quantile(judged.estimates[same & served], LOST)))
     certainty = judged.certainties(weighing)
-    apart = design_effect(served & ~same, judged.measured.clusters())
+    apart = design_effect(served & ~same, judged.measured.groups("topic"))
     rows = [[round(certain, 4), right] for certain, right in zip(certainty.tolist(), same.tolist(), strict=True)]
     (WEIGHTS / "weighing.json").write_text(weighing.written)
     calibration = {"design_effect": round(apart, 3), "outcomes": rows}
@@ -238,12 +234,13 @@ def threshold(certainty: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
     return ErrorBound(outcomes, target=CacheConfig().error_target).state("").threshold
 
 
-def design_effect(wrong: NDArray[np.bool_], clusters: NDArray[np.str_]) -> float:
+def design_effect(wrong: NDArray[np.bool_], topics: NDArray[np.str_]) -> float:
     """How many times the variance of the rate of wrong hits is what it were in independent pairs.
 
-    The variance of a ratio of sums over clusters, linearised (W. G. Cochran, Sampling Techniques, 3rd ed., 9A).
+    Pairs of a topic err together. The variance is that of a ratio of sums over topics, linearised (W. G. Cochran,
+    Sampling Techniques, 3rd ed., 9A).
     """
-    _, place = np.unique(clusters, return_inverse=True)
+    _, place = np.unique(topics, return_inverse=True)
     rate, pairs, failed = wrong.mean(), np.bincount(place), np.bincount(place, wrong)
     among = len(pairs) / (len(pairs) - 1) * ((failed - rate * pairs) ** 2).sum() / len(wrong)
     return max(1.0, float(among / (rate * (1 - rate))))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from services.inference.e5.adapters import AdapterInvalid
-from services.inference.e5.crossencoder import LAYERS, CrossEncoder, save
+from services.inference.e5.crossencoder import LAYERS, CrossEncoder, as_one, save
 from tests.eval.cache.crossencoder import Head
 from tests.eval.finetuning import Trainable
 
@@ -32,9 +32,10 @@ def trained() -> tuple[Trainable, Head]:
 
 
 def in_pytorch(model: Trainable, head: Head, first: str, second: str) -> float:
+    tokens, start = as_one(model.inputs, first, second)
     with torch.no_grad():
-        states, mask = model.states([model.fixed(model.tokens(first, second))])
-        return float(head(states, mask, torch.tensor([len(model.tokens(first))])))
+        states, mask = model.states([model.fixed(tokens)])
+        return float(head(states, mask, torch.tensor([start])))
 
 
 def test_scores_are_those_of_the_trained_model(trained: tuple[Trainable, Head], tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_scores_are_those_of_the_trained_model(trained: tuple[Trainable, Head], 
 
 def test_many_texts_below_the_adapter_are_what_each_is_alone(trained: tuple[Trainable, Head]) -> None:
     model, _ = trained
-    tokens = [model.tokens(*pair) for pair in PAIRS]
+    tokens = [as_one(model.inputs, *pair)[0] for pair in PAIRS]
     for one, together in zip(tokens, model.fixed_all(tokens), strict=True):
         assert torch.allclose(model.fixed(one), together.float(), atol=0.01)
 
