@@ -88,14 +88,15 @@ def difference_by(likeness: Likeness, log_odds_of: LogOdds | None = None) -> Dif
         similarity = cosine if likeness.exact else GUESSED_LEAST + GUESSED_SLOPE * outline
         candidate = Candidate(Phrased(stored, likeness.tokens[stored]), similarity=similarity, outline=outline)
         (estimate,) = verifier.estimates(Phrased(asked, likeness.tokens[asked]), [candidate])
+        return None if is_served(asked, stored, estimate) else "certainty"
+
+    def is_served(asked: str, stored: str, estimate: float) -> bool:
         weighing = verifier.weighing
         if log_odds_of is None:
-            certainty = weighing.certainty_alone(estimate)
-        elif estimate < weighing.asked_from:
-            certainty = 0.0
-        else:
-            certainty = weighing.certainty(estimate, log_odds_of(asked, stored))
-        return None if certainty >= threshold else "certainty"
+            return estimate >= weighing.alone_from
+        if estimate < weighing.asked_from:
+            return False
+        return weighing.certainty(estimate, log_odds_of(asked, stored)) >= threshold
 
     return difference
 

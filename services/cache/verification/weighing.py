@@ -22,9 +22,8 @@ class Weighing:
     of_forest: float
     of_scorer: float
     bias: float
-    of_forest_alone: float
-    bias_alone: float
-    """As good as can be told without the cross-encoder; for predictions, nothing is served by it."""
+    alone_from: float
+    """Estimate of the forest from which it would serve as often without the cross-encoder; for predictions alone."""
 
     @classmethod
     def packaged(cls) -> Weighing:
@@ -41,10 +40,6 @@ class Weighing:
         if estimate < self.asked_from:
             return 0.0
         return _probability(self.bias + self.of_forest * spread(estimate) + self.of_scorer * log_odds)
-
-    def certainty_alone(self, estimate: float) -> float:
-        """How sure the forest alone is, on the same scale."""
-        return _probability(self.bias_alone + self.of_forest_alone * spread(estimate))
 
 
 def spread(estimate: float) -> float:

@@ -28,10 +28,10 @@ class HeldOut:
 
     def __init__(self) -> None:
         self.measured = Measured(load("heldout"))
-        judged, weighing = Judged.of(self.measured, Forest.packaged()), Weighing.packaged()
+        judged = Judged.of(self.measured, Forest.packaged())
         self.allowed = np.array([veto is None for veto in self.measured.vetoes])
-        self.certainty = judged.certainties(weighing)
-        self.by_forest = np.array([weighing.certainty_alone(each) for each in judged.estimates]) * self.allowed
+        self.certainty = judged.certainties(Weighing.packaged())
+        self.by_forest = judged.estimates * self.allowed
         config = CacheConfig()
         self.plausible = self.measured.outlines >= config.plausible_similarity
         self.similar = self.measured.accurate >= config.similarity_threshold

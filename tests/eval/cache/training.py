@@ -152,7 +152,6 @@ class Judged:
         spreads = np.array([spread(estimate) for estimate in self.estimates[self.read].tolist()])
         same = self.measured.same[self.read]
         both = LogisticRegression(C=100).fit(np.stack([spreads, self.log_odds[self.read]], axis=1), same)
-        alone = LogisticRegression(C=100).fit(spreads[:, None], same)
         of_forest, of_scorer = both.coef_[0].tolist()
         return Weighing(
             scorer=CrossEncoder().name,
@@ -160,8 +159,7 @@ class Judged:
             of_forest=of_forest,
             of_scorer=of_scorer,
             bias=float(both.intercept_[0]),
-            of_forest_alone=float(alone.coef_[0, 0]),
-            bias_alone=float(alone.intercept_[0]),
+            alone_from=1.0,
         )
 
 
@@ -208,8 +206,8 @@ def main() -> None:
     forest = Forest(WEIGHTS / "forest.npz")
     again = forest.estimates(list(measured.rows(slice(100))))
     assert np.allclose(again, trained.predict_proba(measured.features[:100])[:, 1], atol=1e-3)
-    weighed, calibrated = (Judged.of(Measured(load(part)), forest) for part in ("weighing", "calibration"))
-    calibrate(weighed.weighing(), calibrated)
+    weighed, judged = (Judged.of(Measured(load(part)), forest) for part in ("weighing", "calibration"))
+    calibrate(weighed.weighing(), judged)
 
 
 def calibrate(weighing: Weighing, judged: Judged) -> None:
@@ -221,11 +219,13 @@ def calibrate(weighing: Weighing, judged: Judged) -> None:
     certainty = judged.certainties(weighing)
     apart = design_effect(served & ~same, judged.measured.groups("topic"))
     rows = [[round(certain, 4), right] for certain, right in zip(certainty.tolist(), same.tolist(), strict=True)]
-    (WEIGHTS / "weighing.json").write_text(weighing.written)
     calibration = {"design_effect": round(apart, 3), "outcomes": rows}
     (WEIGHTS / "calibration.json").write_text(json.dumps(calibration, separators=(",", ":")) + "\n")
-    hits = same & (certainty >= calibrated(target=CacheConfig().error_target).state("").threshold)
-    print(f"{len(rows)} pairs judged, {hits.sum() / same.sum():.1%} of those that ask the same served, {weighing}")
+    hits = (certainty >= calibrated(target=CacheConfig().error_target).state("").threshold)[same].mean()
+    by_forest = np.where(judged.read, judged.estimates, 0)[same]
+    weighing = replace(weighing, alone_from=float(np.quantile(by_forest, 1 - hits)))
+    (WEIGHTS / "weighing.json").write_text(weighing.written)
+    print(f"{len(rows)} pairs judged, {hits:.1%} of those that ask the same served, {weighing}")
 
 
 def threshold(certainty: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
