@@ -33,9 +33,9 @@ Vetoed: TypeAlias = Callable[[str, str, str], None]
 SKETCHES_PER_CANDIDATE = 4
 """Sketches hardly tell numbers apart, the checks do: so many are read for each candidate that goes on."""
 MOST_SCORED = 2
-"""Candidates of a lookup that the cross-encoder reads, 20 ms of CPU each."""
+"""Candidates of a lookup that the cross-encoder reads, 16 ms of CPU each."""
 LIKELY_SIMILARITY = 0.7
-"""Of sketches: from here on the nearest candidate is read while the question is embedded, which saves the 20 ms."""
+"""Of sketches: from here on the nearest candidate is read while the question is embedded, which saves the 16 ms."""
 MOST_SERVED = 10_000
 """Entries whose use is noted between two sweeps, and whose certainty is remembered for reports."""
 

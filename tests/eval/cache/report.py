@@ -21,6 +21,7 @@ from tests.eval.cache.training import Judged, Measured
 
 LARGEST_FALSE_RATE = 0.01
 LEAST_HIT_RATE = 0.6
+FALSE_RATES = (0.005, 0.01, 0.02, 0.03, 0.05)
 
 
 class HeldOut:
@@ -74,6 +75,17 @@ def topic_table(heldout: HeldOut) -> str:
             same = heldout.measured.same[chosen]
             hit, false = rates(heldout.served[chosen], same)
             lines.append(f"{topic:20} {lang:5} {same.sum():5}  {hit:8.3f}   {(~same).sum():9}  {false:14.3f}")
+    return "\n".join(lines)
+
+
+def rate_table(heldout: HeldOut) -> str:
+    """Hit rates at other thresholds: those at which so many of the look-alikes are served."""
+    lines = ["false-hit rate       checks and forest  and cross-encoder"]
+    possible, same = heldout.plausible & heldout.similar, heldout.measured.same
+    for rate in FALSE_RATES:
+        scores = [np.where(possible, each, 0) for each in (heldout.by_forest, heldout.certainty)]
+        hits = [float((each[same] > max(np.quantile(each[~same], 1 - rate), 1e-9)).mean()) for each in scores]
+        lines.append(f"{rate:14.1%}       {hits[0]:17.3f}  {hits[1]:17.3f}")
     return "\n".join(lines)
 
 
@@ -146,7 +158,13 @@ def main() -> int:
     arguments = parser.parse_args()
     heldout = HeldOut()
     state = heldout.state
-    tables = (stage_table(heldout), topic_table(heldout), recall_table(heldout), kind_table(heldout))
+    tables = (
+        stage_table(heldout),
+        topic_table(heldout),
+        rate_table(heldout),
+        recall_table(heldout),
+        kind_table(heldout),
+    )
     print("\n\n".join(tables))
     print(
         f"\nthreshold {state.threshold:.3f} for a target of {state.target:.1%}: of {state.judged} judged hits at or "
