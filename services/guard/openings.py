@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 import regex
 
@@ -14,6 +15,8 @@ from services.guard.matching import Expression, ExpressionInvalid
 
 SEARCH_SECONDS = 0.02
 """Longest that one look may take; only expressions take it in which repeats stand inside repeats."""
+SEARCHES = 3
+"""So often is one look tried: that it took too long once says more of a busy machine than of the expressions."""
 
 NEVER = rb"[^\x00-\xff]"
 """Behind a finished match: it can only be met partially, by more text that never comes."""
@@ -49,18 +52,18 @@ class Openings:
     def start(self, folded: bytes, earliest: int) -> int:
         """Where the tail begins, at `earliest` or later; the end when nothing in it begins a match.
 
-        Expressions that once took too long are not asked again: all from `earliest` on could then begin a match.
+        Expressions that take too long are not asked again: all from `earliest` on could then begin a match.
         """
         if self._too_slow:
             return earliest
-        try:
-            tails = [
-                pattern.search(folded, earliest, partial=True, timeout=SEARCH_SECONDS) for pattern in self._patterns
-            ]
-        except TimeoutError:
-            self._too_slow = True
-            return earliest
-        return min((tail.start() for tail in tails if tail), default=len(folded))
+        for _ in range(SEARCHES):
+            with suppress(TimeoutError):
+                tails = [
+                    pattern.search(folded, earliest, partial=True, timeout=SEARCH_SECONDS) for pattern in self._patterns
+                ]
+                return min((tail.start() for tail in tails if tail), default=len(folded))
+        self._too_slow = True
+        return earliest
 
 
 def _compiled(sources: Sequence[bytes], flag: int) -> regex.Pattern[bytes]:

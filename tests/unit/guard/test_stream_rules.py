@@ -155,3 +155,9 @@ def test_an_expression_that_hyperscan_and_regex_read_differently_is_refused(sour
 @pytest.mark.parametrize("source", [r"\bsk-[\w-]{3,9}\b", r"a\x2eb", r"(?:a|\.)\Bb", r"[^\s\d]{2}", r"\\b[]a]"])
 def test_an_expression_that_both_read_alike_is_taken(source: str) -> None:
     assert Openings([Expression(source.encode())]).start(b" ", 0) <= 1
+
+
+def test_what_takes_too_long_to_look_for_is_held_back_whole() -> None:
+    openings = Openings([Expression(b"(?:a|a)+b")])
+    endless = b"a" * 4000 + b"c"
+    assert [openings.start(endless, 7), openings.start(b"nothing", 3)] == [7, 3]
