@@ -169,7 +169,7 @@ fit-token-vectors: $(VENV) ## Fit what the embedding model's tokens are reduced 
 
 .PHONY: train-cache-crossencoder
 train-cache-crossencoder: $(VENV) ## Train the cross-encoder of the cache's verifier, 50 minutes; train-cache-verifier comes after
-	PYTHONPATH=.:libs python -m tests.eval.cache.crossencoder
+	PYTHONPATH=.:libs python -m tests.eval.cache.crossencoder $(ARGS)
 
 .PHONY: train-cache-verifier
 train-cache-verifier: $(VENV) ## Fit the forest of the cache's verifier, weigh both, and write the calibration, 15 minutes

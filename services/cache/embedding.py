@@ -12,11 +12,10 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
-from grpc.aio import AioRpcError
 
 from llmmesh.inference.v1 import inference_pb2
-from meshkit.deadline import time_left
-from meshkit.dependency import Dependency, Unavailable, Unusable
+from meshkit.dependency import Unavailable, Unusable
+from services.cache.modelcalls import ModelCalls
 from services.cache.verification.alignment import DEPTHS, DIMENSIONS, TokenVectors
 
 if TYPE_CHECKING:
@@ -56,14 +55,11 @@ class Embedder:
         self._inference = inference
         self._model = model
         self._dimensions = dimensions
-        self._timeout_seconds = timeout_seconds
         self._kept = kept
-        self._at_once = at_once
-        self._under_way = 0
         self._made: OrderedDict[bytes, Embedded] = OrderedDict()
         self._waiting: deque[tuple[str, asyncio.Future[Embedded]]] = deque()
         self._arrived = asyncio.Event()
-        self._dependency = Dependency("embeddings", faults=(AioRpcError,))
+        self._calls = ModelCalls("embeddings", timeout_seconds=timeout_seconds, at_once=at_once)
 
     async def embedded(self, text: str) -> Embedded:
         """`text` as the model sees it.
@@ -76,7 +72,7 @@ class Embedder:
         if known is not None:
             self._made.move_to_end(digest)
             return known
-        made = await self._embed(text)
+        (made,) = await self._calls.ask(lambda seconds: self._embed([text], seconds))
         self._keep(digest, made)
         return made
 
@@ -111,8 +107,8 @@ class Embedder:
     async def _serve_batch(self, batch: Sequence[tuple[str, asyncio.Future[Embedded]]]) -> None:
         wanted = [(text, made) for text, made in batch if not made.done()]
         try:
-            answers = await self._dependency.ask(
-                lambda: self._call([text for text, _ in wanted], STORING_SECONDS), timeout_seconds=STORING_SECONDS
+            answers = await self._calls.dependency.ask(
+                lambda: self._embed([text for text, _ in wanted], STORING_SECONDS), timeout_seconds=STORING_SECONDS
             )
         except Unavailable as error:
             for _, made in wanted:
@@ -123,20 +119,7 @@ class Embedder:
             if not made.done():
                 made.set_result(answer)
 
-    async def _embed(self, text: str) -> Embedded:
-        if self._under_way >= self._at_once:
-            raise Unavailable("too many embeddings are under way")
-        self._under_way += 1
-        try:
-            timeout_seconds = time_left(self._timeout_seconds)
-            (made,) = await self._dependency.ask(
-                lambda: self._call([text], timeout_seconds), timeout_seconds=timeout_seconds
-            )
-            return made
-        finally:
-            self._under_way -= 1
-
-    async def _call(self, texts: Sequence[str], timeout_seconds: float) -> list[Embedded]:
+    async def _embed(self, texts: Sequence[str], timeout_seconds: float) -> list[Embedded]:
         request = inference_pb2.EmbedTextRequest(
             model=self._model, texts=texts, purpose=inference_pb2.EMBEDDING_PURPOSE_QUERY, token_vectors=True
         )

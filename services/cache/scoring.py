@@ -6,11 +6,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from grpc.aio import AioRpcError
-
 from llmmesh.inference.v1 import inference_pb2
-from meshkit.deadline import time_left
-from meshkit.dependency import Dependency, Unavailable, Unusable
+from meshkit.dependency import Unusable
+from services.cache.modelcalls import ModelCalls
 
 if TYPE_CHECKING:
     from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
@@ -33,12 +31,9 @@ class Scorer:
         self._inference = inference
         self._model = model
         self._scorer = scorer
-        self._timeout_seconds = timeout_seconds
         self._kept = kept
-        self._at_once = at_once
-        self._under_way = 0
         self._made: OrderedDict[tuple[str, str], float] = OrderedDict()
-        self._dependency = Dependency("scores", faults=(AioRpcError,))
+        self._calls = ModelCalls("scores", timeout_seconds=timeout_seconds, at_once=at_once)
 
     async def log_odds(self, text: str, others: Sequence[str]) -> list[float]:
         """How surely `text` asks the same as each of the others: the natural logarithm of the odds.
@@ -49,24 +44,15 @@ class Scorer:
         unknown = [other for other in dict.fromkeys(others) if (text, other) not in self._made]
         made = {other: self._made[text, other] for other in others if other not in unknown}
         if unknown:
-            made.update(zip(unknown, await self._score(text, unknown), strict=True))
+            scores = await self._calls.ask(lambda seconds: self._score(text, unknown, seconds))
+            made.update(zip(unknown, scores, strict=True))
         for other in unknown:
             self._made[text, other] = made[other]
         while len(self._made) > self._kept:
             self._made.popitem(last=False)
         return [made[other] for other in others]
 
-    async def _score(self, text: str, others: Sequence[str]) -> Sequence[float]:
-        if self._under_way >= self._at_once:
-            raise Unavailable("too many scores are under way")
-        self._under_way += 1
-        try:
-            seconds = time_left(self._timeout_seconds)
-            return await self._dependency.ask(lambda: self._call(text, others, seconds), timeout_seconds=seconds)
-        finally:
-            self._under_way -= 1
-
-    async def _call(self, text: str, others: Sequence[str], seconds: float) -> Sequence[float]:
+    async def _score(self, text: str, others: Sequence[str], seconds: float) -> Sequence[float]:
         request = inference_pb2.ScorePairsRequest(model=self._model, text=text, others=others)
         answer = await self._inference.ScorePairs(request, timeout=seconds)
         if answer.scorer != self._scorer or len(answer.log_odds) != len(others):

@@ -133,9 +133,18 @@ class Trainable(nn.Module):
 
     def adapter(self) -> Adapter:
         """What was trained, as `adapters.py` has it."""
+        return {name: matrix.detach().numpy().copy() for name, matrix in self._adapted()}
+
+    def continue_from(self, adapter: Adapter) -> None:
+        """Train on from what `adapter` returned in an earlier training."""
+        for name, matrix in self._adapted():
+            matrix.data = torch.from_numpy(adapter[name].copy())
+
+    def _adapted(self) -> list[tuple[str, nn.Parameter]]:
         adapted = [part for part in self.modules() if isinstance(part, Product) and part.rank]
-        sides = {f"{part.name}.{side}": matrix for part in adapted for side, matrix in _sides(part)}
-        return {name: matrix.detach().numpy().copy() for name, matrix in sides.items()}
+        return [
+            (f"{part.name}.{side}", matrix) for part in adapted for side, matrix in ((DOWN, part.down), (UP, part.up))
+        ]
 
     def _through(self, states: Tensor, mask: Tensor, start: int, end: int) -> Tensor:
         for layer in self.layers[start:end]:
@@ -148,10 +157,6 @@ def _padded(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     lengths = torch.tensor([len(each) for each in texts])
     states = nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
     return states, torch.arange(states.shape[1]) < lengths[:, None]
-
-
-def _sides(product: Product) -> list[tuple[str, Tensor]]:
-    return [(DOWN, product.down), (UP, product.up)]
 
 
 def _matrix(model: PackedModel, name: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

@@ -17,7 +17,7 @@ from services.cache.verification.polarity import (
     relations,
     times_differ,
 )
-from services.cache.verification.quantities import quantities_differ
+from services.cache.verification.quantities import numbers_contradict, quantities_differ
 from services.cache.verification.reading import Reading
 from services.cache.verification.roles import roles_swapped
 from services.cache.verification.vocabulary import word_set
@@ -92,6 +92,7 @@ def _quantities(left: Reading, right: Reading) -> Features:
     return {
         "numbers": float(mine != yours),
         "numbers_both": float(mine != yours and bool(mine) and bool(yours)),
+        "numbers_contradict": float(numbers_contradict(left, right)),
         "counted": float(
             mine == yours and len(left.quantities) == len(right.quantities) and quantities_differ(left, right)
         ),

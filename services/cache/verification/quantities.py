@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
+from services.cache.verification.numerals import number_at
 from services.cache.verification.reading import Quantity, Reading, Word
-from services.cache.verification.vocabulary import Lexicon, word_set
+from services.cache.verification.vocabulary import Lexicon
 
-THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
-NUMBER_WITH_TAIL = re.compile(r"(\d+(?:[.,]\d+)?)(\D+)")
-ORDINAL_TAILS = word_set("st nd rd th s й я е го му м х")
-COMPOUND = re.compile(
-    r"(двух|трех|четырех|пяти|шести|семи|восьми|девяти|десяти|двенадцати|пятнадцати|двадцати|тридцати|сорока|пятидесяти)"
-    r"(?:дневн|недел|месячн|летн|лет[ик]|годичн|часов|минутн|комнатн|этажн|фактор|значн|кратн|местн|дверн|тысячн|страничн)"
-)
-"""A Russian word with a number in it: "трёхдневный"."""
-COMPOUND_VALUES = {
-    **dict(
-        zip(
-            ("двух", "трех", "четырех", "пяти", "шести", "семи", "восьми", "девяти", "десяти"),
-            range(2, 11),
-            strict=True,
-        )
-    ),
-    "двенадцати": 12,
-    "пятнадцати": 15,
-    "двадцати": 20,
-    "тридцати": 30,
-    "сорока": 40,
-    "пятидесяти": 50,
-}
-THOUSAND = 1000
+ARTICLES = frozenset({"a", "an"})
 CURRENCY_SIGNS = frozenset("$€₽£¥")
+MEASURES: Sequence[Mapping[str, float]] = (
+    {"mg": 0.001, "g": 1, "kg": 1000, "tonne": 1_000_000},
+    {"mm": 1, "cm": 10, "m": 1000, "km": 1_000_000},
+    {"ml": 1, "l": 1000},
+    {"second_": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800},
+    {"month": 1, "year": 12, "century": 1200},
+    {"watt": 1, "kw": 1000},
+)
+"""Units of which one is a multiple of the other, with their sizes."""
 
 
 def quantities(words: Sequence[Word], lexicon: Lexicon) -> tuple[Quantity, ...]:
@@ -40,9 +27,9 @@ def quantities(words: Sequence[Word], lexicon: Lexicon) -> tuple[Quantity, ...]:
     found: list[Quantity] = []
     position = 0
     while position < len(words):
-        value, tail, length = _number_at(words, position, lexicon)
-        if length:
-            found.append(Quantity(value, tail or _counted(words, position, position + length, lexicon)))
+        values, unit, length = number_at(words, position, lexicon)
+        counted = unit or _counted(words, position, position + length, lexicon)
+        found += [Quantity(value, "") for value in values[:-1]] + [Quantity(value, counted) for value in values[-1:]]
         position += max(length, 1)
     return tuple(found)
 
@@ -57,6 +44,11 @@ def quantities_differ(left: Reading, right: Reading) -> bool:
     return any(_counts_another(mine.counted, yours.counted, left, right) for mine, yours in pairs)
 
 
+def numbers_contradict(left: Reading, right: Reading) -> bool:
+    """Whether each has a number that the other lacks; one that only one of them gives may be meant by the other too."""
+    return _has_another(left.quantities, right.quantities) and _has_another(right.quantities, left.quantities)
+
+
 def counts_exchanged(left: Reading, right: Reading) -> bool:
     """Whether a number counts here what it is turned into there, and the other way round: "5 euros in pounds"."""
     counted = {quantity.value: quantity.counted for quantity in left.quantities if quantity.counted}
@@ -67,6 +59,26 @@ def counts_exchanged(left: Reading, right: Reading) -> bool:
         for other in right.quantities
         if other.counted
     )
+
+
+def _has_another(mine: Sequence[Quantity], yours: Sequence[Quantity]) -> bool:
+    return any(one.value != "1" and not any(_is_one(one, other) for other in yours) for one in mine)
+
+
+def _is_one(one: Quantity, other: Quantity) -> bool:
+    """Whether two quantities are the same, in other units perhaps: "14 days" and "two weeks", "1964" and "'64"."""
+    shorter, longer = sorted((one.value, other.value), key=len)
+    if one.value == other.value or (longer[:2] in ("19", "20") and longer[2:] == shorter):
+        return True
+    measure = next((measure for measure in MEASURES if {one.counted, other.counted} <= measure.keys()), None)
+    return measure is not None and math.isclose(_size(one, measure), _size(other, measure))
+
+
+def _size(quantity: Quantity, measure: Mapping[str, float]) -> float:
+    try:
+        return float(quantity.value) * measure[quantity.counted]
+    except ValueError:
+        return math.nan
 
 
 def _speaks_of(reading: Reading, counted: str) -> bool:
@@ -82,62 +94,11 @@ def _counts_another(mine: str, yours: str, left: Reading, right: Reading) -> boo
     return both_units or moved
 
 
-def _number_at(words: Sequence[Word], position: int, lexicon: Lexicon) -> tuple[str, str, int]:
-    """Value, unit written with it, and number of words; length 0 when no number stands there."""
-    text = words[position].text
-    if text[0].isdigit():
-        digits, tail = _digits_and_tail(text)
-        unit = "" if tail in ORDINAL_TAILS else lexicon.units.get(tail, tail)
-        return (digits, unit, 1) if unit else _scaled(digits, words[position + 1 :], lexicon)
-    return _number_in_words(words, position, lexicon)
-
-
-def _scaled(digits: str, following: Sequence[Word], lexicon: Lexicon) -> tuple[str, str, int]:
-    """Digits and the "thousand" or "million" after them."""
-    scale = (_named_number(following[0], lexicon) if following else None) or 1
-    if scale < THOUSAND or not digits.replace(".", "", 1).isdigit():
-        return digits, "", 1
-    return _written(float(digits) * scale), "", 2
-
-
-def _written(value: float) -> str:
-    return f"{value:.10g}"
-
-
-def _digits_and_tail(text: str) -> tuple[str, str]:
-    tailed = NUMBER_WITH_TAIL.fullmatch(text)
-    digits, tail = tailed.groups() if tailed else (text, "")
-    if THOUSANDS.fullmatch(digits):
-        return digits.replace(",", ""), tail
-    return digits.replace(",", "."), tail
-
-
-def _number_in_words(words: Sequence[Word], position: int, lexicon: Lexicon) -> tuple[str, str, int]:
-    total, length = 0.0, 0
-    for word in words[position:]:
-        value = _named_number(word, lexicon)
-        if value is None:
-            break
-        total = total * value if length and value >= 100 and value > total else total + value
-        length += 1
-    return (_written(total) if length else ""), "", length
-
-
-def _named_number(word: Word, lexicon: Lexicon) -> float | None:
-    return lexicon.numbers.get(word.text, lexicon.numbers.get(word.lemma, compound(word.lemma)))
-
-
-def compound(lemma: str) -> float | None:
-    """The number in a Russian word such as "трёхдневный"; None where there is none."""
-    found = COMPOUND.match(lemma)
-    return COMPOUND_VALUES[found[1]] if found else None
-
-
 def _counted(words: Sequence[Word], start: int, end: int, lexicon: Lexicon) -> str:
     before = words[start - 1] if start else None
     if before and before.text in CURRENCY_SIGNS:
         return lexicon.units[before.lemma]
-    following = words[end] if end < len(words) else None
-    if following is None:
+    following = next((word for word in words[end : end + 2] if word.text not in ARTICLES), None)
+    if following is None or following.is_number:
         return ""
     return lexicon.units.get(following.lemma) or (following.lemma if following.is_content else "")

@@ -11,13 +11,14 @@ from services.cache.verification.asking import YES_OR_NO, asking, with_frames
 from services.cache.verification.clauses import english_clause, quoted, russian_clause
 from services.cache.verification.courtesy import without_courtesy
 from services.cache.verification.english import English
+from services.cache.verification.numerals import is_number
 from services.cache.verification.polarity import denied, pronouns
-from services.cache.verification.quantities import compound, quantities
+from services.cache.verification.quantities import quantities
 from services.cache.verification.reading import Reading, Word
 from services.cache.verification.roles import with_roles
 from services.cache.verification.russian import Russian
 from services.cache.verification.vocabulary import Lexicon, word_set
-from services.cache.verification.words import Token, tokens
+from services.cache.verification.words import Token, signs, tokens
 
 WORDS_KEPT = 4096
 """Words whose dictionary entries are kept, about 1 KB each: questions of one tenant share most of them."""
@@ -60,7 +61,7 @@ class Reader:
             lexicon=lexicon,
             words=words,
             quantities=quantities(words, lexicon),
-            operators=tuple(token.text for token in cut if token.kind == "operator"),
+            operators=signs(cut),
             asks=asked.kinds,
             asking_noun="" if asked.noun is None else words[asked.noun].lemma,
             denied=denied(words, lexicon),
@@ -103,7 +104,7 @@ def _russian_word(token: Token, russian: Russian) -> Word:
         root=russian.root(lemmas[0]),
         is_function=function,
         is_name=not function and (token.capital or russian.is_name(token.text)),
-        is_number=_is_number(token.text, lemmas, russian.lexicon),
+        is_number=is_number(token.text, lemmas[0], russian.lexicon),
         part=russian.part(token.text),
         bare=russian.bare(lemmas[0]),
         cases=russian.cases(token.text) if russian.part(token.text) == "noun" else frozenset(),
@@ -118,14 +119,8 @@ def _latin_word(token: Token, english: English, *, foreign: bool) -> Word:
         lemmas=lemmas,
         root=english.root(lemmas[0]),
         is_function=function,
-        is_number=_is_number(token.text, lemmas, english.lexicon),
+        is_number=is_number(token.text, lemmas[0], english.lexicon),
         is_name=not function and token.kind == "word" and (token.capital or foreign or _is_mixed(token.text)),
-    )
-
-
-def _is_number(text: str, lemmas: Sequence[str], lexicon: Lexicon) -> bool:
-    return (
-        text[0].isdigit() or text in lexicon.numbers or lemmas[0] in lexicon.numbers or compound(lemmas[0]) is not None
     )
 
 

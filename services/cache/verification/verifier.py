@@ -17,7 +17,7 @@ from services.cache.verification.clauses import quotes_meet
 from services.cache.verification.features import PairReader
 from services.cache.verification.forest import Forest
 from services.cache.verification.polarity import opposites_meet, times_differ
-from services.cache.verification.quantities import counts_exchanged
+from services.cache.verification.quantities import counts_exchanged, numbers_contradict
 from services.cache.verification.reader import Reader
 from services.cache.verification.reading import Reading
 from services.cache.verification.roles import roles_swapped
@@ -35,13 +35,9 @@ def _languages_differ(left: Reading, right: Reading) -> bool:
     return left.language != right.language
 
 
-def _numbers_differ(left: Reading, right: Reading) -> bool:
-    mine, yours = ({q.value for q in reading.quantities if q.value != "1"} for reading in (left, right))
-    return mine != yours
-
-
 def _signs_differ(left: Reading, right: Reading) -> bool:
-    return left.operators != right.operators
+    mine, yours = set(left.operators), set(right.operators)
+    return not (mine <= yours or yours <= mine)
 
 
 def _quotes_differ(left: Reading, right: Reading) -> bool:
@@ -50,7 +46,7 @@ def _quotes_differ(left: Reading, right: Reading) -> bool:
 
 REFUSALS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
     ("language", _languages_differ),
-    ("quantity", _numbers_differ),
+    ("quantity", numbers_contradict),
     ("sign", _signs_differ),
     ("quote", _quotes_differ),
     ("opposite", opposites_meet),

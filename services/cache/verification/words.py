@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 TOKEN = re.compile(
     r"""
-      (?P<number>\d+(?:[.,:/-]\d+)*(?![^\W_]))       # 15  2,5  12.05.2024  17:00
-    | (?P<word>(?:[^\W_]+(?:['-][^\W_]+)*)(?:\+\+|\#)?)  # don't  gpt-4  c++
+      (?P<number>\d+(?:[.,:/-]\d+)*(?![^\W_]|[.,]\d))  # 15  2,5  12.05.2024  17:00
+    | (?P<word>(?:\d+[.,](?=\d))?(?:[^\W_]+(?:['-][^\W_]+)*)(?:\+\+|\#)?)  # don't  gpt-4  c++  3.3v
     | (?P<sign>[$€₽£¥%°])
     | (?P<operator>[-+*/=<>^&|~\\@#]+)
     | (?P<stop>[.!?:;\n]+)
@@ -18,6 +20,14 @@ TOKEN = re.compile(
 )
 JOINED = re.compile(r"(?<=\d)-(?:(?:й|я|е|го|му|м|х|ти|ю|ый|ой|ая|ое|ые|ых)\b|(?=[^\W\d_]))")
 """The hyphen of "10-year-old" and the ending of "2020-м": no sign of arithmetic, no unit."""
+GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?: \d{3})+(?!\d)")
+"""Thousands set apart by spaces: "100 000"."""
+CROSS = re.compile(r"(?<=\d)(?<!\b0) ?[xXхХ×] ?(?=\d)")
+"""Between the sides of a size: "60x40 cm"."""
+ROMAN = re.compile(r"\b(?=[IVX]{2})X{0,3}(?:IX|IV|V?I{0,3})\b")
+ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10}
+JOINING = frozenset({"-", "--", "+", "/", "=", "->", "=>", ">"})
+"""Signs that people also set between words: "orange -> vodafone"."""
 APOSTROPHES = str.maketrans({"’": "'", "`": "'", "‘": "'", "ё": "е", "Ё": "Е", "–": "-", "—": " ", "\u00a0": " "})
 CONTRACTIONS = {"can't": "can not", "cannot": "can not", "won't": "will not", "shan't": "shall not", "let's": "let"}
 
@@ -51,6 +61,24 @@ def tokens(text: str) -> list[Token]:
     return found
 
 
+def signs(cut: Sequence[Token]) -> tuple[str, ...]:
+    """Signs of arithmetic and of code, in order; one that joins words is none."""
+    around = zip((None, *cut), cut, (*cut[1:], None), strict=False)
+    return tuple(chain.from_iterable(_signs(token, before, after) for before, token, after in around))
+
+
+def _signs(token: Token, before: Token | None, after: Token | None) -> Sequence[str]:
+    if token.kind == "number":
+        return [sign for sign in token.text if sign in JOINING]
+    joins = token.text in JOINING and not (_is_term(before) and _is_term(after))
+    return [token.text] if token.kind == "operator" and not joins else ()
+
+
+def _is_term(token: Token | None) -> bool:
+    """Whether it may stand in a formula."""
+    return token is not None and (token.text[0].isdigit() or (token.kind == "word" and len(token.text) == 1))
+
+
 def script_of(letter: str) -> str:
     """Which alphabet a letter belongs to."""
     name = unicodedata.name(letter, "") if letter else ""
@@ -60,7 +88,14 @@ def script_of(letter: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return JOINED.sub(" ", unicodedata.normalize("NFKC", text).translate(APOSTROPHES))
+    plain = JOINED.sub(" ", unicodedata.normalize("NFKC", text).translate(APOSTROPHES))
+    plain = GROUPED.sub(lambda found: found[0].replace(" ", ""), CROSS.sub(" ", plain))
+    return ROMAN.sub(lambda found: str(_arabic(found[0])), plain)
+
+
+def _arabic(roman: str) -> int:
+    values = [ROMAN_DIGITS[digit] for digit in roman]
+    return sum(-one if one < following else one for one, following in zip(values, [*values[1:], 0], strict=True))
 
 
 def _token(text: str, kind: str, *, capital_due: bool) -> list[Token]:

@@ -35,12 +35,10 @@ class CrossEncoder:
         Raises:
             AdapterInvalid: If the weights are for another model.
         """
-        with np.load(path, allow_pickle=False) as file:
-            weights = {name: np.ascontiguousarray(file[name], np.float32) for name in file.files}
-        self.name = _fingerprint(weights)
+        self._adapter, head = load(path)
+        self.name = _fingerprint({**self._adapter, **head})
         """Changes with the weights: scores of two cross-encoders cannot be compared."""
-        self._scale, self._shift, self._weights, (self._bias,) = (weights.pop(name) for name in HEAD)
-        self._adapter: Adapter = weights
+        self._scale, self._shift, self._weights, (self._bias,) = (head[name] for name in HEAD)
         self._inputs = inputs or Inputs.of()
         layers = Layers(self._inputs.model, products(self._adapter))
         self._session = session(layers.graph([LAYERS]))
@@ -65,6 +63,14 @@ def as_one(inputs: Inputs, first: str, second: str) -> tuple[list[int], int]:
     """
     one, other = (inputs.marked((), inputs.pieces.of(text), inputs.model.positions // 2) for text in (first, second))
     return [*one, *other[1:]], len(one)
+
+
+def load(path: Path = WEIGHTS) -> tuple[Adapter, dict[str, NDArray[np.float32]]]:
+    """The adapter and the head that `save` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        weights = {name: np.ascontiguousarray(file[name], np.float32) for name in file.files}
+    head = {name: weights.pop(name) for name in HEAD}
+    return weights, head
 
 
 def save(adapter: Adapter, head: Mapping[str, NDArray[np.float32]], path: Path = WEIGHTS) -> None:

@@ -1,18 +1,20 @@
 """Trains the cross-encoder: with an adapter the lower layers of the embedding model read two questions at once.
 
-    python -m tests.eval.cache.crossencoder
+    python -m tests.eval.cache.crossencoder [--epochs 3] [--continue]
 
-It learns from the part "train" alone.
+It learns from the part "train" alone. A training that continues starts from the weights of the one before it and draws
+other pairs.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,10 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from services.cache.verification.courtesy import without_courtesy
-from services.cache.verification.reader import Reader
-from services.cache.verification.verifier import refusal
-from services.inference.e5.crossencoder import LAYERS, as_one, save
-from tests.eval.cache.questions import Pair, load
+from services.inference.e5.crossencoder import LAYERS, WEIGHTS, as_one, load, save
+from tests.eval.cache.questions import Pair
+from tests.eval.cache.questions import load as load_pairs
 from tests.eval.finetuning import Trainable, batched, optimise
 
 FIRST_ADAPTED, RANK = 3, 16
@@ -39,16 +40,16 @@ SAME, DIFFERENT = 3, 6
 """Most pairs of each kind that a cluster gives: many clusters teach more than many pairs of one."""
 OF_SAME = 1.5
 """What a pair that asks the same counts beside one that does not."""
-SEED = 1
+SEED, SEED_ON = 1, 2
+"""Of a training from the start, and of one that continues."""
 
 
-def samples(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
-    """Some pairs of each cluster, of those that no check refuses; others each time."""
-    read, chance = lru_cache(maxsize=None)(Reader().read), random.Random(SEED)
+def samples(pairs: Iterable[Pair], seed: int = SEED) -> Iterator[list[Pair]]:
+    """Some pairs of each cluster; others each time."""
+    chance = random.Random(seed)
     kinds: defaultdict[tuple[str, str, int, bool], list[Pair]] = defaultdict(list)
     for pair in pairs:
-        if refusal(read(pair.a), read(pair.b)) is None:
-            kinds[pair.lang, pair.topic, pair.cluster, pair.same].append(pair)
+        kinds[pair.lang, pair.topic, pair.cluster, pair.same].append(pair)
     while True:
         drawn = (chance.sample(kind, min(SAME if kind[0].same else DIFFERENT, len(kind))) for kind in kinds.values())
         yield list(chain.from_iterable(drawn))
@@ -94,16 +95,25 @@ class Head(nn.Module):
         """What was trained, by name."""
         return {name: parameter.detach().numpy().ravel() for name, parameter in self.named_parameters()}
 
+    def continue_from(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        """Train on from what `weights` returned in an earlier training."""
+        for name, parameter in self.named_parameters():
+            parameter.data = torch.from_numpy(weights[name]).view(parameter.shape)
+
 
 class Training:
-    """One training, the same each time on one machine."""
+    """One training, the same each time on one machine; from the start, or on from the weights in the file `after`."""
 
-    def __init__(self, epochs: Sequence[Sequence[Pair]]) -> None:
+    def __init__(self, epochs: Sequence[Sequence[Pair]], *, seed: int = SEED, after: Path | None = None) -> None:
         torch.set_num_threads(os.cpu_count() or 1)
-        torch.manual_seed(SEED)
-        chance = np.random.default_rng(SEED)
+        torch.manual_seed(seed)
+        chance = np.random.default_rng(seed)
         self._model = Trainable(rank=RANK, first_adapted=FIRST_ADAPTED, layers=LAYERS)
         self._head = Head(self._model.width)
+        if after:
+            adapter, head = load(after)
+            self._model.continue_from(adapter)
+            self._head.continue_from(head)
         pairs = list(dict.fromkeys(chain.from_iterable(epochs)))
         texts = [as_read(pair)[:: chance.choice((1, -1))] for pair in pairs]
         tokens, starts = zip(*(as_one(self._model.inputs, *text) for text in texts), strict=True)
@@ -114,12 +124,12 @@ class Training:
         place = {pair: place for place, pair in enumerate(pairs)}
         self._batches = [batch for epoch in epochs for batch in self._batched([place[each] for each in epoch], chance)]
 
-    def train(self) -> None:
+    def train(self, into: Path = WEIGHTS) -> None:
         """Train, and write adapter and head for the inference service."""
         heads = [*self._head.parameters(), *self._kinds.parameters()]
         groups = [(self._model.parameters(), RATE), (heads, HEAD_RATE)]
         optimise(groups, self._batches, self._loss, warm_up=WARM_UP, name="cross-encoder")
-        save(self._model.adapter(), self._head.weights())
+        save(self._model.adapter(), self._head.weights(), into)
 
     def _batched(self, places: Sequence[int], chance: np.random.Generator) -> Iterator[list[int]]:
         """Pairs of about the same length together, in no order."""
@@ -134,5 +144,15 @@ class Training:
         return surely + OF_KINDS * functional.cross_entropy(self._kinds(seen), self._kind[batch])
 
 
+def main() -> None:
+    """Train from the start, or on from the weights that there are."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="how often it sees every cluster; %(default)s")
+    parser.add_argument("--continue", dest="on", action="store_true", help="start from the weights that there are")
+    given = parser.parse_args()
+    seed, after = (SEED_ON, WEIGHTS) if given.on else (SEED, None)
+    Training(list(islice(samples(load_pairs("train"), seed), given.epochs)), seed=seed, after=after).train()
+
+
 if __name__ == "__main__":
-    Training(list(islice(samples(load("train")), EPOCHS))).train()
+    main()

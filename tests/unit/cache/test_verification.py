@@ -151,7 +151,12 @@ def test_questions_that_ask_the_same_show_no_difference(reader: Reader, left: st
         ("quote", 'How do you say "thanks" in Italian?', 'How do you say "please" in Italian?'),
         ("quote", "Что значит слово «бемоль»?", "Что значит слово «диез»?"),
         ("quantity", "Тур на трёхдневный фестиваль", "Тур на пятидневный фестиваль"),
+        ("quantity", "Is 1,000 prime?", "Is 100 prime?"),
+        ("quantity", "Кредит 100 000 рублей", "Кредит 100 500 рублей"),
+        ("quantity", "Tours of two weeks", "Tours of 10 days"),
+        ("quantity", "Python 3.1 news", "Python 3.10 news"),
         ("sign", "What is 12 + 30?", "What is 12 - 30?"),
+        ("sign", "What is 12/4?", "What is 12-4?"),
         ("opposite", "Как отправить письмо?", "Как получить письмо?"),
         ("role", "Trains from Rome to Milan", "Trains from Milan to Rome"),
         ("role", "Курс доллара к юаню", "Курс юаня к доллару"),
@@ -243,9 +248,39 @@ def test_words_in_any_order_can_be_compared(reader: Reader, left: list[str], rig
         ("Фильмы 2020-го года", "Фильмы 2020 года"),
         ("Games for a 10-year-old child", "Games for a child of ten"),
         ("Прививку делают дважды?", "Прививку делают 2 раза?"),
+        ("Кредит 100 000 рублей на год", "Кредит 100000 рублей на год"),
+        ("Margin at 90k revenue", "Margin at 90,000 revenue"),
+        ("Two hundred and fifty kcal in kJ", "250 kcal in kJ"),
+        ("How long do twenty-five people need?", "How long do 25 people need?"),
+        ("A box of 60x40x30 cm", "A box of 60 by 40 by 30 cm"),
+        ("Book it for 14:00", "Book it for 2 pm"),
+        ("A guideline about 120 seconds", "A guideline about a hundred and twenty seconds"),
+        ("The wives of Henry VIII", "The wives of Henry the eighth"),
+        ("Живопись XIX века", "Живопись девятнадцатого века"),
+        ("Books of 1984", "Books of nineteen eighty-four"),
+        ("Война 1904–1905 годов", "Война 1905 года"),
+        ("Тур на 14 дней", "Тур на две недели"),
+        ("How many kcal are in 100 g?", "How many kcal are in 0.1 kg?"),
+        ("Матч 1997 года", "Матч 97-го года"),
+        ("A 3.3v output", "A 3.3 v output"),
     ],
 )
 def test_a_number_is_the_same_however_it_is_written(verifier: Verifier, left: str, right: str) -> None:
+    assert verifier.refusal(left, right) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("orange -> vodafone, number stays?", "Does my number stay the same when I leave Orange for Vodafone?"),
+        ("tram, trolleybus - not the same?", "Are trams and trolleybuses the same?"),
+        ("72 km/h in m/s", "How many metres per second are 72 km per hour?"),
+        ("Lithium battery storage half a year", "How do I store a lithium battery?"),
+    ],
+)
+def test_signs_between_words_and_numbers_that_only_one_gives_rule_nothing_out(
+    verifier: Verifier, left: str, right: str
+) -> None:
     assert verifier.refusal(left, right) is None
 
 

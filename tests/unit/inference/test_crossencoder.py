@@ -9,7 +9,8 @@ import torch
 
 from services.inference.e5.adapters import AdapterInvalid
 from services.inference.e5.crossencoder import LAYERS, CrossEncoder, as_one, save
-from tests.eval.cache.crossencoder import Head
+from tests.eval.cache.crossencoder import Head, Training, samples
+from tests.eval.cache.questions import Pair
 from tests.eval.finetuning import Trainable
 
 PAIRS = [
@@ -76,3 +77,15 @@ def test_long_texts_are_read_from_their_beginning() -> None:
     crossencoder = CrossEncoder()
     long = "Why is the sea salt? " * 200
     assert crossencoder.log_odds(long, long) == crossencoder.log_odds(long + "And the rest?", long)
+
+
+def test_what_it_was_taught_it_tells_apart(tmp_path: Path) -> None:
+    cluster = [
+        Pair("train", "en", "money", 0, "same", "Change dollars to euros", "Turn dollars into euros"),
+        Pair("train", "en", "money", 0, "order", "Change dollars to euros", "Change euros to dollars"),
+        Pair("train", "en", "money", 0, "thing", "Change dollars to euros", "Change dollars to pesos"),
+    ]
+    drawn = samples(cluster)
+    Training([next(drawn) for _ in range(40)]).train(tmp_path / "taught.npz")
+    same, *others = (CrossEncoder(path=tmp_path / "taught.npz").log_odds(pair.a, pair.b) for pair in cluster)
+    assert same > 0 > max(others)
