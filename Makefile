@@ -168,7 +168,7 @@ fit-token-vectors: $(VENV) ## Fit what the embedding model's tokens are reduced 
 	OPENBLAS_NUM_THREADS=1 python -m tests.eval.cache.token_vectors
 
 .PHONY: train-cache-crossencoder
-train-cache-crossencoder: $(VENV) ## Train the cross-encoder of the cache's verifier, 50 minutes; train-cache-verifier comes after
+train-cache-crossencoder: $(VENV) ## Train the cross-encoder of the cache's verifier, two hours; train-cache-verifier comes after
 	PYTHONPATH=.:libs python -m tests.eval.cache.crossencoder $(ARGS)
 
 .PHONY: train-cache-verifier

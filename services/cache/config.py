@@ -58,14 +58,14 @@ class CacheConfig(ServiceSettings):
     scores of pairs."""
     embeddings_at_once: int = Field(default=8, gt=0)
     """Embeddings, and readings of pairs, under way before more questions miss at once."""
-    plausible_similarity: float = Field(default=0.45, gt=0, le=1)
+    plausible_similarity: float = Field(default=0.35, gt=0, le=1)
     """Least cosine of the sketches of two questions that may ask the same; less, and nothing is embedded."""
     similarity_threshold: float = Field(default=0.88, gt=0, le=1)
     """Least cosine similarity of a semantic candidate; belongs to the embedding model."""
     most_semantic_entries: int = Field(default=100_000, gt=0)
     """Semantic entries kept, of all tenants together; those that save least go first. About 12 KB of memory each."""
     candidates: int = Field(default=6, gt=0)
-    """Plausible questions that are looked at before a semantic lookup is a miss."""
+    """Questions that are judged before a semantic lookup is a miss, of four times as many plausible ones."""
     longest_question_characters: int = Field(default=1000, gt=0)
     """Longer questions are not looked up semantically, nor are those of more than 128 tokens."""
     error_target: float = Field(default=0.01, gt=0, lt=1)

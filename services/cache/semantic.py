@@ -9,8 +9,9 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
-from itertools import chain, islice, repeat
+from itertools import chain, dropwhile, filterfalse, islice, repeat
 from typing import TYPE_CHECKING, TypeAlias
 
 from services.cache.keys import Question
@@ -31,7 +32,9 @@ Vetoed: TypeAlias = Callable[[str, str, str], None]
 """Is told the tenant, model and check of each refusal by the verifier."""
 
 SKETCHES_PER_CANDIDATE = 4
-"""Sketches hardly tell numbers apart, the checks do: so many are read for each candidate that goes on."""
+"""Words alone order many entries badly: so many are compared by accurate vectors for each candidate that is judged."""
+MATCHES_PER_CANDIDATE = 2
+"""Of those so many are fetched; the checks refuse some."""
 MOST_SCORED = 2
 """Candidates of a lookup that the cross-encoder reads, 16 ms of CPU each."""
 LIKELY_SIMILARITY = 0.7
@@ -69,8 +72,8 @@ class Answer:
 class SemanticCache:
     """Finds a verified answer to the same question in other words, within one tenant and one context.
 
-    A lookup goes from cheap to dear, and most end at once: sketches of the words find what is plausible, checks refuse
-    what cannot ask the same, and only for what is left the accurate model and the cross-encoder are asked.
+    A lookup goes from cheap to dear: sketches of the words find what is plausible, and unless checks refuse all of it
+    the accurate model says what is nearest; of that forest and cross-encoder judge what the checks leave.
     """
 
     def __init__(
@@ -123,16 +126,17 @@ class SemanticCache:
             context=question.context,
             now=self._clock(),
             at_least=self._limits.similarity_threshold,
-            limit=len(plausible),
+            limit=self._limits.candidates * MATCHES_PER_CANDIDATE,
             among=[candidate.entry_id for candidate in plausible],
         )
         found = await self._store.nearest(near)
+        allowed = filterfalse(partial(self._refused, tenant_id, question), found)
         phrased = Phrased(question.text, TokenVectors.unpacked(asked.tokens))
-        estimated = self._estimated(phrased, found, plausible)
+        estimated = self._estimated(phrased, list(islice(allowed, self._limits.candidates)), plausible)
         return self._surest(tenant_id, question, await self._judged(question, estimated))
 
     async def _plausible(self, tenant_id: str, question: Question) -> list[Plausible]:
-        """Entries whose words are near and which no check refuses."""
+        """Entries whose words are near, less those before the first that no check refuses."""
         glance = Glance(
             sketch=self._words.embed(question.bare).tolist(),
             tenant_id=tenant_id,
@@ -145,11 +149,10 @@ class SemanticCache:
         if not found:
             return []
         await self._verifier.load()
-        allowed = (candidate for candidate in found if not self._refused(tenant_id, question, candidate))
-        return list(islice(allowed, self._limits.candidates))
+        return list(dropwhile(partial(self._refused, tenant_id, question), found))
 
-    def _refused(self, tenant_id: str, question: Question, candidate: Plausible) -> bool:
-        refusal = self._verifier.refusal(question.text, candidate.question)
+    def _refused(self, tenant_id: str, question: Question, stored: Plausible | Match) -> bool:
+        refusal = self._verifier.refusal(question.text, stored.question)
         if refusal:
             self._note_veto(tenant_id, question, refusal)
         return refusal is not None

@@ -49,8 +49,8 @@ def number_at(words: Sequence[Word], position: int, lexicon: Lexicon) -> tuple[l
     unit = "" if tail in ORDINAL_TAILS else lexicon.units.get(tail, tail)
     if unit or len(values) > 1:
         return values, unit, 1
-    value, length = _scaled(values[0], following, lexicon)
-    return [value], "", length
+    number, length = _scaled(values[0], following, lexicon)
+    return [number], "", length
 
 
 def named_number(text: str, lemma: str, lexicon: Lexicon) -> float | None:

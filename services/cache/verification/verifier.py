@@ -16,7 +16,7 @@ from services.cache.verification.alignment import TokenVectors, alignment
 from services.cache.verification.clauses import quotes_meet
 from services.cache.verification.features import PairReader
 from services.cache.verification.forest import Forest
-from services.cache.verification.polarity import opposites_meet, times_differ
+from services.cache.verification.polarity import opposites_meet
 from services.cache.verification.quantities import counts_exchanged, numbers_contradict
 from services.cache.verification.reader import Reader
 from services.cache.verification.reading import Reading
@@ -52,7 +52,6 @@ REFUSALS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
     ("opposite", opposites_meet),
     ("role", roles_swapped),
     ("role", counts_exchanged),
-    ("time", times_differ),
 )
 """Differences that no similarity outweighs; the name is what the metrics say. Cheap: no accurate vector is needed."""
 

@@ -1,6 +1,6 @@
 """Trains the cross-encoder: with an adapter the lower layers of the embedding model read two questions at once.
 
-    python -m tests.eval.cache.crossencoder [--epochs 3] [--continue]
+    python -m tests.eval.cache.crossencoder [--epochs 7] [--continue]
 
 It learns from the part "train" alone. A training that continues starts from the weights of the one before it and draws
 other pairs.
@@ -30,7 +30,7 @@ from tests.eval.finetuning import Trainable, batched, optimise
 
 FIRST_ADAPTED, RANK = 3, 16
 """The layers below do not change: what they make of a pair is computed once."""
-EPOCHS, BATCH_TOKENS = 3, 1024
+EPOCHS, BATCH_TOKENS = 7, 1024
 RATE, HEAD_RATE, WARM_UP = 1e-3, 1e-3, 0.06
 DROPPED, SMOOTHED = 0.1, 0.03
 """Of the numbers of a pair how many the head does without; how sure of the truth it is not to be."""

@@ -57,6 +57,17 @@ async def test_of_several_similar_questions_the_one_that_asks_the_same_answers(s
     assert found.answer.answer.text == "right"
 
 
+async def test_what_is_nearest_in_meaning_is_found_behind_many_that_are_nearer_in_words(
+    stub: Any, tenant: Identity
+) -> None:
+    with acting_as(tenant):
+        for thing in ("lamp", "phone", "router", "door", "card", "cloud", "watch", "modem", "safe", "wiki"):
+            await stub.StoreAnswer(store(prompt(REWORDED.replace("password", f"{thing} password")), answer("wrong")))
+        await stub.StoreAnswer(store(prompt(ASKED), answer("right")))
+        found = await stub.LookupAnswer(lookup(prompt(REWORDED), SEMANTIC))
+    assert found.answer.answer.text == "right"
+
+
 async def test_a_question_of_too_many_tokens_is_kept_at_the_exact_level_alone(stub: Any, tenant: Identity) -> None:
     question = "Why? " * (MOST_WORDS + 1)
     with acting_as(tenant):
