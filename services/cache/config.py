@@ -58,7 +58,7 @@ class CacheConfig(ServiceSettings):
     scores of pairs."""
     embeddings_at_once: int = Field(default=8, gt=0)
     """Embeddings, and readings of pairs, under way before more questions miss at once."""
-    plausible_similarity: float = Field(default=0.35, gt=0, le=1)
+    plausible_similarity: float = Field(default=0.40, gt=0, le=1)
     """Least cosine of the sketches of two questions that may ask the same; less, and nothing is embedded."""
     similarity_threshold: float = Field(default=0.88, gt=0, le=1)
     """Least cosine similarity of a semantic candidate; belongs to the embedding model."""
