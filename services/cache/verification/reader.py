@@ -18,7 +18,7 @@ from services.cache.verification.reading import Reading, Word
 from services.cache.verification.roles import with_roles
 from services.cache.verification.russian import Russian
 from services.cache.verification.vocabulary import Lexicon, word_set
-from services.cache.verification.words import Token, signs, tokens
+from services.cache.verification.words import OPERATORS, Token, signs, tokens
 
 WORDS_KEPT = 4096
 """Words whose dictionary entries are kept, about 1 KB each: questions of one tenant share most of them."""
@@ -51,7 +51,7 @@ class Reader:
         language = _language(cut)
         morphology: English | Russian = self._russian if language == "russian" else self._english
         lexicon = morphology.lexicon
-        plain = [self._word(token, language) for token in cut if token.kind != "operator"]
+        plain = [self._word(token, language) for token in cut if token.kind not in OPERATORS]
         asked = asking(plain, lexicon)
         if not asked.kinds and language == "russian" and self._is_yes_or_no(text, plain):
             asked = replace(asked, kinds=YES_OR_NO)

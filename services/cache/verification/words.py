@@ -13,6 +13,7 @@ TOKEN = re.compile(
       (?P<number>\d+(?:[.,:/-]\d+)*(?![^\W_]|[.,]\d))  # 15  2,5  12.05.2024  17:00
     | (?P<word>(?:\d+[.,](?=\d))?(?:[^\W_]+(?:['-][^\W_]+)*)(?:\+\+|\#)?)  # don't  gpt-4  c++  3.3v
     | (?P<sign>[$€₽£¥%°])
+    | (?P<minus>(?<![^\s(])-(?=\d))  # below zero: -5
     | (?P<operator>[-+*/=<>^&|~\\@#]+)
     | (?P<stop>[.!?:;\n]+)
     """,
@@ -23,9 +24,11 @@ JOINED = re.compile(r"(?<=\d)-(?:(?:й|я|е|го|му|м|х|ти|ю|ый|ой|�
 GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?: \d{3})+(?!\d)")
 """Thousands set apart by spaces: "100 000"."""
 CROSS = re.compile(r"(?<=\d)(?<!\b0) ?[xXхХ×] ?(?=\d)")
-"""Between the sides of a size: "60x40 cm"."""
+"""Between the sides of a size or of a product: "60x40 cm", "12 x 4"."""
 ROMAN = re.compile(r"\b(?=[IVX]{2})X{0,3}(?:IX|IV|V?I{0,3})\b")
 ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10}
+OPERATORS = frozenset({"operator", "minus"})
+"""Kinds of tokens that are no words."""
 JOINING = frozenset({"-", "--", "+", "/", "=", "->", "=>", ">"})
 """Signs that people also set between words: "orange -> vodafone"."""
 APOSTROPHES = str.maketrans({"’": "'", "`": "'", "‘": "'", "ё": "е", "Ё": "Е", "–": "-", "—": " ", "\u00a0": " "})
@@ -70,8 +73,8 @@ def signs(cut: Sequence[Token]) -> tuple[str, ...]:
 def _signs(token: Token, before: Token | None, after: Token | None) -> Sequence[str]:
     if token.kind == "number":
         return [sign for sign in token.text if sign in JOINING]
-    joins = token.text in JOINING and not (_is_term(before) and _is_term(after))
-    return [token.text] if token.kind == "operator" and not joins else ()
+    joins = token.kind == "operator" and token.text in JOINING and not (_is_term(before) and _is_term(after))
+    return [token.text] if token.kind in OPERATORS and not joins else ()
 
 
 def _is_term(token: Token | None) -> bool:
@@ -89,7 +92,7 @@ def script_of(letter: str) -> str:
 
 def _plain(text: str) -> str:
     plain = JOINED.sub(" ", unicodedata.normalize("NFKC", text).translate(APOSTROPHES))
-    plain = GROUPED.sub(lambda found: found[0].replace(" ", ""), CROSS.sub(" ", plain))
+    plain = GROUPED.sub(lambda found: found[0].replace(" ", ""), CROSS.sub(" * ", plain))
     return ROMAN.sub(lambda found: str(_arabic(found[0])), plain)
 
 

@@ -268,6 +268,46 @@ def test_a_number_is_the_same_however_it_is_written(verifier: Verifier, left: st
 
 
 @pytest.mark.parametrize(
+    ("question", "values"),
+    [
+        ("The wives of Henry VIII", ["8"]),
+        ("Живопись XIX века", ["19"]),
+        ("Живопись девятнадцатого века", ["19"]),
+        ("A box of 60x40x30 cm", ["60", "40", "30"]),
+        ("Books of nineteen eighty-four", ["1984"]),
+        ("Two hundred and fifty kcal in kJ", ["250"]),
+        ("Margin at 90k revenue", ["90000"]),
+        ("Кредит 100 000 рублей на год", ["100000"]),
+        ("Book it for 2 pm", ["14"]),
+        ("Book it for 14:00", ["14"]),
+        ("Rooms 5 6 7", ["5", "6", "7"]),
+        ("План трёхдневной поездки", ["3"]),
+    ],
+)
+def test_numbers_are_read(reader: Reader, question: str, values: list[str]) -> None:
+    assert [quantity.value for quantity in reader.read(question).quantities] == values
+
+
+@pytest.mark.parametrize(
+    ("question", "signs"),
+    [
+        ("12 x 4 = ?", ("*",)),
+        ("A box of 60x40 cm", ("*",)),
+        ("Wind chill at -5 degrees", ("-",)),
+        ("(-5) + 3", ("-", "+")),
+        ("GPT-4 or a 10-year-old", ()),
+        ("orange -> vodafone", ()),
+    ],
+)
+def test_signs_of_arithmetic_are_read(reader: Reader, question: str, signs: tuple[str, ...]) -> None:
+    assert reader.read(question).operators == signs
+
+
+def test_another_operation_is_refused(verifier: Verifier) -> None:
+    assert verifier.refusal("What is 12 x 4?", "What is 12 + 4?") == "sign"
+
+
+@pytest.mark.parametrize(
     ("left", "right"),
     [
         ("orange -> vodafone, number stays?", "Does my number stay the same when I leave Orange for Vodafone?"),
