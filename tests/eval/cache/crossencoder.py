@@ -1,9 +1,9 @@
 """Trains the cross-encoder: with an adapter the lower layers of the embedding model read two questions at once.
 
-    python -m tests.eval.cache.crossencoder [--epochs 7] [--continue]
+    python -m tests.eval.cache.crossencoder [--epochs 7] [--continue] [--new TOPICS]
 
 It learns from the part "train" alone. A training that continues starts from the weights of the one before it and draws
-other pairs.
+other pairs; where topics are new since then it sees all of them and half of the others, lest it forget.
 """
 
 from __future__ import annotations
@@ -38,20 +38,23 @@ OF_KINDS = 0.3
 """What it counts to tell in what two questions differ, beside telling whether they do. Only the training asks that."""
 SAME, DIFFERENT = 3, 6
 """Most pairs of each kind that a cluster gives: many clusters teach more than many pairs of one."""
+OF_KNOWN = 0.5
+"""How many of the clusters that it knows a pass sees again, where there are new ones."""
 OF_SAME = 1.5
 """What a pair that asks the same counts beside one that does not."""
 SEED, SEED_ON = 1, 2
 """Of a training from the start, and of one that continues."""
 
 
-def samples(pairs: Iterable[Pair], seed: int = SEED) -> Iterator[list[Pair]]:
-    """Some pairs of each cluster; others each time."""
+def samples(pairs: Iterable[Pair], seed: int = SEED, new: str = "") -> Iterator[list[Pair]]:
+    """Some pairs of each cluster, others each time; only of some of the clusters whose topic does not begin as `new`."""
     chance = random.Random(seed)
     kinds: defaultdict[tuple[str, str, int, bool], list[Pair]] = defaultdict(list)
     for pair in pairs:
         kinds[pair.lang, pair.topic, pair.cluster, pair.same].append(pair)
     while True:
-        drawn = (chance.sample(kind, min(SAME if kind[0].same else DIFFERENT, len(kind))) for kind in kinds.values())
+        seen = [kind for (_, topic, *_), kind in kinds.items() if topic.startswith(new) or chance.random() < OF_KNOWN]
+        drawn = (chance.sample(kind, min(SAME if kind[0].same else DIFFERENT, len(kind))) for kind in seen)
         yield list(chain.from_iterable(drawn))
 
 
@@ -149,9 +152,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="how often it sees every cluster; %(default)s")
     parser.add_argument("--continue", dest="on", action="store_true", help="start from the weights that there are")
+    parser.add_argument("--new", default="", metavar="TOPICS", help="how the names begin of topics not yet learned")
     given = parser.parse_args()
     seed, after = (SEED_ON, WEIGHTS) if given.on else (SEED, None)
-    Training(list(islice(samples(load_pairs("train"), seed), given.epochs)), seed=seed, after=after).train()
+    epochs = islice(samples(load_pairs("train"), seed, given.new), given.epochs)
+    Training(list(epochs), seed=seed, after=after).train()
 
 
 if __name__ == "__main__":

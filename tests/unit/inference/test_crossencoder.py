@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,11 @@ def test_what_it_was_taught_it_tells_apart(tmp_path: Path) -> None:
     Training([next(drawn) for _ in range(40)]).train(tmp_path / "taught.npz")
     same, *others = (CrossEncoder(path=tmp_path / "taught.npz").log_odds(pair.a, pair.b) for pair in cluster)
     assert same > 0 > max(others)
+
+
+def test_training_goes_on_with_all_that_is_new_and_half_of_what_is_known() -> None:
+    known = [Pair("train", "en", "money", number, "same", "a", "b") for number in range(100)]
+    new = [Pair("train", "en", "fresh: cars", number, "same", "a", "b") for number in range(10)]
+    drawn = Counter(pair.topic for pair in next(samples([*known, *new], new="fresh")))
+    assert drawn["fresh: cars"] == 10
+    assert 30 < drawn["money"] < 70
