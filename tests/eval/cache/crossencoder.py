@@ -47,7 +47,7 @@ SEED, SEED_ON = 1, 2
 
 
 def samples(pairs: Iterable[Pair], seed: int = SEED, new: str = "") -> Iterator[list[Pair]]:
-    """Some pairs of each cluster, others each time; only of some of the clusters whose topic does not begin as `new`."""
+    """Some pairs of each cluster, others each time; of clusters whose topic does not begin as `new` of half only."""
     chance = random.Random(seed)
     kinds: defaultdict[tuple[str, str, int, bool], list[Pair]] = defaultdict(list)
     for pair in pairs:
