@@ -25,7 +25,7 @@ GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?: \d{3})+(?!\d)")
 """Thousands set apart by spaces: "100 000"."""
 CROSS = re.compile(r"(?<=\d)(?<!\b0) ?[xXхХ×] ?(?=\d)")
 """Between the sides of a size or of a product: "60x40 cm", "12 x 4"."""
-ROMAN = re.compile(r"\b(?=[IVX]{2})X{0,3}(?:IX|IV|V?I{0,3})\b")
+ROMAN = re.compile(r"\b(?=[IVX]{2})X{0,3}(?:IX|IV|V?I{0,3})(?<=[IVX])\b")
 ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10}
 OPERATORS = frozenset({"operator", "minus"})
 """Kinds of tokens that are no words."""

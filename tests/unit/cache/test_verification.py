@@ -281,11 +281,18 @@ def test_a_number_is_the_same_however_it_is_written(verifier: Verifier, left: st
         ("Book it for 2 pm", ["14"]),
         ("Book it for 14:00", ["14"]),
         ("Rooms 5 6 7", ["5", "6", "7"]),
+        ("A VIP ticket", []),
+        ("A shirt in XXL", []),
         ("План трёхдневной поездки", ["3"]),
     ],
 )
 def test_numbers_are_read(reader: Reader, question: str, values: list[str]) -> None:
     assert [quantity.value for quantity in reader.read(question).quantities] == values
+
+
+@given(st.text(max_size=40) | st.text("IVXLiv VP0159.,:-+/x$%'№ый ", max_size=30))
+def test_any_text_can_be_read(reader: Reader, text: str) -> None:
+    assert reader.read(text).language in ("russian", "english", "other")
 
 
 @pytest.mark.parametrize(
