@@ -22,6 +22,8 @@ from tests.eval.cache.training import Judged, Measured
 LARGEST_FALSE_RATE = 0.01
 LEAST_HIT_RATE = 0.6
 FALSE_RATES = (0.005, 0.01, 0.02, 0.03, 0.05)
+LATER = ("written apart", "everyday")
+"""Topics of many fields, written when the others were known."""
 
 
 class HeldOut:
@@ -79,14 +81,28 @@ def topic_table(heldout: HeldOut) -> str:
 
 
 def rate_table(heldout: HeldOut) -> str:
-    """Hit rates at other thresholds: those at which so many of the look-alikes are served."""
-    lines = ["false-hit rate       checks and forest  and cross-encoder"]
-    possible, same = heldout.plausible & heldout.similar, heldout.measured.same
+    """Hit rates at other thresholds, at which so many look-alikes are served; of all pairs and of some topics."""
+    columns = list(_compared(heldout))
+    lines = ["false-hit rate " + "".join(f"{name:>15}" for name, _, _ in columns)]
     for rate in FALSE_RATES:
-        scores = [np.where(possible, each, 0) for each in (heldout.by_forest, heldout.certainty)]
-        hits = [float((each[same] > max(np.quantile(each[~same], 1 - rate), 1e-9)).mean()) for each in scores]
-        lines.append(f"{rate:14.1%}       {hits[0]:17.3f}  {hits[1]:17.3f}")
+        hits = [_hits_at(rate, scores[chosen], heldout.measured.same[chosen]) for _, scores, chosen in columns]
+        lines.append(f"{rate:14.1%} " + "".join(f"{hit:15.3f}" for hit in hits))
     return "\n".join(lines)
+
+
+def _compared(heldout: HeldOut) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.bool_]]]:
+    """Scores and of which pairs: of all by the forest alone, of all, then of the topics by when they were written."""
+    possible, topics = heldout.plausible & heldout.similar, heldout.measured.groups("topic")
+    by_forest, by_all = (np.where(possible, scores, 0.0) for scores in (heldout.by_forest, heldout.certainty))
+    everywhere = np.ones(len(topics), dtype=np.bool_)
+    yield "forest alone", by_forest, everywhere
+    yield "all", by_all, everywhere
+    yield "older", by_all, ~np.isin(topics, LATER)
+    yield from ((topic, by_all, topics == topic) for topic in LATER)
+
+
+def _hits_at(rate: float, scores: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    return float((scores[same] > max(np.quantile(scores[~same], 1 - rate), 1e-9)).mean())
 
 
 def recall_table(heldout: HeldOut) -> str:
