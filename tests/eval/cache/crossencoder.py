@@ -154,6 +154,8 @@ def main() -> None:
     parser.add_argument("--continue", dest="on", action="store_true", help="start from the weights that there are")
     parser.add_argument("--new", default="", metavar="TOPICS", help="how the names begin of topics not yet learned")
     given = parser.parse_args()
+    if given.new and not given.on:
+        parser.error("--new says what is new to a training that goes on: give --continue too")
     seed, after = (SEED_ON, WEIGHTS) if given.on else (SEED, None)
     epochs = islice(samples(load_pairs("train"), seed, given.new), given.epochs)
     Training(list(epochs), seed=seed, after=after).train()

@@ -1,8 +1,9 @@
 """Questions that ask the same in other words, and questions that only look alike.
 
 A file of `questions/` is one part and one language. Its topics stand in no other part, so that nothing measured on one
-part was learned from the same templates in another. Lines with `=` are one question in several wordings; each line
-with `!` asks something else than all of them, and says in what it differs.
+part was learned from the same templates in another; the newest of all parts share fields, not questions. Lines
+with `=` are one question in several wordings; each line with `!` asks something else than all of them, and says in what
+it differs.
 """
 
 from __future__ import annotations

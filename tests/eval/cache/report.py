@@ -22,7 +22,7 @@ from tests.eval.cache.training import Judged, Measured
 LARGEST_FALSE_RATE = 0.01
 LEAST_HIT_RATE = 0.6
 FALSE_RATES = (0.005, 0.01, 0.02, 0.03, 0.05)
-LATER = ("written apart", "everyday")
+LATER = ("written apart", "small changes")
 """Topics of many fields, written when the others were known."""
 
 

@@ -10,11 +10,6 @@ from services.cache.verification.reader import Reader
 from services.cache.verification.verifier import refusal
 
 
-@pytest.fixture(scope="module")
-def reader() -> Reader:
-    return Reader()
-
-
 @pytest.mark.parametrize(
     ("left", "right"),
     [

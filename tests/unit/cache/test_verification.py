@@ -23,11 +23,6 @@ def verifier() -> Verifier:
     return Verifier()
 
 
-@pytest.fixture(scope="module")
-def reader() -> Reader:
-    return Reader()
-
-
 def phrased(text: str) -> Phrased:
     """A question with tokens that are the same wherever the same word stands."""
     words = text.split()
