@@ -27,17 +27,23 @@ def openai_room() -> OpenAIRoom:
 
 
 @pytest.fixture(scope="session")
-async def edge(
+async def started_edge(
     issuer: SigningKey, openai_room: OpenAIRoom, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningEnvoy]:
     """An Envoy that already knows the signing key."""
     async with gateway_room(openai_room) as gateway, billing_room(issuer) as billing:
         rooms = {"gateway": [gateway], "billing": [billing]}
         async with running_envoy(rooms, tmp_path_factory.mktemp("edge")) as envoy:
-            await envoy.healthy("gateway")
-            await envoy.healthy("billing")
+            await _rooms_healthy(envoy)
             await admitted(envoy, issuer)
             yield envoy
+
+
+@pytest.fixture
+async def edge(started_edge: RunningEnvoy) -> RunningEnvoy:
+    """The edge that all tests share. The rooms behind it answer no health checks while a test without a loop runs."""
+    await _rooms_healthy(started_edge)
+    return started_edge
 
 
 async def admitted(envoy: RunningEnvoy, issuer: SigningKey) -> None:
@@ -50,8 +56,13 @@ async def admitted(envoy: RunningEnvoy, issuer: SigningKey) -> None:
         await eventually(answers)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 async def http(edge: RunningEnvoy) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the edge without a key."""
     async with httpx.AsyncClient(base_url=edge.url, timeout=20) as client:
         yield client
+
+
+async def _rooms_healthy(envoy: RunningEnvoy) -> None:
+    for room in ("gateway", "billing"):
+        await envoy.healthy(room)
