@@ -136,9 +136,10 @@ class Trainable(nn.Module):
         return {name: matrix.detach().numpy().copy() for name, matrix in self._adapted()}
 
     def continue_from(self, adapter: Adapter) -> None:
-        """Train on from what `adapter` returned in an earlier training."""
+        """Train on from what `adapter` returned in an earlier training; what is of higher rank now adds nothing yet."""
         for name, matrix in self._adapted():
-            matrix.data = torch.from_numpy(adapter[name].copy())
+            rows, columns = adapter[name].shape
+            matrix.data[:rows, :columns] = torch.from_numpy(adapter[name])
 
     def _adapted(self) -> list[tuple[str, nn.Parameter]]:
         adapted = [part for part in self.modules() if isinstance(part, Product) and part.rank]

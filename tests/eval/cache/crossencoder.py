@@ -1,6 +1,6 @@
 """Trains the cross-encoder: with an adapter the lower layers of the embedding model read two questions at once.
 
-    python -m tests.eval.cache.crossencoder [--epochs 7] [--continue] [--new TOPICS]
+    python -m tests.eval.cache.crossencoder [--epochs 7] [--continue] [--new TOPICS ...] [--seed 1]
 
 It learns from the part "train" alone. A training that continues starts from the weights of the one before it and draws
 other pairs; where topics are new since then it sees all of them and half of the others, lest it forget.
@@ -28,10 +28,10 @@ from tests.eval.cache.questions import Pair
 from tests.eval.cache.questions import load as load_pairs
 from tests.eval.finetuning import Trainable, batched, optimise
 
-FIRST_ADAPTED, RANK = 3, 16
+FIRST_ADAPTED, RANK = 3, 64
 """The layers below do not change: what they make of a pair is computed once."""
 EPOCHS, BATCH_TOKENS = 7, 1024
-RATE, HEAD_RATE, WARM_UP = 1e-3, 1e-3, 0.06
+RATE, HEAD_RATE, WARM_UP = 7e-4, 1e-3, 0.06
 DROPPED, SMOOTHED = 0.1, 0.03
 """Of the numbers of a pair how many the head does without; how sure of the truth it is not to be."""
 OF_KINDS = 0.3
@@ -42,18 +42,17 @@ OF_KNOWN = 0.5
 """How many of the clusters that it knows a pass sees again, where there are new ones."""
 OF_SAME = 1.5
 """What a pair that asks the same counts beside one that does not."""
-SEED, SEED_ON = 1, 2
-"""Of a training from the start, and of one that continues."""
 
 
-def samples(pairs: Iterable[Pair], seed: int = SEED, new: str = "") -> Iterator[list[Pair]]:
-    """Some pairs of each cluster, others each time; of clusters whose topic does not begin as `new` of half only."""
+def samples(pairs: Iterable[Pair], seed: int = 1, new: Sequence[str] = ("",)) -> Iterator[list[Pair]]:
+    """Some pairs of each cluster, others each time; of clusters whose topic begins as none of `new`, of half only."""
     chance = random.Random(seed)
     kinds: defaultdict[tuple[str, str, int, bool], list[Pair]] = defaultdict(list)
     for pair in pairs:
         kinds[pair.lang, pair.topic, pair.cluster, pair.same].append(pair)
+    is_new = tuple(new)
     while True:
-        seen = [kind for (_, topic, *_), kind in kinds.items() if topic.startswith(new) or chance.random() < OF_KNOWN]
+        seen = [kind for of, kind in kinds.items() if of[1].startswith(is_new) or chance.random() < OF_KNOWN]
         drawn = (chance.sample(kind, min(SAME if kind[0].same else DIFFERENT, len(kind))) for kind in seen)
         yield list(chain.from_iterable(drawn))
 
@@ -107,7 +106,7 @@ class Head(nn.Module):
 class Training:
     """One training, the same each time on one machine; from the start, or on from the weights in the file `after`."""
 
-    def __init__(self, epochs: Sequence[Sequence[Pair]], *, seed: int = SEED, after: Path | None = None) -> None:
+    def __init__(self, epochs: Sequence[Sequence[Pair]], *, seed: int = 1, after: Path | None = None) -> None:
         torch.set_num_threads(os.cpu_count() or 1)
         torch.manual_seed(seed)
         chance = np.random.default_rng(seed)
@@ -152,13 +151,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="how often it sees every cluster; %(default)s")
     parser.add_argument("--continue", dest="on", action="store_true", help="start from the weights that there are")
-    parser.add_argument("--new", default="", metavar="TOPICS", help="how the names begin of topics not yet learned")
+    parser.add_argument("--new", nargs="+", default=[], metavar="TOPICS", help="how topics begin that are new to it")
+    parser.add_argument("--seed", type=int, default=1, help="another draws other pairs of each cluster; %(default)s")
     given = parser.parse_args()
     if given.new and not given.on:
         parser.error("--new says what is new to a training that goes on: give --continue too")
-    seed, after = (SEED_ON, WEIGHTS) if given.on else (SEED, None)
-    epochs = islice(samples(load_pairs("train"), seed, given.new), given.epochs)
-    Training(list(epochs), seed=seed, after=after).train()
+    epochs = islice(samples(load_pairs("train"), given.seed, given.new or [""]), given.epochs)
+    Training(list(epochs), seed=given.seed, after=WEIGHTS if given.on else None).train()
 
 
 if __name__ == "__main__":

@@ -95,6 +95,6 @@ def test_what_it_was_taught_it_tells_apart(tmp_path: Path) -> None:
 def test_training_goes_on_with_all_that_is_new_and_half_of_what_is_known() -> None:
     known = [Pair("train", "en", "money", number, "same", "a", "b") for number in range(100)]
     new = [Pair("train", "en", "fresh: cars", number, "same", "a", "b") for number in range(10)]
-    drawn = Counter(pair.topic for pair in next(samples([*known, *new], new="fresh")))
+    drawn = Counter(pair.topic for pair in next(samples([*known, *new], new=("fresh",))))
     assert drawn["fresh: cars"] == 10
     assert 30 < drawn["money"] < 70
