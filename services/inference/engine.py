@@ -69,9 +69,13 @@ class Engine:
         return not self._llm.errored
 
     async def dead(self) -> None:
-        """Wait until the engine's processes are gone."""
+        """Wait until the engine's processes are gone; what it was writing then ends with EngineDied."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         while self.alive:  # noqa: ASYNC110 - vLLM offers no event to wait for
             await asyncio.sleep(CHECK_SECONDS)
+        # vLLM says so itself, unless the task that would is cancelled first: answers would wait for their deadline.
+        self._llm.output_processor.propagate_error(EngineDeadError())
 
     async def close(self) -> None:
         """End the engine's processes; those that do not end by themselves within a second are killed."""
