@@ -61,7 +61,12 @@ class Race(Generic[Answer]):
             while won is None and (self._running or self._start()) and not self._is_refused():
                 won = await self._step()
         finally:
-            await self._stop(lost=won is not None)
+            try:
+                await self._stop(lost=won is not None)
+            except BaseException:
+                if won is not None:
+                    await self._let_go(*won)
+                raise
         if self._rival:
             HEDGES.labels(self._rival.deployment.name, "won" if won and won[0] is self._rival else "lost").inc()
         return won
@@ -104,8 +109,17 @@ class Race(Generic[Answer]):
         """Hang up on whoever is still asked; nothing stays open."""
         for task in self._running:
             task.cancel()
-        for answer in await asyncio.gather(*self._running, return_exceptions=True):
+        answers = await asyncio.gather(*self._running, return_exceptions=True)
+        for attempt, answer in zip(self._running.values(), answers, strict=True):
             if not isinstance(answer, BaseException):
-                await self._discard(answer)
+                await self._let_go(attempt, answer)
         for attempt in self._running.values() if lost else ():
             self.failed.append((attempt, ProviderFailure(FailureKind.OUTPACED, "another answered first")))
+
+    async def _let_go(self, attempt: Attempt, answer: Answer) -> None:
+        """Close an answer that nobody wants, and end its attempt."""
+        try:
+            await self._discard(answer)
+        finally:
+            if not attempt.over:
+                attempt.cancelled()

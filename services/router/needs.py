@@ -11,7 +11,7 @@ from llmmesh.chat.v1 import chat_pb2
 from services.router.deployment import Capability
 from services.router.tokens import prompt_tokens, text_tokens
 
-STRUCTURED = frozenset({"json_object", "json_schema"})
+STRUCTURED = ("json_object", "json_schema")
 USUAL_OUTPUT_TOKENS = 256
 """Length of an answer whose caller set no limit, for comparing prices."""
 

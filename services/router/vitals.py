@@ -42,16 +42,20 @@ class Vitals:
     """Remembers the last calls of one deployment. Times are seconds of any one clock."""
 
     requests: int = 0
+    _told_at: float = float("-inf")
+    """When a call last told how it is: one that was cancelled before its first token told nothing."""
     _endings: deque[Ending] = field(default_factory=lambda: deque(maxlen=KEPT_CALLS))
 
     def note(self, ending: Ending) -> None:
         """Remember a call that ended."""
         self.requests += 1
         self._endings.append(ending)
+        if ending.failed or ending.first_token_seconds is not None:
+            self._told_at = ending.at
 
     def idle_seconds(self, now: float) -> float:
-        """How long since a call ended; infinite before the first."""
-        return now - self._endings[-1].at if self._endings else float("inf")
+        """How long since a call told something; infinite before the first."""
+        return now - self._told_at
 
     def figures(self, now: float) -> Figures:
         """What the remembered calls were like."""

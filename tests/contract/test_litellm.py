@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from llmmesh.chat.v1 import chat_pb2
+from meshkit.egress import Cargo, DataClass, Residency
 from services.router.deployment import Deployment
 from services.router.endpoints import AnyDeployment
+from services.router.providers.provider import ProviderFailure
 
 ENTRY = {
     "name": "d",
@@ -22,6 +25,7 @@ ENTRY = {
     "context_tokens": 100,
     "region": "global",
 }
+CARGO = Cargo(DataClass.PUBLIC, Residency.GLOBAL)
 START = """
 import sys
 from pathlib import Path
@@ -64,3 +68,15 @@ def test_litellm_is_not_used_where_it_leaves_certificates_unchecked():
 def test_a_model_of_litellms_own_address_book_is_across_the_border():
     said = complaint(region="russia")
     assert "base_url" in said or "llmmesh[litellm]" in said
+
+
+async def test_a_caller_cannot_say_where_litellm_calls_or_as_whom():
+    pytest.importorskip("litellm")
+    from services.router.providers.litellm import LiteLLMProvider
+
+    provider = LiteLLMProvider(_deployment.validate_python(ENTRY), "our key", {}, 0.0)
+    for name in ("base_url", "api_base", "api_key", "timeout", "fallbacks", "mock_response"):
+        prompt = chat_pb2.ChatPrompt(model="m", messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER)])
+        prompt.options.extra_json[name] = '"http://127.0.0.1:1"'
+        with pytest.raises(ProviderFailure, match=name):
+            await anext(aiter(provider.stream_chat(prompt, CARGO)))

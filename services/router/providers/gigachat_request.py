@@ -96,7 +96,7 @@ def specification(tool: Any) -> dict[str, Any]:
         ProviderFailure: If the tool is no function.
     """
     function = tool.get("function") if isinstance(tool, dict) else None
-    if not isinstance(function, dict):
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise unsupported("tools that are no functions")
     parameters = function.get("parameters") or {"type": "object"}
     # A schema of an object without any properties is refused.

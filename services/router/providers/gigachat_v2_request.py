@@ -17,7 +17,7 @@ from services.router.providers.provider import unsupported
 EXTRAS = frozenset({"filter_config", "flags"})
 OPTION_EXTRAS = frozenset({"repetition_penalty", "update_interval"})
 """Further fields of the caller that it knows, the latter among its model's options; others it would refuse."""
-EFFORTS = frozenset({"low", "medium", "high"})
+EFFORTS = ("low", "medium", "high")
 
 
 def chat_body(prompt: chat_pb2.ChatPrompt, deployment: GigaChatDeployment) -> bytes:

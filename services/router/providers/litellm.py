@@ -35,6 +35,7 @@ from services.router.providers.provider import (
     FailureKind,
     Health,
     ProviderFailure,
+    unsupported,
 )
 
 litellm.telemetry = False
@@ -43,6 +44,39 @@ litellm.turn_off_message_logging = True
 # Turned on it would also send a refused request again, without telling.
 litellm.drop_params = False
 
+PASSED = frozenset(
+    (
+        "messages",
+        "model",
+        "stream",
+        "stop",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "seed",
+        "user",
+        "frequency_penalty",
+        "presence_penalty",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "functions",
+        "function_call",
+        "response_format",
+        "reasoning_effort",
+        "verbosity",
+        "modalities",
+        "audio",
+        "prediction",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+    )
+)
+"""Fields of OpenAI's chat API. To LiteLLM they are arguments, and others say where it calls, and as whom."""
 CLOSE_SECONDS = 1.0
 TEXTS_PER_REQUEST = 100
 
@@ -109,6 +143,8 @@ class LiteLLMProvider:
 
     def _chat(self, prompt: chat_pb2.ChatPrompt) -> dict[str, Any]:
         fields = orjson.loads(orjson.dumps(chat_fields(prompt, Profile(), "max_tokens")))
+        if others := sorted(fields.keys() - PASSED):
+            raise unsupported(f"{', '.join(others)} through LiteLLM")
         return {**fields, "model": self._deployment.model, "stream_options": {"include_usage": True}}
 
     def _common(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -11,6 +12,7 @@ from meshkit.errors import ContextTooLong, EgressRefused, ModelWarming, Provider
 from services.router.breaker import BreakerPolicy, BreakerState
 from services.router.egress import Egress
 from services.router.failover import Failover
+from services.router.preferences import Hedge
 from services.router.providers.provider import FailureKind, ProviderFailure
 from services.router.standing import Standings
 
@@ -157,3 +159,20 @@ async def test_the_way_out_refuses_what_the_limits_forbid_whoever_asks(deploymen
         egress.stream_chat(far, None, limits("far", residency=Residency.RUSSIA))
     with pytest.raises(EgressRefused, match="nothing was sent"):
         await egress.embed(far, ["x"], limits("other"))
+
+
+async def test_of_two_who_answer_at_once_one_is_discarded_and_its_call_is_over(failover, ranked):
+    both, discarded = asyncio.Barrier(2), []
+
+    async def ask(deployment) -> str:
+        await both.wait()
+        return deployment.name
+
+    async def discard(answer: str) -> None:
+        discarded.append(answer)
+
+    hedge = Hedge(after_seconds=0.001)
+    answered = await failover.quickest_answer("m", ranked, ask, hedge, discard)
+    loser = "b" if answered.answer == "a" else "a"
+    assert discarded in ([], [loser])
+    assert failover.standings[loser].vitals.requests == 1

@@ -38,3 +38,9 @@ def test_calls_of_long_ago_and_beyond_the_last_ones_are_forgotten_but_counted(vi
     assert vitals.figures(1 + KEPT_SECONDS).error_rate == 0
     assert vitals.figures(2 + KEPT_SECONDS).recent == 0
     assert vitals.requests == 2 * KEPT_CALLS - 1
+
+
+def test_a_call_that_was_given_up_before_its_first_token_tells_nothing(vitals):
+    vitals.note(Ending(1, first_token_seconds=0.5))
+    vitals.note(Ending(50))
+    assert vitals.idle_seconds(60) == 59
