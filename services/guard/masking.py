@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple
 
 from services.guard.verdict import Action, DataClass, Finding
@@ -17,6 +19,7 @@ from services.guard.verdict import Action, DataClass, Finding
 MASKED_CATEGORIES = frozenset({"personal_data", "secret"})
 LEAST_CLASS = DataClass.CONFIDENTIAL
 TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|-?\d[\d.eE+-]*')
+KEY_END = re.compile(r"\s*:")
 ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|.)")
 TOKEN_REST = re.compile(r"""[^\s"'`,;<>(){}\[\]]*""")
 KEY_BLOCK = re.compile(r"[A-Za-z0-9+/=\s\\]*(?:-----END [A-Z ]+-----)?")
@@ -114,29 +117,46 @@ def is_json(text: str) -> bool:
 
 
 def _json_parts(text: str, spans: Sequence[Part]) -> Iterator[Part]:
-    """The spans as parts of JSON strings, or whole numbers: a span over several tokens means the last, a value."""
-    tokens = list(TOKEN.finditer(text))
+    """The spans as parts of JSON strings, or whole numbers: of a span over several tokens every value."""
+    tokens = [_Token(text, found) for found in TOKEN.finditer(text)]
+    starts, ends = [token.start for token in tokens], [token.end for token in tokens]
     done = 0
     for span in spans:
-        touched = [token for token in tokens if token.start() < span.end and token.end() > span.start]
-        if not touched:
-            continue
-        part = _within(touched[-1], span)
-        if done <= part.start < part.end:
-            yield part
-            done = part.end
+        touched = tokens[bisect_right(ends, span.start) : bisect_left(starts, span.end)]
+        for token in [token for token in touched if not token.is_key] or touched[-1:]:
+            part = token.within(span)
+            if done <= part.start < part.end:
+                yield part
+                done = part.end
 
 
-def _within(token: re.Match[str], span: Part) -> Part:
-    """The part of a token that a span covers: of a number all, of a string no half of an escape."""
-    if token[0][0] != '"':
-        return Part(token.start(), token.end(), span.kind, is_number=True)
-    start, end = max(token.start() + 1, span.start), min(token.end() - 1, span.end)
-    for escape in ESCAPE.finditer(token[0], 1):
-        first, last = token.start() + escape.start(), token.start() + escape.end()
-        start = last if first < start < last else start
-        end = last if first < end < last else end
-    return Part(start, end, span.kind)
+class _Token:
+    """A string or a number of a JSON text."""
+
+    def __init__(self, text: str, found: re.Match[str]) -> None:
+        self.start, self.end = found.span()
+        self._text = text
+
+    @property
+    def is_key(self) -> bool:
+        """Whether a value follows that belongs to it."""
+        return KEY_END.match(self._text, self.end) is not None
+
+    @cached_property
+    def _escapes(self) -> list[tuple[int, int]]:
+        return [found.span() for found in ESCAPE.finditer(self._text, self.start + 1, self.end)]
+
+    def within(self, span: Part) -> Part:
+        """The part of it that a span covers: of a number all, of a string no half of an escape."""
+        if self._text[self.start] != '"':
+            return Part(self.start, self.end, span.kind, is_number=True)
+        start, end = max(self.start + 1, span.start), min(self.end - 1, span.end)
+        return Part(self._past_escape(start), self._past_escape(end), span.kind)
+
+    def _past_escape(self, place: int) -> int:
+        """The end of the escape that a place lies in, else the place."""
+        before = bisect_left(self._escapes, (place,)) - 1
+        return max(place, self._escapes[before][1]) if before >= 0 else place
 
 
 def _unescaped(value: str) -> str:

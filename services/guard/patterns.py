@@ -217,8 +217,8 @@ class _Findings:
         if not finding.final and view.is_decoded(*confirmed):
             # A model that reads the text as it stands cannot say what the disguise hides.
             finding = replace(finding, final=True)
+        self._counts[rule.id] += (rule.id, finding.start) not in self.found  # other views show the same again
         self.found[rule.id, finding.start] = self._latest[rule.id] = finding
-        self._counts[rule.id] += 1
 
     def _covers(self, rule_id: str, start: int, end: int) -> bool:
         latest = self._latest.get(rule_id)

@@ -87,6 +87,8 @@ class AnswerWatch:
         self._reach = max(rules.reach for rules in sets)
         self._redaction = Redaction(json=json) if any(rules.masks for rules in sets) else None
         self._findings: dict[tuple[str, int], Finding] = {}
+        self._data_class = DataClass.PUBLIC
+        """Of all that was found, also of what is too much to be named."""
         self._seconds = 0.0
         self._received = 0
         self._held = ""
@@ -99,7 +101,7 @@ class AnswerWatch:
 
     def verdict(self) -> Verdict:
         """On what was said until now, between two pieces."""
-        return merge(self._findings.values(), {LAYER: self._seconds})
+        return merge(self._findings.values(), {LAYER: self._seconds}).at_least(self._data_class)
 
     def close(self) -> None:
         """Let go of the matchers' memory. Closing again does nothing."""
@@ -177,6 +179,7 @@ class AnswerWatch:
         key = (rule.id, self._origins[start])
         if self._redaction and rule.action is Action.MASK:
             self._redaction.hide(key[1], self._origins[end - 1] + 1, rule.id)
+        self._data_class = max(self._data_class, rule.data_class)
         if len(self._findings) < MOST_FINDINGS or rule.action is Action.BLOCK or key in self._findings:
             self._findings[key] = loaded.finding(key[1], self._origins[end - 1] + 1)
 
@@ -211,7 +214,7 @@ class AnswerWatch:
         )
 
     def _verdict(self) -> Verdict:
-        return merge(self._findings.values(), self._layer_seconds())
+        return merge(self._findings.values(), self._layer_seconds()).at_least(self._data_class)
 
     def _layer_seconds(self) -> dict[str, float]:
         return {LAYER: self._seconds + time.perf_counter()}

@@ -99,6 +99,19 @@ def test_json_stays_json_of_the_same_shape(
     assert "4111" not in sent
 
 
+@pytest.mark.parametrize(
+    "document",
+    [{"улица": "Ленина", "дом": 5, "квартира": 12}, {"street": "10 Downing Street", "apartment": "4"}],
+    ids=["ru", "en"],
+)
+def test_of_a_find_over_several_values_all_are_hidden(policy: Policy, document: dict[str, Any]) -> None:
+    sent, originals = hidden(policy, json.dumps(document, ensure_ascii=False))
+    assert {key: restored(str(value), originals) for key, value in json.loads(sent).items()} == {
+        key: str(value) for key, value in document.items()
+    }
+    assert not [value for value in json.loads(sent).values() if "[" not in str(value)]
+
+
 def test_one_value_has_one_placeholder_in_the_whole_prompt(policy: Policy) -> None:
     messages = [said("I am ivan@example.ru"), said("write to ivan@example.ru or olga@example.ru")]
     copies, originals, data_class = masked_prompt(messages, findings(policy, messages))

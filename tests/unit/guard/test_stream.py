@@ -15,7 +15,7 @@ from services.guard.checksums import CHECKS, luhn
 from services.guard.folding import fold
 from services.guard.policy import Policy
 from services.guard.stream import MOST_HELD, AnswerRules, Release
-from services.guard.verdict import Action, Direction, RiskLevel
+from services.guard.verdict import Action, DataClass, Direction, RiskLevel
 
 many = settings(max_examples=520, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -260,3 +260,11 @@ def test_a_stream_and_a_whole_text_are_judged_alike(policy: Policy) -> None:
 @pytest.mark.parametrize("number", ["4111111111111111", "5555555555554444", "6011111111111117", "2200700712345676"])
 def test_test_cards_pass_luhn(number: str) -> None:
     assert luhn(number.encode())
+
+
+def test_the_class_of_an_answer_is_that_of_all_that_was_found(policy: Policy) -> None:
+    pieces = [*["ИНН 7707083893, "] * 120, "ИНН 500100732259"]
+    verdict = watched(policy.answers, pieces)[-1].verdict
+    assert verdict is not None
+    assert "personal_data.inn" not in {found.rule for found in verdict.findings}
+    assert verdict.data_class is DataClass.SENSITIVE
