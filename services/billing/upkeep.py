@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn
 
 from meshkit.errors import DependencyUnavailable
@@ -45,19 +46,33 @@ class Upkeep:
         self._months = LedgerMonths(database)
 
     async def sweep(self) -> NoReturn:
-        """Let go, announce, forget and prepare, again and again."""
+        """Let go, announce, forget and prepare, again and again; what takes too long holds up nothing else."""
         while True:
             await asyncio.sleep(self._config.sweep_seconds)
-            try:
-                LAPSED.inc(await self._reservations.sweep())
-                await self._violations.sweep(self._config.violation_days)
-                BUDGET_EVENTS.inc(await self._budgets.run())
-                await self._keep_months()
-                await self._alerts.sweep(self._config.alert_days)
-                await self._contents.sweep(self._config.violation_days)
-                await self._repeats.sweep()
-            except DependencyUnavailable:
-                log.warning("sweep_postponed")
+            for name, step in self._steps.items():
+                try:
+                    await step()
+                except DependencyUnavailable:
+                    log.warning("sweep_postponed", step=name)
+
+    @property
+    def _steps(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
+        days = self._config.violation_days
+        return {
+            "reservations": self._let_go,
+            "violations": lambda: self._violations.sweep(days),
+            "budgets": self._announce,
+            "months": self._keep_months,
+            "alerts": lambda: self._alerts.sweep(self._config.alert_days),
+            "contents": lambda: self._contents.sweep(days),
+            "repeats": self._repeats.sweep,
+        }
+
+    async def _let_go(self) -> None:
+        LAPSED.inc(await self._reservations.sweep())
+
+    async def _announce(self) -> None:
+        BUDGET_EVENTS.inc(await self._budgets.run())
 
     async def roll_up(self) -> NoReturn:
         """Sum up what is new in the ledger, again and again."""

@@ -26,7 +26,13 @@ SELECT wrapped, sealed FROM audit_contents AS contents JOIN content_keys AS key 
 WHERE contents.tenant_id = :tenant_id AND request_id = :request_id
 """)
 _DESTROY_KEY = text("DELETE FROM content_keys WHERE tenant_id = :tenant_id")
-_DESTROY = text("DELETE FROM audit_contents WHERE tenant_id = :tenant_id")
+_DESTROY = text("""
+DELETE FROM audit_contents WHERE (tenant_id, request_id) IN (
+    SELECT tenant_id, request_id FROM audit_contents AS contents
+    WHERE tenant_id = :tenant_id AND NOT EXISTS (SELECT FROM content_keys WHERE id = contents.key_id)
+    LIMIT 5000)
+RETURNING request_id
+""")
 _SWEEP = text("""
 DELETE FROM audit_contents WHERE (tenant_id, request_id) IN (
     SELECT contents.tenant_id, request_id
@@ -59,10 +65,15 @@ class ContentStore:
         return (rows[0]["wrapped"], rows[0]["sealed"]) if rows else None
 
     async def destroy(self, tenant_id: str) -> int:
-        """Destroy the key, then the ciphertexts; returns how many these were."""
-        async with self._database.transaction("destroy_contents") as connection:
-            await connection.execute(_DESTROY_KEY, {"tenant_id": tenant_id})
-            return (await connection.execute(_DESTROY, {"tenant_id": tenant_id})).rowcount
+        """Destroy the key, then the ciphertexts; returns how many these were.
+
+        Nothing can be read once the key is gone, however many ciphertexts are left to go when this fails.
+        """
+        await self._database.fetch("destroy_content_key", _DESTROY_KEY, {"tenant_id": tenant_id})
+        count = 0
+        while gone := len(await self._database.fetch("destroy_contents", _DESTROY, {"tenant_id": tenant_id})):
+            count += gone
+        return count
 
     async def sweep(self, days: int) -> None:
         """Let go of contents as of violations: when the tenant's policy says, else after `days`."""
