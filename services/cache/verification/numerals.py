@@ -13,6 +13,8 @@ NUMBER_WITH_TAIL = re.compile(r"(\d+(?:[.,]\d+)?)(\D+)")
 DATE = re.compile(r"\d+(?:\.\d+){2,}")
 JOINT, LEADING_ZEROS = re.compile(r"[:/-]"), re.compile(r"^0+(?=\d)")
 FRACTIONS = {"1/2": "0.5", "1/4": "0.25", "3/4": "0.75"}
+CLOCK = 2
+"""A time is hours, or hours and minutes."""
 THOUSAND_TAILS, ORDINAL_TAILS = word_set("k к"), word_set("st nd rd th s й я е го му м х")
 COMPOUND = re.compile(
     r"(двух|трех|четырех|пяти|шести|семи|восьми|девяти|десяти|двенадцати|пятнадцати|двадцати|тридцати|сорока|"
@@ -31,7 +33,12 @@ COMPOUND_VALUES = dict(
 HUNDRED, THOUSAND = 100, 1000
 CENTURIES = range(16, 21)
 """In how many hundreds a year begins that is said in two halves: "nineteen eighty-four"."""
-AFTERNOON, NOON = word_set("pm вечера"), 12
+NOON = 12
+LATER = {"am": 0, "pm": NOON, "утра": 0, "вечера": NOON}
+"""Hours after midnight at which a half of the day begins."""
+LATER_AFTER_HOURS = {**LATER, "дня": NOON, "ночи": 0}
+"""Behind "часа": without it "3 дня" are days."""
+HOURS = "час"
 
 
 def number_at(words: Sequence[Word], position: int, lexicon: Lexicon) -> tuple[list[str], str, int]:
@@ -40,12 +47,14 @@ def number_at(words: Sequence[Word], position: int, lexicon: Lexicon) -> tuple[l
     Dates, times, ranges and sizes are several: "9:40", "2019-2024".
     """
     text, following = words[position].text, words[position + 1 :]
-    if not text[0].isdigit():
+    if not text[0].isdecimal():
         value, length = _in_words(words[position:], lexicon)
         return ([_written(value)] if length else []), "", length
     values, tail = _digits_and_tail(text)
     if tail in THOUSAND_TAILS:
         return [_written(float(values[0]) * THOUSAND)], "", 1
+    if len(values) <= CLOCK and (time := _of_day(values, tail, following)):
+        return time, "", 1
     unit = "" if tail in ORDINAL_TAILS else lexicon.units.get(tail, tail)
     if unit or len(values) > 1:
         return values, unit, 1
@@ -63,7 +72,7 @@ def named_number(text: str, lemma: str, lexicon: Lexicon) -> float | None:
 
 def is_number(text: str, lemma: str, lexicon: Lexicon) -> bool:
     """Whether a word is a number; "one" and "first" say more."""
-    return text[0].isdigit() or named_number(text, lemma, lexicon) not in (None, 1)
+    return text[0].isdecimal() or named_number(text, lemma, lexicon) not in (None, 1)
 
 
 def _compound(lemma: str) -> float | None:
@@ -85,14 +94,28 @@ def _digits_and_tail(text: str) -> tuple[list[str], str]:
 
 
 def _scaled(digits: str, following: Sequence[Word], lexicon: Lexicon) -> tuple[str, int]:
-    """Digits and the "thousand" or "million" after them, or the "pm"."""
-    if not following or not digits.replace(".", "", 1).isdigit():
+    """Digits and the "thousand" or "million" after them."""
+    if not following or not digits.replace(".", "", 1).isdecimal():
         return digits, 1
     scale = named_number(following[0].text, following[0].lemma, lexicon) or 1
-    if scale >= HUNDRED:
-        return _written(float(digits) * scale), 2
-    later = following[0].text in AFTERNOON or [word.text for word in following[:2]] == ["p", "m"]
-    return (_written(float(digits) + NOON) if later and float(digits) < NOON else digits), 1
+    return (_written(float(digits) * scale), 2) if scale >= HUNDRED else (digits, 1)
+
+
+def _of_day(values: Sequence[str], tail: str, following: Sequence[Word]) -> list[str] | None:
+    """A time on a clock of twelve hours as one of twenty-four; None where it is none."""
+    begins = _half_of_day(tail, [word.text for word in following[:2]])
+    if begins is None or not (values[0].isdecimal() and 1 <= int(values[0]) <= NOON):
+        return None
+    return [str(int(values[0]) % NOON + begins), *values[1:]]
+
+
+def _half_of_day(tail: str, following: Sequence[str]) -> int | None:
+    first, second = (*following, "", "")[:2]
+    if tail:
+        return LATER.get(tail)
+    if first.startswith(HOURS):
+        return LATER_AFTER_HOURS.get(second)
+    return LATER.get(first + second if second == "m" else first)
 
 
 def _written(value: float) -> str:

@@ -11,6 +11,7 @@ NEGATING_PREFIXES = {
     "english": ("un", "in", "im", "il", "ir", "dis", "non", "de", "anti", "mis"),
     "russian": ("не", "без", "бес", "анти", "де", "дис"),
 }
+PARTICLES, PARTICLE_REACH = word_set("on off in out up down over under"), 2
 SECOND = 1
 PERSONS = (
     word_set("i me my mine we us our мой наш я мы"),
@@ -41,7 +42,7 @@ def opposites_meet(left: Reading, right: Reading) -> bool:
     """Whether a word of one is the opposite of a word of the other that the first does not use."""
     mine = [word for word in left.words if right.lemmas.isdisjoint(word.lemmas)]
     yours = [word for word in right.words if left.lemmas.isdisjoint(word.lemmas)]
-    return _antonyms_meet(mine, yours, left.lexicon) or _negated(mine, yours, left) or _negated(yours, mine, left)
+    return _antonyms_meet(left, right, mine, yours) or _negated(mine, yours, left) or _negated(yours, mine, left)
 
 
 def modality_differs(left: Reading, right: Reading) -> bool:
@@ -83,9 +84,27 @@ def relations(reading: Reading) -> frozenset[int]:
     return frozenset(reading.lexicon.relations[word] for word in counted if word in reading.lexicon.relations)
 
 
-def _antonyms_meet(mine: Sequence[Word], yours: Sequence[Word], lexicon: Lexicon) -> bool:
-    theirs = {lemma for word in yours for lemma in word.lemmas}
-    return any(not theirs.isdisjoint(lexicon.antonyms.get(lemma, ())) for word in mine for lemma in word.lemmas)
+def _antonyms_meet(left: Reading, right: Reading, mine: Sequence[Word], yours: Sequence[Word]) -> bool:
+    theirs = {lemma: word for word in yours for lemma in word.lemmas}
+    opposites = (
+        left.lexicon.antonyms.get(lemma, frozenset()) & theirs.keys() for word in mine for lemma in word.lemmas
+    )
+    words = [word for word in mine for _ in word.lemmas]
+    met = ((one, theirs[lemma]) for one, lemmas in zip(words, opposites, strict=True) for lemma in lemmas)
+    return any(_turn_the_same(left, one, right, other) for one, other in met)
+
+
+def _turn_the_same(left: Reading, one: Word, right: Reading, other: Word) -> bool:
+    """Whether two opposite words say the opposite of one thing: "log in" and "log out", but not "find out" and "in"."""
+    if one.text not in PARTICLES or other.text not in PARTICLES:
+        return True
+    return not _before(left, one).isdisjoint(_before(right, other))
+
+
+def _before(reading: Reading, particle: Word) -> frozenset[str]:
+    """What it may belong to: the last words of content before it."""
+    content = [word.lemma for word in reading.words[: reading.words.index(particle)] if word.is_content]
+    return frozenset(content[-PARTICLE_REACH:])
 
 
 def _negated(mine: Sequence[Word], yours: Sequence[Word], reading: Reading) -> bool:

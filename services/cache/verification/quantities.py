@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from services.cache.verification.numerals import number_at
 from services.cache.verification.reading import Quantity, Reading, Word
@@ -11,15 +12,20 @@ from services.cache.verification.vocabulary import Lexicon
 
 ARTICLES = frozenset({"a", "an"})
 CURRENCY_SIGNS = frozenset("$€₽£¥")
+CURRENCIES = ("usd", "eur", "rub", "gbp", "jpy", "cny")
+YEAR_DIGITS, CENTURIES = 4, ("19", "20")
 MEASURES: Sequence[Mapping[str, float]] = (
-    {"mg": 0.001, "g": 1, "kg": 1000, "tonne": 1_000_000},
-    {"mm": 1, "cm": 10, "m": 1000, "km": 1_000_000},
+    {"mg": 0.001, "g": 1, "kg": 1000, "tonne": 1_000_000, "oz": 28.349523125, "lb": 453.59237},
+    {"mm": 1, "cm": 10, "m": 1000, "km": 1_000_000, "inch": 25.4, "foot": 304.8, "yard": 914.4, "mile": 1_609_344},
     {"ml": 1, "l": 1000},
     {"second_": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800},
     {"month": 1, "year": 12, "century": 1200},
     {"watt": 1, "kw": 1000},
+    {"percent": 1},
+    *({currency: 1} for currency in CURRENCIES),
 )
 """Units of which one is a multiple of the other, with their sizes."""
+SIZED = frozenset(chain.from_iterable(MEASURES)) - {"year"}
 
 
 def quantities(words: Sequence[Word], lexicon: Lexicon) -> tuple[Quantity, ...]:
@@ -62,16 +68,25 @@ def counts_exchanged(left: Reading, right: Reading) -> bool:
 
 
 def _has_another(mine: Sequence[Quantity], yours: Sequence[Quantity]) -> bool:
-    return any(one.value != "1" and not any(_is_one(one, other) for other in yours) for one in mine)
+    return any(not any(_is_one(one, other) for other in yours) for one in mine)
 
 
 def _is_one(one: Quantity, other: Quantity) -> bool:
     """Whether two quantities are the same, in other units perhaps: "14 days" and "two weeks", "1964" and "'64"."""
-    shorter, longer = sorted((one.value, other.value), key=len)
-    if one.value == other.value or (longer[:2] in ("19", "20") and longer[2:] == shorter):
+    counted = {one.counted, other.counted}
+    if counted.isdisjoint(SIZED) and _is_one_year(one.value, other.value):
         return True
-    measure = next((measure for measure in MEASURES if {one.counted, other.counted} <= measure.keys()), None)
-    return measure is not None and math.isclose(_size(one, measure), _size(other, measure))
+    measure = next((measure for measure in MEASURES if counted <= measure.keys()), None)
+    if measure is not None:
+        return math.isclose(_size(one, measure), _size(other, measure))
+    if counted <= set(CURRENCIES):
+        return False
+    return one.value == other.value
+
+
+def _is_one_year(one: str, other: str) -> bool:
+    shorter, longer = sorted((one, other), key=len)
+    return len(longer) == YEAR_DIGITS and longer.startswith(CENTURIES) and longer[2:] == shorter
 
 
 def _size(quantity: Quantity, measure: Mapping[str, float]) -> float:
@@ -97,7 +112,7 @@ def _counts_another(mine: str, yours: str, left: Reading, right: Reading) -> boo
 def _counted(words: Sequence[Word], start: int, end: int, lexicon: Lexicon) -> str:
     before = words[start - 1] if start else None
     if before and before.text in CURRENCY_SIGNS:
-        return lexicon.units[before.lemma]
+        return lexicon.units.get(before.lemma, "")
     following = next((word for word in words[end : end + 2] if word.text not in ARTICLES), None)
     if following is None or following.is_number:
         return ""

@@ -32,6 +32,10 @@ OPERATORS = frozenset({"operator", "minus"})
 JOINING = frozenset({"-", "--", "+", "/", "=", "->", "=>", ">"})
 """Signs that people also set between words: "orange -> vodafone"."""
 APOSTROPHES = str.maketrans({"’": "'", "`": "'", "‘": "'", "ё": "е", "Ё": "Е", "–": "-", "—": " ", "\u00a0": " "})
+SIGNS = str.maketrans({"№": " ", "−": "-", "½": " 1/2", "¼": " 1/4", "¾": " 3/4"})
+"""What compatibility forms would join to the number beside it, or leave unreadable."""
+RAISED = re.compile(r"(?<=\d)(?=[\u00b2\u00b3\u00b9\u2070\u2074-\u2079])(?<![\u00b2\u00b3\u00b9\u2070\u2074-\u2079])")
+"""Where an exponent begins: "2⁷"."""
 CONTRACTIONS = {"can't": "can not", "cannot": "can not", "won't": "will not", "shan't": "shall not", "let's": "let"}
 
 
@@ -91,7 +95,8 @@ def script_of(letter: str) -> str:
 
 
 def _plain(text: str) -> str:
-    plain = JOINED.sub(" ", unicodedata.normalize("NFKC", text).translate(APOSTROPHES))
+    spelled = RAISED.sub("^", text.translate(SIGNS))
+    plain = JOINED.sub(" ", unicodedata.normalize("NFKC", spelled).translate(APOSTROPHES))
     plain = GROUPED.sub(lambda found: found[0].replace(" ", ""), CROSS.sub(" * ", plain))
     return ROMAN.sub(lambda found: str(_arabic(found[0])), plain)
 

@@ -34,10 +34,40 @@ from services.cache.verification.verifier import refusal
         ("How many kcal are in 100 g?", "How many kcal are in 0.1 kg?"),
         ("Матч 1997 года", "Матч 97-го года"),
         ("A 3.3v output", "A 3.3 v output"),
+        ("Book it for 2pm", "Book it for 14:00"),
+        ("Book it for 2:30 pm", "Book it for 14:30"),
+        ("Встреча в 8 часов вечера", "Встреча в 8 вечера"),
+        ("The shop opens at 12 am", "The shop opens at 00:00"),
+        ("½ cup of flour", "1/2 cup of flour"),
+        ("A rule about 120 seconds", "A rule about 2 minutes"),
+        ("A fee of $20.00", "A fee of $20"),
+        ("Автобус №12", "Автобус № 12"),
+        ("A race of 5 miles", "A race of 5 mi"),
     ],
 )
 def test_a_number_is_the_same_however_it_is_written(reader: Reader, left: str, right: str) -> None:
     assert refusal(reader.read(left), reader.read(right)) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("Symptoms of type 1 diabetes", "Symptoms of type 2 diabetes"),
+        ("An alarm at 2am", "An alarm at 2pm"),
+        ("We leave at 7:15 am", "We leave at 7:15 pm"),
+        ("Lunch at 12 am", "Lunch at 12 pm"),
+        ("Встреча в 3 часа дня", "Встреча в 3 часа ночи"),
+        ("Где остановка автобуса №12?", "Где остановка автобуса №7?"),
+        ("½ cup of flour in grams", "2 cups of flour in grams"),
+        ("Is 2⁷ prime?", "Is 27 prime?"),
+        ("2050 dollars in euros", "50 dollars in euros"),
+        ("A race of 5 km", "A race of 5 miles"),
+        ("A gift for $5", "A gift for 5 euros"),
+        ("Python 3.1", "Python 3.10"),
+    ],
+)
+def test_another_number_is_refused(reader: Reader, left: str, right: str) -> None:
+    assert refusal(reader.read(left), reader.read(right)) == "quantity"
 
 
 @pytest.mark.parametrize(
@@ -57,13 +87,16 @@ def test_a_number_is_the_same_however_it_is_written(reader: Reader, left: str, r
         ("A VIP ticket", []),
         ("A shirt in XXL", []),
         ("План трёхдневной поездки", ["3"]),
+        ("Поездка на 3 дня", ["3"]),
+        ("Какой символ ¥ означает?", []),
+        ("❷ тысячи рублей", ["1000"]),
     ],
 )
 def test_numbers_are_read(reader: Reader, question: str, values: list[str]) -> None:
     assert [quantity.value for quantity in reader.read(question).quantities] == values
 
 
-@given(st.text(max_size=40) | st.text("IVXLiv VP0159.,:-+/x$%'№ый ", max_size=30))
+@given(st.text(max_size=40) | st.text("IVXLiv VP0159.,:-+/x$¥%'№½⁷❷ый ", max_size=30))
 def test_any_text_can_be_read(reader: Reader, text: str) -> None:
     assert reader.read(text).language in ("russian", "english", "other")
 
