@@ -52,6 +52,15 @@ def person_of(options: chat_pb2.GenerationOptions) -> str:
     return named if isinstance(named, str) else ""
 
 
+USUAL_TEMPERATURE = 1.0
+"""What providers take when nothing is said."""
+
+
+def temperature_of(options: chat_pb2.GenerationOptions) -> float:
+    """How hot an answer is sampled."""
+    return options.temperature if options.HasField("temperature") else USUAL_TEMPERATURE
+
+
 def extra(options: chat_pb2.GenerationOptions, name: str) -> object:
     """What a request says under a name that is none of ours; None when it says nothing that can be read."""
     text = options.extra_json.get(name, "")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.tenant.v1 import tenant_pb2
+from meshkit.lots import temperature_of
 
 CACHEABLE_CLASSES = frozenset({chat_pb2.DATA_CLASS_PUBLIC, chat_pb2.DATA_CLASS_INTERNAL})
 """Anything stricter, or not classified, is never kept."""
@@ -48,7 +49,7 @@ def lifetime_seconds(request: cache_pb2.StoreAnswerRequest, limits: Limits) -> f
 
 def prompt_refusal(prompt: chat_pb2.ChatPrompt, limits: Limits) -> str:
     """Why no answer to a prompt may be remembered; empty when one may."""
-    if prompt.options.temperature > limits.highest_temperature:
+    if temperature_of(prompt.options) > limits.highest_temperature:
         return "temperature"
     if any(message.role == chat_pb2.ROLE_TOOL for message in prompt.messages):
         return "tool_results"

@@ -92,10 +92,10 @@ class AnswerCache:
             entry = await self._exact.get(key)
         except Unavailable:
             return AWAY
-        if entry is not None:
-            seconds = 0.0 if request.HasField("max_age") else self._copy_seconds
-            return replace(self._found(request, entry, tenant_id, key), copy_seconds=seconds)
-        return await self._leased(tenant_id, key, request) if self._may_be_leased(request) else MISS
+        found = MISS if entry is None else self._found(request, entry, tenant_id, key)
+        if found.answer is not None:
+            return replace(found, copy_seconds=0.0 if request.HasField("max_age") else self._copy_seconds)
+        return await self._leased(tenant_id, key, request, entry or b"") if self._may_be_leased(request) else MISS
 
     async def find_semantic(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
         """The verified answer to the same question in other words."""
@@ -130,17 +130,24 @@ class AnswerCache:
     def _may_be_leased(self, request: cache_pb2.LookupAnswerRequest) -> bool:
         return request.HasField("lease") and not prompt_refusal(request.prompt, self._limits.within(request.limits))
 
-    async def _leased(self, tenant_id: str, key: str, request: cache_pb2.LookupAnswerRequest) -> Found:
-        """Take the lease, or wait for the answer of whoever has it; when that one fails the lease may come here."""
+    async def _leased(self, tenant_id: str, key: str, request: cache_pb2.LookupAnswerRequest, useless: bytes) -> Found:
+        """Take the lease, or wait for the answer of whoever has it; when that one fails the lease may come here.
+
+        An entry that is too old for the asker, or cannot be read, is `useless`: another is to take its place.
+        """
         token, seconds = secrets.token_hex(8), request.lease.ToNanoseconds() / 1e9
         until = time.monotonic() + request.wait.ToNanoseconds() / 1e9
         while True:
             try:
-                lease = await self._exact.take_lease(key, token, seconds=seconds)
+                lease = await self._exact.take_lease(key, token, seconds=seconds, useless=useless)
             except Unavailable:  # a full Redis takes no lease: everybody answers on his own
                 return MISS
             if lease.entry is not None:
-                return self._found(request, lease.entry, tenant_id, key)
+                found = self._found(request, lease.entry, tenant_id, key)
+                if found.answer is not None:
+                    return found
+                useless = lease.entry
+                continue
             if lease.taken:
                 return Found(lease_id=f"{entry_id_of(tenant_id, key)}/{token}")
             if time.monotonic() >= until:
@@ -186,7 +193,7 @@ class AnswerCache:
             if not dry_run:
                 await self._exact.note_purge(selection.tenant_id)
             forgotten.exact_count = await self._exact.forget(
-                exact.pattern, exact.takes if exact.needs_entries else None, dry_run=dry_run
+                exact.scope, exact.key, exact.takes if exact.needs_entries else None, dry_run=dry_run
             )
         except Unavailable:
             forgotten.away.append("exact")
@@ -208,5 +215,5 @@ class AnswerCache:
                     found.append(entry_id_of(tenant_id, key))
             return False
 
-        await self._exact.forget(f"{key_scope(tenant_id, model)}*", note, dry_run=True)
+        await self._exact.forget(key_scope(tenant_id, model), chosen=note, dry_run=True)
         return found[0] if found else ""

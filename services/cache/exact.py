@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ return 1
 """One step, so that no purge comes between the check and the write."""
 _TAKE_LEASE = """
 local entry = redis.call('GET', KEYS[1])
-if entry then return entry end
+if entry and redis.sha1hex(entry) ~= ARGV[3] then return entry end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
 return 0
 """
@@ -116,13 +117,16 @@ class ExactStore:
         said = await self._dependency.ask(lambda: self._redis.get(PURGE_PREFIX + scope), timeout_seconds=PURGE_SECONDS)
         return said is not None and int(said) >= int(asked * 1000)
 
-    async def take_lease(self, key: str, token: str, *, seconds: float) -> Lease:
+    async def take_lease(self, key: str, token: str, *, seconds: float, useless: bytes = b"") -> Lease:
         """Take the sole right to answer `key` unless there is an entry, or another has it; it ends by itself.
+
+        An entry that is known to be `useless` is as good as none.
 
         Raises:
             Unavailable: If Redis is away.
         """
-        keys, arguments = [key, LEASE_PREFIX + key], [token, str(max(1, round(seconds * 1000)))]
+        keys = [key, LEASE_PREFIX + key]
+        arguments: list[str | int] = [token, max(1, round(seconds * 1000)), _digest(useless) if useless else ""]
         said = await self._dependency.ask(
             lambda: self._take_lease(keys, arguments), timeout_seconds=self._timeout_seconds
         )
@@ -138,20 +142,19 @@ class ExactStore:
             lambda: self._release_lease([LEASE_PREFIX + key], [token]), timeout_seconds=self._timeout_seconds
         )
 
-    async def forget(self, pattern: str, chosen: Chosen | None = None, *, dry_run: bool = False) -> int:
-        """Remove the entries whose key matches a pattern, or those `chosen`, or only count them; returns how many.
+    async def forget(self, scope: str, key: str = "", chosen: Chosen | None = None, *, dry_run: bool = False) -> int:
+        """Remove the entries whose key starts with `scope`, or only count them; returns how many.
+
+        With a `key` that one at most, without a look at the others; with `chosen` those that it takes.
 
         Raises:
             Unavailable: If Redis is away; what was removed until then stays removed.
         """
         count = 0
-        cursor = -1
-        while cursor:
-            cursor, keys = await self._scan(max(cursor, 0), pattern)
-            if keys and chosen is not None:
-                keys = await self._those(keys, chosen)
-            if keys:
-                count += len(keys) if dry_run else await self._unlink(keys)
+        async for keys in self._steps(scope, key):
+            taken = await self._those(keys, chosen) if key or chosen else keys
+            if taken:
+                count += len(taken) if dry_run else await self._unlink(taken)
         return count
 
     async def serve_lookups(self) -> None:
@@ -164,12 +167,25 @@ class ExactStore:
     async def _fetch(self, keys: Sequence[str], timeout_seconds: float) -> Sequence[bytes | None]:
         return await self._dependency.ask(lambda: self._lane.fetch(keys), timeout_seconds=timeout_seconds)
 
-    async def _those(self, keys: list[bytes | str], chosen: Chosen) -> list[bytes | str]:
+    async def _steps(self, scope: str, key: str) -> AsyncIterator[list[bytes | str]]:
+        if key:
+            if key.startswith(scope):
+                yield [key]
+            return
+        cursor = -1
+        while cursor:
+            cursor, keys = await self._scan(max(cursor, 0), f"{scope}*")
+            if keys:
+                yield keys
+
+    async def _those(self, keys: list[bytes | str], chosen: Chosen | None) -> list[bytes | str]:
+        """Those that are there and chosen, if not all are."""
         entries = await self._dependency.ask(lambda: self._redis.mget(keys), timeout_seconds=PURGE_SECONDS)
         return [
             key
             for key, entry in zip(keys, entries, strict=True)
-            if isinstance(entry, bytes) and chosen(key.decode() if isinstance(key, bytes) else key, entry)
+            if isinstance(entry, bytes)
+            and (chosen is None or chosen(key.decode() if isinstance(key, bytes) else key, entry))
         ]
 
     async def _scan(self, cursor: int, pattern: str) -> tuple[int, list[bytes | str]]:
@@ -179,6 +195,10 @@ class ExactStore:
 
     async def _unlink(self, keys: list[bytes | str]) -> int:
         return await self._dependency.ask(lambda: self._redis.unlink(*keys), timeout_seconds=PURGE_SECONDS)
+
+
+def _digest(entry: bytes) -> str:
+    return hashlib.sha1(entry, usedforsecurity=False).hexdigest()
 
 
 @asynccontextmanager

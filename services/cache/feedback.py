@@ -97,6 +97,8 @@ class Feedback:
         """
         try:
             source = await self._source(tenant_id, request_id)
+            if await self._records.was_reported(tenant_id, request_id):
+                return cache_pb2.ReportHitResponse(repeated=True)
             removed = Forgotten() if right else await self._removed(tenant_id, source)
             first = await self._records.first_report(
                 tenant_id, request_id, evidence=self._evidence(tenant_id, source, right=right)

@@ -32,11 +32,15 @@ class ExactSelection:
     codec: Codec
 
     @property
-    def pattern(self) -> str:
-        """What the keys match; names in it are quoted, so none of them is special."""
+    def key(self) -> str:
+        """The only key it may be; empty when there may be others."""
         chosen = self.selection
-        scope = key_scope(chosen.tenant_id, chosen.model)
-        return key_scope(chosen.tenant_id) + chosen.reference if chosen.reference else f"{scope}*"
+        return key_scope(chosen.tenant_id) + chosen.reference if chosen.reference else ""
+
+    @property
+    def scope(self) -> str:
+        """What the keys start with."""
+        return key_scope(self.selection.tenant_id, self.selection.model)
 
     @property
     def needs_entries(self) -> bool:

@@ -254,7 +254,7 @@ class SemanticCache:
         return await self._store.forget_expired(self._clock())
 
     def certainty_served(self, tenant_id: str, entry_id: str, *, right: bool) -> float:
-        """How sure a hit was that is now reported.
+        """How sure a hit was that is now reported: at most as sure as the surest of the entry.
 
         Of a hit that this replica does not remember the worst is assumed: a wrong one was sure, a right one was not.
         """
@@ -274,8 +274,9 @@ class SemanticCache:
         if len(self._worths) < MOST_SERVED:
             worth, saves = self._worths.get(match.entry_id, match.worth), max(match.saves, 1.0)
             self._worths[match.entry_id] = worth + saves
-        self._certainties[tenant_id, match.reference] = certainty
-        self._certainties.move_to_end((tenant_id, match.reference))
+        served = (tenant_id, match.reference)
+        self._certainties[served] = max(certainty, self._certainties.get(served, 0.0))
+        self._certainties.move_to_end(served)
         if len(self._certainties) > MOST_SERVED:
             self._certainties.popitem(last=False)
 

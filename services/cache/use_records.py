@@ -72,6 +72,11 @@ class UseRecords:
         found = await self._dependency.ask(lambda: self._redis.get(key), timeout_seconds=SECONDS)
         return found.decode() if isinstance(found, bytes) else ""
 
+    async def was_reported(self, tenant_id: str, request_id: str) -> bool:
+        """Whether a report of a request was taken."""
+        key = _key(REPORT_PREFIX, tenant_id, request_id)
+        return bool(await self._dependency.ask(lambda: self._redis.exists(key), timeout_seconds=SECONDS))
+
     async def first_report(self, tenant_id: str, request_id: str, *, evidence: str = "") -> bool:
         """Note that a request was reported, and what that is evidence of; whether this is the first time."""
         keys = [

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceAsyncStub
 
 CALL_SECONDS = 30.0
+OWN_RULES = "+"
+"""Stands in a policy's version before that of the tenant's own rules."""
 PROVIDER = "import"
 """Who gave these answers, as headers and statistics name it."""
 
@@ -48,11 +50,11 @@ class Warming:
 
     async def _store(self, pair: Pair) -> str:
         prompt = _prompt(pair)
-        judged = guard_pb2.CheckTextRequest(text=pair.answer, direction=guard_pb2.DIRECTION_OUTPUT)
-        asked = (
-            await self._guard.CheckPrompt(guard_pb2.CheckPromptRequest(messages=prompt.messages), timeout=CALL_SECONDS)
-        ).verdict
+        judged = guard_pb2.CheckTextRequest(text=pair.answer, direction=guard_pb2.DIRECTION_OUTPUT, tenant_rules=True)
         said = (await self._guard.CheckText(judged, timeout=CALL_SECONDS)).verdict
+        checked = guard_pb2.CheckPromptRequest(messages=prompt.messages)
+        checked.policy.rules_version = said.policy_version.partition(OWN_RULES)[2]
+        asked = (await self._guard.CheckPrompt(checked, timeout=CALL_SECONDS)).verdict
         if not asked.action == said.action == guard_pb2.ACTION_ALLOW or asked.policy_version != said.policy_version:
             return "blocked"
         request = cache_pb2.StoreAnswerRequest(

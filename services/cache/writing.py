@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,7 +13,7 @@ from meshkit.dependency import Unavailable
 from meshkit.log import get_logger
 from services.cache.admission import Limits, exact_refusal, lifetime_seconds, semantic_refusal
 from services.cache.codec import Codec
-from services.cache.keys import entry_id_of, exact_key, question_of
+from services.cache.keys import Question, entry_id_of, exact_key, question_of
 from services.cache.metrics import STORES
 from services.cache.purging import QUESTION_CHARACTERS, subject_of
 from services.cache.sealing import Seals
@@ -26,6 +27,7 @@ log = get_logger()
 
 Level: TypeAlias = cache_pb2.CacheLevel.ValueType
 
+PURGED = "purged"
 WRITE_PAUSES_SECONDS = (0.15, 0.35)
 """Before another attempt to write; longer than the breaker's first pauses."""
 
@@ -61,6 +63,7 @@ class AnswerWriter:
         self._codec = codec
         self._limits = limits
         self._clock = clock
+        self._writing: set[asyncio.Task[str]] = set()
 
     async def write(self, tenant_id: str, request: cache_pb2.StoreAnswerRequest) -> list[Level]:
         """Write an answer where it is allowed and possible; returns where."""
@@ -73,9 +76,10 @@ class AnswerWriter:
         asked = request.question_time.ToNanoseconds() / 1e9 if request.HasField("question_time") else self._clock()
         stored = self._stored(tenant_id, key, request)
         order = _Order(tenant_id, request, stored, lifetime_seconds(request, limits), asked)
+        exact = await self._write_exact(order, key)
         outcomes = {
-            cache_pb2.CACHE_LEVEL_EXACT: await self._write_exact(order, key),
-            cache_pb2.CACHE_LEVEL_SEMANTIC: await self._write_semantic(order),
+            cache_pb2.CACHE_LEVEL_EXACT: exact,
+            cache_pb2.CACHE_LEVEL_SEMANTIC: exact if exact == PURGED else await self._write_semantic(order),
         }
         for level, outcome in outcomes.items():
             STORES.labels(cache_pb2.CacheLevel.Name(level).removeprefix("CACHE_LEVEL_").lower(), outcome).inc()
@@ -106,7 +110,7 @@ class AnswerWriter:
             except Unavailable:
                 await asyncio.sleep(pause_seconds)
             else:
-                return "stored" if written else "purged"
+                return "stored" if written else PURGED
         return "unavailable"
 
     async def _write_semantic(self, order: _Order) -> str:
@@ -120,15 +124,22 @@ class AnswerWriter:
             subject=order.stored.subject,
             saves=max(1.0, order.stored.answer.cost_micros),
         )
-        try:
-            if not await self._semantic.remember(order.tenant_id, question, answer, ttl_seconds=order.ttl_seconds):
-                return "question"
-        except Unavailable:
-            return "unavailable"
-        if not await self._was_purged(order):
-            return "stored"
-        await self._withdraw(Selection(order.tenant_id, reference=answer.reference))
-        return "purged"
+        # Who wanted it stored may leave meanwhile; that it is not there after a purge is seen to all the same.
+        writing = asyncio.create_task(self._put_unless_purged(order, question, answer))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        return await asyncio.shield(writing)
+
+    async def _put_unless_purged(self, order: _Order, question: Question, answer: Answer) -> str:
+        outcome = "unavailable"
+        with suppress(Unavailable):  # it may be there all the same
+            kept = await self._semantic.remember(order.tenant_id, question, answer, ttl_seconds=order.ttl_seconds)
+            outcome = "stored" if kept else "question"
+        purged = await self._was_purged(order)
+        if purged or (purged is None and outcome == "stored"):
+            await self._withdraw(Selection(order.tenant_id, reference=answer.reference))
+            return PURGED if purged else "unavailable"
+        return outcome
 
     async def _withdraw(self, selection: Selection) -> None:
         """Remove from the semantic level what a purge has missed, for it was only just written."""
@@ -141,9 +152,11 @@ class AnswerWriter:
                 return
         log.error("purged_answer_left", reference=selection.reference)
 
-    async def _was_purged(self, order: _Order) -> bool:
-        """Whether a purge began meanwhile; none did that anybody was told of while Redis is away."""
-        try:
-            return await self._exact.was_purged(order.tenant_id, order.asked)
-        except Unavailable:
-            return False
+    async def _was_purged(self, order: _Order) -> bool | None:
+        """Whether a purge began meanwhile; None while Redis is away, when nobody knows."""
+        for pause_seconds in (*WRITE_PAUSES_SECONDS, 0.0):
+            try:
+                return await self._exact.was_purged(order.tenant_id, order.asked)
+            except Unavailable:
+                await asyncio.sleep(pause_seconds)
+        return None

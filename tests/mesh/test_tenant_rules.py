@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import openai
 import pytest
 
 from tests.support.fix_mesh import Mesh, Tenant, eventually
+from tests.support.importing import imported
 from tests.support.scripted_provider import ScriptedProvider
 
 FALCON = {
@@ -74,6 +76,19 @@ async def said(tenant: Tenant, text: str, *, stream: bool, **more: Any) -> tuple
         for choice in chunk.choices:
             heard, end = heard + (choice.delta.content or ""), choice.finish_reason or end
     return heard, end
+
+
+async def test_imported_pairs_pass_the_rules_and_are_found_under_them(
+    mesh: Mesh, first: ScriptedProvider, tmp_path: Path
+) -> None:
+    tenant = await ruled(mesh, MERGER)
+    first.reset()
+    merger = "Когда слияние с Ромашкой?"
+    counts = await imported(tenant, tmp_path, {"When are you open?": "From nine to six.", merger: "Никогда."})
+    assert counts["refused by the guard"] == 1
+    answer = await tenant.chat("When are you open?")
+    assert (answer.headers["x-llmmesh-cache"], answer.headers["x-llmmesh-provider"]) == ("exact", "import")
+    assert first.counters.requests == 0
 
 
 async def test_rules_are_kept_as_they_were_put_with_their_longest_match(mesh: Mesh) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -70,13 +70,14 @@ class Shard:
 
     def __init__(self, engine: EdgeShard, sketches: SketchIndex) -> None:
         self._engine = engine
-        self._sketches = sketches
-        for point in _all_points(engine):
+        self.sketches = sketches
+        """In memory, of exactly the entries that are stored."""
+        for point in _points(engine, with_payload=["tenant", "context", EXPIRY], with_vector=[SKETCH]):
             self._note(str(point.id), point.vector[SKETCH], point.payload)
 
     def plausible(self, glance: Glance) -> list[tuple[str, float, str]]:
         """Id, similarity of the sketches and question of the entries of the partition that are nearest by sketch."""
-        found = self._sketches.near(
+        found = self.sketches.near(
             (glance.tenant_id, glance.context),
             np.array(glance.sketch, dtype=np.float32),
             now=glance.now,
@@ -86,8 +87,6 @@ class Shard:
         ids: list[int | UUID | str] = [UUID(entry_id) for entry_id, _ in found]
         points = self._engine.retrieve(ids, with_payload=["question"], with_vector=False) if ids else []
         questions = {str(point.id): (point.payload or {}).get("question", "") for point in points}
-        for entry_id in {entry_id for entry_id, _ in found} - questions.keys():
-            self._sketches.drop(entry_id)
         return [(entry_id, cosine, questions[entry_id]) for entry_id, cosine in found if entry_id in questions]
 
     def nearest(self, near: Near) -> list[Found]:
@@ -132,6 +131,7 @@ class Shard:
             return 0
         cheapest, _ = self._engine.scroll(ScrollRequest(limit=excess, order_by=OrderBy(WORTH)))
         self._engine.update(UpdateOperation.delete_points([point.id for point in cheapest]))
+        self._drop(cheapest)
         return len(cheapest)
 
     def forget_expired(self, now: float) -> int:
@@ -152,13 +152,19 @@ class Shard:
 
     def _note(self, entry_id: str, sketch: Sequence[float], payload: Mapping[str, Any]) -> None:
         place = (payload["tenant"], payload["context"])
-        self._sketches.put(entry_id, place, np.array(sketch, dtype=np.float32), payload[EXPIRY])
+        self.sketches.put(entry_id, place, np.array(sketch, dtype=np.float32), payload[EXPIRY])
 
     def _remove(self, condition: Filter) -> int:
-        count = self._engine.count(CountRequest(filter=condition))
-        if count:
-            self._engine.update(UpdateOperation.delete_points_by_filter(condition))
-        return count
+        if not self._engine.count(CountRequest(filter=condition)):
+            return 0
+        removed = list(_points(self._engine, filter=condition, with_payload=False, with_vector=False))
+        self._engine.update(UpdateOperation.delete_points_by_filter(condition))
+        self._drop(removed)
+        return len(removed)
+
+    def _drop(self, points: Iterable[Any]) -> None:
+        for point in points:
+            self.sketches.drop(str(point.id))
 
 
 @contextmanager
@@ -239,14 +245,11 @@ def _partition(near: Near) -> Filter:
     return Filter(must=conditions)
 
 
-def _all_points(engine: EdgeShard) -> Iterator[Any]:
-    """Every entry with its sketch: what the codes in memory are made from at a start."""
+def _points(engine: EdgeShard, **wanted: Any) -> Iterator[Any]:
+    """Every entry, as far as it is wanted."""
     offset = None
     while True:
-        request = ScrollRequest(
-            offset=offset, limit=SCROLL_STEP, with_payload=["tenant", "context", EXPIRY], with_vector=[SKETCH]
-        )
-        points, offset = engine.scroll(request)
+        points, offset = engine.scroll(ScrollRequest(offset=offset, limit=SCROLL_STEP, **wanted))
         yield from points
         if offset is None:
             return

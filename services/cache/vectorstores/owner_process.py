@@ -129,6 +129,8 @@ class OwnerProcess:
     async def _read_answers(self, reader: asyncio.StreamReader) -> None:
         while True:
             message = await _read(reader)
+            if "id" not in message:  # its last words
+                raise Unavailable(str(message.get("error", "the owner process failed")))
             answer = self._pending.get(message["id"])
             if answer is None or answer.done():
                 continue

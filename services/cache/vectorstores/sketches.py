@@ -23,7 +23,7 @@ FIRST_CAPACITY = 8
 
 
 class SketchIndex:
-    """Sketches of all entries by partition. What it returns may be gone from the store: the caller looks."""
+    """Sketches of all entries by partition. Whoever removes an entry from the store drops it here."""
 
     def __init__(self, dimensions: int) -> None:
         self._dimensions = dimensions

@@ -5,7 +5,9 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections.abc import Callable
 
+from meshkit.log import get_logger
 from services.cache.vectorstores.edge_shard import Shard
 
 QUIET_SECONDS = 2.0
@@ -15,16 +17,22 @@ FLUSH_AFTER_SECONDS = 30.0
 COMPACT_WHEN_QUIET = 1_000
 COMPACT_ALWAYS = 20_000
 """Changes before compacting. Without it what was removed stays in memory."""
+PAUSE_SECONDS = 30.0
+"""After a flush or a compaction that failed: of a full disk there will be more."""
 CHANGING = frozenset({"put", "forget", "forget_expired", "forget_cheapest", "reprice"})
 
 
+log = get_logger()
+
+
 class Upkeep:
-    """Counts changes and looks after the store when it is time."""
+    """Counts changes and looks after the store when it is time. What fails is tried again later: the log is whole."""
 
     def __init__(self, store: Shard) -> None:
         self._store = store
         self._changes = 0
         self._dirty_since: float | None = None
+        self._paused_until = 0.0
 
     def note(self, operation: str) -> None:
         """Count an operation that was carried out."""
@@ -44,12 +52,23 @@ class Upkeep:
             self._flush()
 
     def _compact(self) -> None:
-        self._store.optimize()
-        self._changes = 0
+        if self._done(self._store.optimize):
+            self._changes = 0
 
     def _flush(self) -> None:
-        self._store.flush()
-        self._dirty_since = None
+        if self._done(self._store.flush):
+            self._dirty_since = None
+
+    def _done(self, work: Callable[[], None]) -> bool:
+        if time.monotonic() < self._paused_until:
+            return False
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - the engine raises bare Exception
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
+            log.warning("vector_store_upkeep_failed", work=work.__name__, error=str(error))
+            return False
+        return True
 
 
 def _readable(pipe: socket.socket, timeout_seconds: float | None) -> bool:

@@ -82,6 +82,18 @@ async def test_a_killed_redis_is_found_again_when_it_is_back(
             assert await _finds(stub)
 
 
+async def test_what_a_purge_may_have_forbidden_is_not_kept_while_redis_cannot_tell(
+    configure: Any, serve: Any, redis_process: RedisProcess
+) -> None:
+    question = prompt("Who may have purged this?")
+    async with serve(configure(redis_url=redis_process.url)) as stub:
+        with acting_as(ACME):
+            await until(lambda: _stores(stub, EXACT))
+            redis_process.kill()
+            assert list((await stub.StoreAnswer(store(question))).levels) == []
+            assert not (await stub.LookupAnswer(lookup(question, SEMANTIC))).HasField("answer")
+
+
 async def test_a_full_redis_takes_no_answers_but_gives_those_it_has(
     configure: Any, serve: Any, redis_process: RedisProcess
 ) -> None:

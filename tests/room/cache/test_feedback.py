@@ -87,6 +87,15 @@ async def test_a_repeated_report_counts_once(stub: Any, tenant: Identity) -> Non
     assert small.reported_wrong == 1
 
 
+async def test_a_report_sent_again_leaves_the_answer_that_came_since(stub: Any, tenant: Identity) -> None:
+    with acting_as(tenant):
+        request_id = await hit(stub, tenant, level=1)
+        await report(stub, request_id)
+        await stub.StoreAnswer(store(prompt(ASKED), answer("Click twice.")))
+        assert (await report(stub, request_id)).repeated
+        assert (await stub.LookupAnswer(lookup(prompt(ASKED)))).answer.answer.text == "Click twice."
+
+
 async def test_an_answer_given_before_it_was_stored_is_found_by_the_request_that_made_it(
     stub: Any, tenant: Identity
 ) -> None:

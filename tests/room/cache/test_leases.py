@@ -57,6 +57,26 @@ async def test_a_lease_whose_holder_died_ends_by_itself(stub: Any) -> None:
     assert found.lease_id
 
 
+@pytest.mark.parametrize("flaw", ["damaged", "too old"])
+async def test_where_there_is_only_an_answer_of_no_use_one_may_answer_too(stub: Any, redis: Any, flaw: str) -> None:
+    asked = leasing(prompt())
+    with acting_as(ACME):
+        await stub.StoreAnswer(store(prompt(), semantic=False))
+        if flaw == "damaged":
+            (key,) = await redis.keys("llmmesh:cache:*")
+            await redis.set(key, b"no entry", keepttl=True)
+        else:
+            asked.max_age.nanos = 1
+        found = await asyncio.gather(*(stub.LookupAnswer(asked) for _ in range(20)))
+        (lease_id,) = [each.lease_id for each in found if each.lease_id]
+        assert sum(each.leased_elsewhere for each in found) == 19
+        asked.wait.seconds, asked.max_age.seconds = 20, 60
+        waiting = asyncio.gather(*(stub.LookupAnswer(asked) for _ in range(5)))
+        await stub.StoreAnswer(store(prompt(), answer("8850 m"), semantic=False, lease_id=lease_id))
+        assert {each.answer.answer.text for each in await waiting} <= {"8849 m", "8850 m"}
+        assert (await stub.LookupAnswer(asked)).answer.answer.text == "8850 m"
+
+
 async def test_a_lease_is_given_back_by_its_holder_alone(stub: Any) -> None:
     with acting_as(ACME):
         lease_id = (await stub.LookupAnswer(leasing(prompt()))).lease_id

@@ -57,6 +57,7 @@ async def test_a_tenants_limits_bound_what_is_kept_and_how_long(stub: Any, redis
         cold = {"highest_temperature": 0.5}
         warm = prompt(options=chat_pb2.GenerationOptions(temperature=0.6))
         assert not (await stub.StoreAnswer(store(warm, limits=cold))).levels
+        assert not (await stub.StoreAnswer(store(prompt("as warm as providers like it"), limits=cold))).levels
         assert not (await stub.StoreAnswer(store(prompt("big"), answer("x" * 99), limits=SMALL))).levels
 
 

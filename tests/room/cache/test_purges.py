@@ -110,6 +110,14 @@ async def test_a_purge_of_one_entry_by_its_id(stub: Any, tenant: Identity) -> No
         assert await held(stub, "one", "two") == ["two"]
 
 
+async def test_an_entry_of_another_model_is_left(stub: Any, tenant: Identity) -> None:
+    with acting_as(tenant):
+        await stub.StoreAnswer(store(prompt("one")))
+        entry_id = (await stub.LookupAnswer(lookup(prompt("one")))).answer.entry_id
+        assert await purge(stub, entry_id=entry_id, model="large") == (0, 0)
+        assert await purge(stub, entry_id=entry_id, model="small") == (1, 1)
+
+
 async def test_criteria_narrow_each_other(stub: Any, tenant: Identity) -> None:
     with acting_as(tenant):
         for model in ("small", "large"):
