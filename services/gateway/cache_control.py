@@ -12,6 +12,8 @@ from llmmesh.gateway.v1 import gateway_pb2
 from meshkit.errors import FieldInvalid
 
 LONGEST_TTL_SECONDS = 30 * 24 * 3600
+LONGEST_SECONDS = 10_000_000_000
+"""Any longer time is as good as this one (RFC 9111 §1.2.2), and no other fits where times are added."""
 FASTEST_PACE = 10_000.0
 """Pieces a second."""
 LONGEST_ECHO = 100
@@ -91,11 +93,11 @@ def checked_pace(field: str, pieces_per_second: float | None) -> float | None:
 
 
 def duration(seconds: float | None) -> Duration | None:
-    """Seconds as a message."""
+    """Seconds as a message, at most `LONGEST_SECONDS`."""
     if seconds is None:
         return None
     message = Duration()
-    message.FromTimedelta(timedelta(seconds=seconds))
+    message.FromTimedelta(timedelta(seconds=min(seconds, LONGEST_SECONDS)))
     return message
 
 

@@ -198,6 +198,7 @@ class _Flow:
             key, self._found, self._await_answer, hears=self._hears(plan), asked_at=self._exchange.started
         )
         if flight.hit or flight.live:
+            self._give_back_lease(flight)
             self._exchange.guard_policy_version = self._lookup.guard_policy_version
         return flight
 
@@ -210,9 +211,13 @@ class _Flow:
         try:
             yield
         finally:
-            if flight.lease_id:
-                release = cache_pb2.ReleaseLeaseRequest(lease_id=flight.lease_id)
-                self._resources.tell_cache_later(CacheOrder(self._exchange.caller, release))
+            self._give_back_lease(flight)
+
+    def _give_back_lease(self, flight: Flight) -> None:
+        if flight.lease_id:
+            release = cache_pb2.ReleaseLeaseRequest(lease_id=flight.lease_id)
+            flight.lease_id = ""
+            self._resources.tell_cache_later(CacheOrder(self._exchange.caller, release))
 
     async def _screened(self) -> None:
         masked = await screen(
@@ -226,15 +231,17 @@ class _Flow:
         self._masked = masked_prompt(self._question.prompt, masked) if masked else None
 
     def _usable(self, found: Found | None, version: str, flight: Flight) -> Hit | None:
-        """The answer, if the verdict lets it be used; the cache may have been asked in vain."""
+        """The answer, if the verdict lets it be used; who waits elsewhere for one that may not waits no longer."""
         if not self._exchange.cacheable:
             flight.land(None)
+            self._give_back_lease(flight)
             self._exchange.cache_status = _barred(self._exchange.cache_status)
             return None
         if found is None or found.answer is None or self._exchange.guard_policy_version != version:
             return None
         hit = Hit(found.answer, gateway_pb2.CACHE_STATUS_SEMANTIC, found.similarity)
         flight.land(hit)
+        self._give_back_lease(flight)
         return hit
 
     async def _reserved_unless_found(self, search: asyncio.Task[Found | None], plan: Plan) -> Spending | None:

@@ -140,6 +140,8 @@ class Exchange:
     """True when prompt and answer were judged by different versions of the guard's policy."""
     unguarded: bool = False
     """True when the tenant's policy let something pass that the guard could not judge."""
+    unwatched: bool = False
+    """True when the answer passes unwatched too, for the guard was not there at all."""
     prompt_unsure: bool = False
     """Whether the guard was unsure of the prompt, so that its answer deserves a second look."""
     strays: bool = False
@@ -215,11 +217,18 @@ class Exchange:
             self.reasoning_texts.append(delta.reasoning)
         self.called_tools |= bool(delta.tool_calls)
 
-    def overheard(self, leader: Exchange) -> None:
-        """Take in what became of the answer that another caller was given."""
-        self.usage, self.finish_reason, self.stopped_for = leader.usage, leader.finish_reason, leader.stopped_for
+    def judged_as(self, leader: Exchange) -> None:
+        """Take in what the guard said of the answer, and of the same question, that another caller was given."""
         self.unguarded |= leader.unguarded
         self.data_class = max(self.data_class, leader.data_class)
+        self.guard_policy_version = leader.guard_policy_version or self.guard_policy_version
+        self.findings.update(leader.findings)
+        self.guard_rules = list(dict.fromkeys((*self.guard_rules, *leader.guard_rules)))
+
+    def overheard(self, leader: Exchange) -> None:
+        """Take in what became of the answer that another caller was given."""
+        self.judged_as(leader)
+        self.usage, self.finish_reason, self.stopped_for = leader.usage, leader.finish_reason, leader.stopped_for
         self.cached = cache_pb2.CachedAnswer(
             request_id=leader.caller.request_id, cost_micros=leader.cost_micros, currency_code=leader.currency_code
         )

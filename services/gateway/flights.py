@@ -64,6 +64,8 @@ class Flight:
     def __init__(self, lease_id: str = "", end: Callable[[Flight], None] | None = None) -> None:
         self.lease_id = lease_id
         """A lease that is to be given back; empty when there is none, or somebody else will."""
+        self.brought = lease_id
+        """The lease it began with; look-ups of one moment share one."""
         self.hit: Hit | None = None
         self.live: Live | None = None
         self.leads = end is not None
@@ -101,7 +103,9 @@ class Flight:
         return live.broadcast.listen()
 
     def _go_live(self, live: Live) -> None:
-        if not self._landed.is_set():
+        if not live.leader.cacheable:
+            self.land(None)
+        elif not self._landed.is_set():
             self.live = live
             self._begun.set()
 
@@ -140,15 +144,15 @@ class Flights:
         """
         landed = self._recent.get(key)
         if found.unavailable and landed is not None and asked_at < landed.landed_at:
-            return _follower(landed)
+            return _follower(landed, found)
         until = asyncio.get_running_loop().time() + self._longest_seconds
         while (leader := self._under_way.get(key)) is not None:
             if hears and await leader.begun(until) and leader.live and not leader.live.broadcast.ended:
-                return _follower(leader)
+                return _follower(leader, found)
             if not await leader.landed(until):
-                return Flight()
+                return Flight(_own_lease(leader, found))
             if not leader.abandoned:
-                return _follower(leader)
+                return _follower(leader, found)
         return await self._lead(key, found, await_answer, until)
 
     async def _lead(
@@ -176,8 +180,13 @@ class Flights:
             asyncio.get_running_loop().call_later(RECENT_SECONDS, self._recent.pop, key, None)
 
 
-def _follower(leader: Flight) -> Flight:
-    flight = Flight()
+def _own_lease(leader: Flight, found: Found) -> str:
+    """A lease that the leader does not hold: it was free again when the follower looked."""
+    return "" if found.lease_id == leader.brought else found.lease_id
+
+
+def _follower(leader: Flight, found: Found) -> Flight:
+    flight = Flight(_own_lease(leader, found))
     flight.hit, flight.live = leader.hit, None if leader.hit else leader.live
     return flight
 

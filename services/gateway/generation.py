@@ -101,7 +101,7 @@ class Generation:
     async def _guarded(
         self, steps: Steps, request: router_pb2.StreamGenerateChatRequest, *, json_text: bool
     ) -> AsyncGenerator[Piece, None]:
-        if self._exchange.unguarded:
+        if self._exchange.unwatched:
             async for piece in unwatched(steps):
                 yield self._noted(piece)
             return
@@ -118,7 +118,7 @@ class Generation:
                     yield self._noted(piece)
         finally:
             self._exchange.noted(tee.failures, "output")
-        self._exchange.unguarded = tee.unguarded
+        self._exchange.unguarded |= tee.unguarded
         for verdict in tee.verdicts:
             self._exchange.judged(verdict, "output")
 

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.lots import temperature_of
 from services.gateway.cache_control import duration
 from services.gateway.exchange import Exchange, Question
 from services.gateway.flights import Found
@@ -51,7 +52,7 @@ def may_be_shared(question: Question, policy: TenantPolicy, found: Found) -> boo
     if limits is not None and limits.HasField("highest_temperature"):
         highest = min(highest, limits.highest_temperature)
     has_tool_results = any(message.role == chat_pb2.ROLE_TOOL for message in prompt.messages)
-    return not has_tool_results and prompt.options.temperature <= highest
+    return not has_tool_results and temperature_of(prompt.options) <= highest
 
 
 def answer_to_store(exchange: Exchange) -> cache_pb2.CachedAnswer | None:

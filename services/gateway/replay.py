@@ -59,17 +59,20 @@ async def overheard(exchange: Exchange, live: Live, currency_code: str) -> Async
     """
     leader = live.leader
     exchange.cache_status, exchange.cached_request_id = gateway_pb2.CACHE_STATUS_EXACT, leader.caller.request_id
-    async with aclosing(live.broadcast.listen()) as events:
-        async for event in events:
-            if isinstance(event, Route):
-                exchange.provider, exchange.deployment = event.provider, event.deployment
-                yield exchange.route(free_in=currency_code)
-            elif isinstance(event, Finished):
-                exchange.overheard(leader)
-                yield Finished(event.finish_reason, event.usage, exchange.report(0, currency_code))
-            else:
-                exchange.sent(event)
-                yield event
+    try:
+        async with aclosing(live.broadcast.listen()) as events:
+            async for event in events:
+                if isinstance(event, Route):
+                    exchange.provider, exchange.deployment = event.provider, event.deployment
+                    yield exchange.route(free_in=currency_code)
+                elif isinstance(event, Finished):
+                    exchange.overheard(leader)
+                    yield Finished(event.finish_reason, event.usage, exchange.report(0, currency_code))
+                else:
+                    exchange.sent(event)
+                    yield event
+    finally:
+        exchange.judged_as(leader)
 
 
 async def collected(events: AsyncIterator[Event]) -> WholeAnswer:

@@ -16,6 +16,8 @@ from services.gateway.policies import TenantPolicy
 
 UNJUDGED_CLASS = chat_pb2.DATA_CLASS_INTERNAL
 """Class of data the guard could not judge, of a tenant whose policy lets it pass all the same."""
+PERSONAL = frozenset({"personal_data", "secret"})
+"""Categories of what the guard finds that make data sensitive, whatever else it could not say."""
 TURNS, TURN_CHARACTERS = 3, 1000
 """What of a conversation the guard model is shown with an answer: its last turns, of each the end."""
 UNMASKABLE = "The prompt was refused: something is to be hidden that stands in no message. Leave it out of the tools."
@@ -53,9 +55,11 @@ async def screen(
     except GuardUnavailable as error:
         if isinstance(error, NoVerdict):
             exchange.noted(error.detections, "input")
+            if any(found.category in PERSONAL for found in error.detections):
+                exchange.data_class = chat_pb2.DATA_CLASS_SENSITIVE
         if not policy.guard_fail_open:
             raise
-        exchange.unguarded = True
+        exchange.unguarded, exchange.unwatched = True, not isinstance(error, NoVerdict)
         return None
     in_force.learn(response.verdict.policy_version)
     exchange.judged(response.verdict)
@@ -80,7 +84,7 @@ def masked_prompt(prompt: chat_pb2.ChatPrompt, masked: guard_pb2.MaskedPrompt) -
 
 
 def shown_messages(prompt: chat_pb2.ChatPrompt) -> list[chat_pb2.ChatMessage]:
-    """Everything of a prompt that reaches a model: the conversation, then tools and other JSON as one more message."""
+    """Everything of a prompt that reaches a model: the conversation, then tools and the like as one more message."""
     parts = [chat_pb2.ContentPart(raw_json=text) for text in _json_texts(prompt.options) if text]
     if not parts:
         return list(prompt.messages)
@@ -116,8 +120,8 @@ def opening(
 
 
 def routed_class(exchange: Exchange) -> DataClass:
-    """The class by which the router chooses."""
-    return exchange.data_class or UNJUDGED_CLASS
+    """The class by which the router chooses: of what nobody judged, a caller's word only makes it stricter."""
+    return max(exchange.data_class, UNJUDGED_CLASS) if exchange.unguarded else exchange.data_class or UNJUDGED_CLASS
 
 
 def _last_turns(messages: Sequence[chat_pb2.ChatMessage]) -> Iterator[chat_pb2.ChatMessage]:
@@ -132,3 +136,4 @@ def _json_texts(options: chat_pb2.GenerationOptions) -> Iterator[str]:
     yield options.tool_choice_json
     yield options.response_format_json
     yield from options.extra_json.values()
+    yield from options.stop

@@ -51,9 +51,16 @@ class GatewayServicer(GatewayServiceServicer):
     ) -> AsyncGenerator[Step | Last[Step], None]:
         """Answer as the model speaks; a cancel stops it."""
         question = _question(request, context)
+        finished: Finished | None = None
         async with aclosing(self._chat.answer(question, identified())) as events:
             async for event in events:
-                yield Last(Step(finished=_finished(event))) if isinstance(event, Finished) else _step(event)
+                if isinstance(event, Finished):
+                    finished = event
+                else:
+                    yield _step(event)
+        # Nobody asks for more after the last message: what is left to do for the answer is done before it.
+        assert finished is not None
+        yield Last(Step(finished=_finished(finished)))
 
     async def EmbedText(self, request: gateway_pb2.EmbedTextRequest, context: Context) -> gateway_pb2.EmbedTextResponse:
         """Embed texts."""

@@ -61,6 +61,7 @@ class ScriptedGuard(GuardServiceServicer):
         self.breaks_in_answers = False
         self.unsure = False
         self.fails_in_answers = False
+        self.fails_in_prompts = False
         self.prompts: list[Any] = []
         self.openings: list[Any] = []
         """The first piece of every answer."""
@@ -72,7 +73,10 @@ class ScriptedGuard(GuardServiceServicer):
         self.prompts.append(request)
         if self.frozen:
             await asyncio.Event().wait()
-        return guard_pb2.CheckPromptResponse(verdict=self._verdict(str(request)), unsure=self.unsure)
+        verdict = self._verdict(str(request))
+        if self.fails_in_prompts:
+            verdict.action = guard_pb2.ACTION_ERROR
+        return guard_pb2.CheckPromptResponse(verdict=verdict, unsure=self.unsure)
 
     async def CheckText(self, request: Any, context: Any) -> Any:
         return guard_pb2.CheckTextResponse(verdict=self._verdict(request.text))

@@ -309,6 +309,20 @@ async def test_the_typed_face_gets_the_same_answer(tenant: Tenant, front: Front)
     assert steps[0].route.cache_status == gateway_pb2.CACHE_STATUS_BYPASS
 
 
+async def test_a_typed_stream_is_kept_and_written_down_as_answered(tenant: Tenant, front: Front) -> None:
+    asked = gateway_pb2.StreamGenerateChatRequest(prompt=typed_prompt("Typed, kept and heard again?").prompt)
+
+    async def is_hit() -> bool:
+        call = front.typed.StreamGenerateChat(asked, metadata=tenant.metadata(), timeout=CALL_SECONDS)
+        steps = [step async for step in call]
+        assert steps[-1].WhichOneof("event") == "finished"
+        return bool(steps[0].route.cache_status == gateway_pb2.CACHE_STATUS_EXACT)
+
+    await eventually(is_hit)
+    assert {row.cache_status for row in await tenant.usage(rows=2)} == {"miss", "exact"}
+    assert {event.outcome for event in await audit_events(tenant, rows=2)} == {"answered"}
+
+
 async def test_the_typed_face_names_a_wrong_field_by_its_path(tenant: Tenant, front: Front) -> None:
     asked = typed_prompt("x")
     asked.prompt.options.temperature = 3

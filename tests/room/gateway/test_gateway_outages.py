@@ -43,6 +43,16 @@ async def test_a_tenant_that_fails_open_is_answered_unjudged_and_nothing_is_kept
     assert front.first.counters.requests == 2
 
 
+async def test_the_answer_to_a_prompt_that_could_not_be_judged_is_watched_all_the_same(front: Front) -> None:
+    daring = await front.tenant(guard_fail_open=True)
+    front.guard.fails_in_prompts = True
+    front.first.set(reply="one two three forbidden four")
+    reply = await daring.chat("Nobody judged me either.", stream=True)
+    assert "forbidden" not in reply.text
+    (event,) = await audit_events(daring, rows=1)
+    assert (event.outcome, event.unguarded) == ("stopped", True)
+
+
 async def test_a_guard_that_breaks_in_an_answer_ends_it_in_band(tenant: Tenant, front: Front) -> None:
     front.guard.breaks_in_answers = True
     assert await tenant.failure("Watch me.") == (UNAVAILABLE, "GUARD_UNAVAILABLE")

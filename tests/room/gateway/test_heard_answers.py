@@ -11,7 +11,7 @@ import pytest
 
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import error_reason
-from tests.support.gateway_room import Front, Reply, Tenant
+from tests.support.gateway_room import Front, Reply, Tenant, audit_events
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 SHORT = "one two three four"
@@ -139,6 +139,20 @@ async def test_what_the_guard_stops_is_stopped_for_all(tenant: Tenant, front: Fr
         assert "forbidden" not in reply.text
     rows = await tenant.usage(rows=2)
     assert {row.finish_reason for row in rows} == {chat_pb2.FINISH_REASON_CONTENT_FILTER}
+
+
+async def test_why_an_answer_was_stopped_is_written_down_though_who_asked_first_has_left(
+    tenant: Tenant, front: Front
+) -> None:
+    front.first.set(reply="one two three four five six seven eight forbidden nine ten", tokens_per_second=20)
+    leader = Stream(tenant, "Who hears the end?")
+    await leader.word()
+    follower = Stream(tenant, "Who hears the end?")
+    await follower.word()
+    leader.hang_up()
+    await follower.rest()
+    rules = {event.outcome: list(event.guard_rules) for event in await audit_events(tenant, rows=2)}
+    assert rules == {"cancelled": [], "stopped": ["words.forbidden"]}
 
 
 @pytest.mark.parametrize(

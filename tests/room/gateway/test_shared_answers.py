@@ -93,6 +93,22 @@ async def test_a_private_question_is_not_shared(tenant: Tenant, front: Front) ->
     assert len(front.guard.prompts) == 5
 
 
+async def test_who_waits_elsewhere_for_what_will_not_be_stored_waits_no_longer_than_for_the_verdict(
+    front: Front,
+) -> None:
+    daring = await front.tenant(guard_fail_open=True)
+    front.guard.fails_in_prompts = True
+    front.first.set(ttft_ms=60_000)
+    async with second_gateway(front, cache_timeout_seconds=5) as second:
+        leader = asyncio.create_task(daring.chat("Who judges this?"))
+        await front.first.until(lambda counters: counters.requests == 1)
+        neighbour = asyncio.create_task(Tenant(second, daring.identity).chat("Who judges this?"))
+        await front.first.until(lambda counters: counters.requests == 2)
+        for asking in (leader, neighbour):
+            asking.cancel()
+        await asyncio.gather(leader, neighbour, return_exceptions=True)
+
+
 @pytest.mark.parametrize(
     "wish",
     [{"cache-control": "no-cache"}, {"cache-control": "no-store"}, {"x-llmmesh-cache": "bypass"}],

@@ -9,7 +9,15 @@ import pytest
 
 from llmmesh.gateway.v1 import gateway_pb2
 from meshkit.errors import FieldInvalid
-from services.gateway.cache_control import AS_ALLOWED, BYPASS, CacheControl, control_in_headers, control_in_message
+from services.gateway.cache_control import (
+    AS_ALLOWED,
+    BYPASS,
+    LONGEST_SECONDS,
+    CacheControl,
+    control_in_headers,
+    control_in_message,
+    duration,
+)
 
 
 @pytest.mark.parametrize(
@@ -85,3 +93,10 @@ def test_a_typed_field_out_of_range_is_named(field: str, fields: dict[str, Any])
     with pytest.raises(FieldInvalid) as caught:
         control_in_message(gateway_pb2.CACHE_MODE_UNSPECIFIED, gateway_pb2.CacheControl(**fields))
     assert caught.value.metadata["field"] == field
+
+
+def test_a_very_long_time_is_as_good_as_the_longest() -> None:
+    asked = gateway_pb2.CacheControl()
+    asked.max_age.seconds = 315_576_000_000
+    control = control_in_message(gateway_pb2.CACHE_MODE_UNSPECIFIED, asked)
+    assert duration(control.max_age_seconds) == duration(1e14) == duration(LONGEST_SECONDS)

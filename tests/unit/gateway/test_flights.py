@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from llmmesh.cache.v1 import cache_pb2
@@ -39,3 +40,15 @@ async def test_who_asks_later_is_never_given_what_may_have_been_purged_meanwhile
 async def test_who_reaches_the_cache_believes_the_cache() -> None:
     asked_at = time.perf_counter()
     assert (await board(await landed(), Found(), asked_at)).hit is None
+
+
+async def test_who_follows_gives_back_a_lease_of_its_own_and_never_the_leaders() -> None:
+    flights = Flights(longest_seconds=1)
+    with await board(flights, Found(lease_id="first"), time.perf_counter()) as leader:
+        shared, own = [
+            asyncio.create_task(board(flights, Found(lease_id=lease_id), time.perf_counter()))
+            for lease_id in ("first", "second")
+        ]
+        await asyncio.sleep(0)
+        leader.land(HIT)
+    assert [(each.hit, each.lease_id) for each in (await shared, await own)] == [(HIT, ""), (HIT, "second")]
