@@ -6,13 +6,16 @@ python -m tests.eval.cache.report [--folder build/eval] [--check]
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.cache.config import CacheConfig
+from services.cache.semantic import MOST_SCORED
 from services.cache.verification.forest import Forest
 from services.cache.verification.verifier import calibrated
 from services.cache.verification.weighing import Weighing
@@ -24,6 +27,8 @@ LEAST_HIT_RATE = 0.6
 FALSE_RATES = (0.005, 0.01, 0.02, 0.03, 0.05)
 LATER = ("written apart", "small changes")
 """Topics of many fields, written when the others were known."""
+WORDINGS = (3, 5)
+"""Clusters of at least so many wordings, of which all but one may be stored."""
 
 
 class HeldOut:
@@ -115,6 +120,40 @@ def recall_table(heldout: HeldOut) -> str:
     return "\n".join(lines)
 
 
+def stored_table(heldout: HeldOut) -> str:
+    """What is served when a question is stored in several wordings already, each after a miss of its own."""
+    lines = ["wordings  of them stored  hit rate  false-hit rate"]
+    asked = _asked(heldout)
+    for wordings in WORDINGS:
+        hits, false = (
+            [found for same, found in asked if same is kind and len(found) + same >= wordings] for kind in (True, False)
+        )
+        for stored in range(1, wordings):
+            shares = [np.mean([_served_of(found, stored) for found in each]) for each in (hits, false)]
+            lines.append(f"{f'>= {wordings}':8}  {stored:14}  {shares[0]:8.3f}  {shares[1]:14.3f}")
+    return "\n".join(lines)
+
+
+Found = Sequence[tuple[float, bool]]
+"""What the forest makes of each stored wording of a question, and whether its answer would be served."""
+
+
+def _asked(heldout: HeldOut) -> list[tuple[bool, Found]]:
+    """Each question asked, whether it asks the same as those stored, and what is found of these."""
+    found: defaultdict[tuple[str, str, int, bool, str], list[tuple[float, bool]]] = defaultdict(list)
+    seen = zip(heldout.measured.pairs, heldout.by_forest.tolist(), heldout.served.tolist(), strict=True)
+    for pair, estimate, served in seen:
+        for text in (pair.a, pair.b) if pair.same else (pair.a,):
+            found[pair.lang, pair.topic, pair.cluster, pair.same, text].append((estimate, served))
+    return [(same, each) for (*_, same, _), each in found.items()]
+
+
+def _served_of(found: Found, stored: int) -> float:
+    """How likely one of the wordings is served when any so many of them are stored."""
+    likeliest = (sorted(some)[-MOST_SCORED:] for some in combinations(found, stored))
+    return float(np.mean([any(served for _, served in each) for each in likeliest]))
+
+
 def kind_table(heldout: HeldOut) -> str:
     """False hits by what the pairs differ in."""
     lines = ["differs in           pairs  served"]
@@ -178,6 +217,7 @@ def main() -> int:
         stage_table(heldout),
         topic_table(heldout),
         rate_table(heldout),
+        stored_table(heldout),
         recall_table(heldout),
         kind_table(heldout),
     )
