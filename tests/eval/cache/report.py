@@ -27,7 +27,7 @@ LEAST_HIT_RATE = 0.6
 FALSE_RATES = (0.005, 0.01, 0.02, 0.03, 0.05)
 LATER = ("written apart", "small changes")
 """Topics of many fields, written when the others were known."""
-WORDINGS = (3, 5)
+WORDINGS = (3, 4)
 """Clusters of at least so many wordings, of which all but one may be stored."""
 
 
