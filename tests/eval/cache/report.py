@@ -27,8 +27,8 @@ LEAST_HIT_RATE = 0.6
 FALSE_RATES = (0.005, 0.01, 0.02, 0.03, 0.05)
 LATER = ("written apart", "small changes")
 """Topics of many fields, written when the others were known."""
-WORDINGS = (3, 4)
-"""Clusters of at least so many wordings, of which all but one may be stored."""
+WORDINGS = 3
+"""Every held-out cluster has so many, of which all but one may be stored."""
 
 
 class HeldOut:
@@ -122,15 +122,13 @@ def recall_table(heldout: HeldOut) -> str:
 
 def stored_table(heldout: HeldOut) -> str:
     """What is served when a question is stored in several wordings already, each after a miss of its own."""
-    lines = ["wordings  of them stored  hit rate  false-hit rate"]
+    lines = ["wordings stored  hit rate  false-hit rate"]
     asked = _asked(heldout)
-    for wordings in WORDINGS:
+    for stored in range(1, WORDINGS):
         hits, false = (
-            [found for same, found in asked if same is kind and len(found) + same >= wordings] for kind in (True, False)
+            np.mean([_served_of(found, stored) for same, found in asked if same is k]) for k in (True, False)
         )
-        for stored in range(1, wordings):
-            shares = [np.mean([_served_of(found, stored) for found in each]) for each in (hits, false)]
-            lines.append(f"{f'>= {wordings}':8}  {stored:14}  {shares[0]:8.3f}  {shares[1]:14.3f}")
+        lines.append(f"{stored:15}  {hits:8.3f}  {false:14.3f}")
     return "\n".join(lines)
 
 
