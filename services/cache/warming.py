@@ -11,14 +11,13 @@ from uuid import uuid4
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2
+from meshkit.policy_version import parted
 
 if TYPE_CHECKING:
     from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceAsyncStub
     from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceAsyncStub
 
 CALL_SECONDS = 30.0
-OWN_RULES = "+"
-"""Stands in a policy's version before that of the tenant's own rules."""
 PROVIDER = "import"
 """Who gave these answers, as headers and statistics name it."""
 
@@ -53,7 +52,7 @@ class Warming:
         judged = guard_pb2.CheckTextRequest(text=pair.answer, direction=guard_pb2.DIRECTION_OUTPUT, tenant_rules=True)
         said = (await self._guard.CheckText(judged, timeout=CALL_SECONDS)).verdict
         checked = guard_pb2.CheckPromptRequest(messages=prompt.messages)
-        checked.policy.rules_version = said.policy_version.partition(OWN_RULES)[2]
+        checked.policy.rules_version = parted(said.policy_version)[1]
         asked = (await self._guard.CheckPrompt(checked, timeout=CALL_SECONDS)).verdict
         if not asked.action == said.action == guard_pb2.ACTION_ALLOW or asked.policy_version != said.policy_version:
             return "blocked"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-OWN_RULES = "+"
-"""Stands before the version of a tenant's own rules."""
+from meshkit.policy_version import joined, parted
 
 
 class GuardPolicy:
@@ -21,11 +20,11 @@ class GuardPolicy:
     def learn(self, version: str) -> None:
         """Take the guard's word for it, tenants' own rules aside; an empty version teaches nothing."""
         if version:
-            self._version, self._heard_at = version.partition(OWN_RULES)[0], self._clock()
+            self._version, self._heard_at = parted(version)[0], self._clock()
 
     def version(self, rules_version: str = "") -> str:
         """The version for a tenant with these rules of its own, or "" when it is not known."""
         fresh = self._clock() - self._heard_at <= self._max_stale_seconds
         if not self._version or not fresh:
             return ""
-        return f"{self._version}{OWN_RULES}{rules_version}" if rules_version else self._version
+        return joined(self._version, rules_version)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshkit.policy_version import joined
 from services.guard.cascade import Cascade, Scanner
 from services.guard.classifier import ClassifierScanner, Doubts, Head
 from services.guard.features import Concepts
@@ -33,7 +34,7 @@ class RuleLayers:
 
     def version(self, own: Rulebook | None) -> str:
         """The version of all that judges."""
-        return f"{self.policy.version}+{own.version}" if own else self.policy.version
+        return joined(self.policy.version, own.version if own else "")
 
 
 def rule_layers(packs: Path, kept: Kept, names: Scanner, doubts: Doubts | None) -> RuleLayers:

@@ -12,6 +12,7 @@ from services.router.deployment import Capability
 from services.router.tokens import prompt_tokens, text_tokens
 
 STRUCTURED = ("json_object", "json_schema")
+"""No set: what a caller says may be a list, which has no hash."""
 USUAL_OUTPUT_TOKENS = 256
 """Length of an answer whose caller set no limit, for comparing prices."""
 

@@ -73,6 +73,8 @@ def _has_another(mine: Sequence[Quantity], yours: Sequence[Quantity]) -> bool:
 
 def _is_one(one: Quantity, other: Quantity) -> bool:
     """Whether two quantities are the same, in other units perhaps: "14 days" and "two weeks", "1964" and "'64"."""
+    if one == other:
+        return True
     counted = {one.counted, other.counted}
     if counted.isdisjoint(SIZED) and _is_one_year(one.value, other.value):
         return True

@@ -18,6 +18,7 @@ EXTRAS = frozenset({"filter_config", "flags"})
 OPTION_EXTRAS = frozenset({"repetition_penalty", "update_interval"})
 """Further fields of the caller that it knows, the latter among its model's options; others it would refuse."""
 EFFORTS = ("low", "medium", "high")
+"""No set: what a caller says may be a list, which has no hash."""
 
 
 def chat_body(prompt: chat_pb2.ChatPrompt, deployment: GigaChatDeployment) -> bytes:

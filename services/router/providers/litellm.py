@@ -45,7 +45,7 @@ litellm.turn_off_message_logging = True
 litellm.drop_params = False
 
 PASSED = frozenset(
-    (
+    {
         "messages",
         "model",
         "stream",
@@ -74,7 +74,7 @@ PASSED = frozenset(
         "service_tier",
         "safety_identifier",
         "prompt_cache_key",
-    )
+    }
 )
 """Fields of OpenAI's chat API. To LiteLLM they are arguments, and others say where it calls, and as whom."""
 CLOSE_SECONDS = 1.0

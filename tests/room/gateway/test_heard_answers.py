@@ -43,6 +43,15 @@ class Stream:
         self._call.cancel()
 
 
+async def heard_by_two(tenant: Tenant, text: str) -> tuple[Stream, Stream]:
+    """Who asked first and who asked the same after it, when both have heard its first word."""
+    leader = Stream(tenant, text)
+    await leader.word()
+    follower = Stream(tenant, text)
+    await follower.word()
+    return leader, follower
+
+
 async def test_two_hundred_identical_streams_are_one_model_call(tenant: Tenant, front: Front) -> None:
     front.first.set(reply=SHORT, ttft_ms=300)
     replies = await asyncio.gather(*(tenant.chat("Who counts?", stream=True) for _ in range(CROWD)))
@@ -91,10 +100,7 @@ async def test_the_one_who_asked_first_may_hang_up(tenant: Tenant, front: Front)
 async def test_who_hangs_up_while_others_listen_is_held_to_all_of_the_answer(front: Front) -> None:
     tenant = await front.tenant(rate_limits={"tenant": {"tokens_per_minute": 10_000}})
     front.first.set(reply=LONG, tokens_per_second=20)
-    leader = Stream(tenant, "Who counts it?")
-    await leader.word()
-    follower = Stream(tenant, "Who counts it?")
-    await follower.word()
+    leader, follower = await heard_by_two(tenant, "Who counts it?")
     leader.hang_up()
     await follower.rest()
     front.first.reset()
@@ -145,10 +151,7 @@ async def test_why_an_answer_was_stopped_is_written_down_though_who_asked_first_
     tenant: Tenant, front: Front
 ) -> None:
     front.first.set(reply="one two three four five six seven eight forbidden nine ten", tokens_per_second=20)
-    leader = Stream(tenant, "Who hears the end?")
-    await leader.word()
-    follower = Stream(tenant, "Who hears the end?")
-    await follower.word()
+    leader, follower = await heard_by_two(tenant, "Who hears the end?")
     leader.hang_up()
     await follower.rest()
     rules = {event.outcome: list(event.guard_rules) for event in await audit_events(tenant, rows=2)}
