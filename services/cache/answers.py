@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -20,7 +20,7 @@ from services.cache.metrics import UNUSABLE
 from services.cache.purging import ExactSelection, Forgotten, selection_of
 from services.cache.sealing import Seals
 from services.cache.semantic import SemanticCache
-from services.cache.vectorstores.port import Selection
+from services.cache.vectorstores.port import Match, Selection
 from services.cache.writing import AnswerWriter, Level
 
 if TYPE_CHECKING:
@@ -102,14 +102,30 @@ class AnswerCache:
         question = question_of(request.prompt, request.guard_policy_version)
         if question is None or not self._semantic.takes(question):
             return MISS
+        found = MISS
+        spoilt: list[str] = []
+
+        def usable(match: Match) -> bool:
+            nonlocal found
+            place = replace(question, text=match.question).place
+            stored = self._unpacked(request, match.answer, tenant_id, place, level="semantic")
+            if stored is None:
+                spoilt.append(match.reference)
+            elif self._is_young_enough(request, stored):
+                found = Found(stored, match.similarity)
+            return found.answer is not None
+
         try:
-            match = await self._semantic.find(tenant_id, question)
+            await self._semantic.find(tenant_id, question, usable)
+            await self._forget_spoilt(tenant_id, spoilt)
         except Unavailable:
-            return AWAY
-        if match is None:
-            return MISS
-        place = replace(question, text=match.question).place
-        return self._found(request, match.answer, tenant_id, place, match.similarity)
+            return found if found.answer is not None else AWAY
+        return found
+
+    async def _forget_spoilt(self, tenant_id: str, references: Iterable[str]) -> None:
+        """Remove what can be no answer any more: asked in other words, the next answer does not take its place."""
+        for reference in filter(None, references):
+            await self._semantic.forget(Selection(tenant_id, reference=reference), dry_run=False)
 
     async def remember(self, tenant_id: str, request: cache_pb2.StoreAnswerRequest) -> list[Level]:
         """Remember an answer where it is allowed and possible, then give its lease back; returns where."""
@@ -154,33 +170,34 @@ class AnswerCache:
                 return Found(leased_elsewhere=True)
             await asyncio.sleep(LEASE_POLL_SECONDS)
 
-    def _found(
-        self,
-        request: cache_pb2.LookupAnswerRequest,
-        entry: bytes,
-        tenant_id: str,
-        place: str,
-        similarity: float = 0.0,
-    ) -> Found:
+    def _found(self, request: cache_pb2.LookupAnswerRequest, entry: bytes, tenant_id: str, place: str) -> Found:
+        answer = self._unpacked(request, entry, tenant_id, place, level="exact")
+        return MISS if answer is None or not self._is_young_enough(request, answer) else Found(answer)
+
+    def _unpacked(
+        self, request: cache_pb2.LookupAnswerRequest, entry: bytes, tenant_id: str, place: str, *, level: str
+    ) -> cache_pb2.CachedAnswer | None:
         try:
-            answer = self._codec.unpack(entry, tenant_id, place).answer
+            return self._codec.unpack(entry, tenant_id, place).answer
         except EntryUnusable as error:
-            level = "semantic" if similarity else "exact"
             UNUSABLE.labels(level, error.flaw).inc()
             if error.flaw == "tampered":
                 self._alarm(tenant_id, request.prompt.model, level)
-            return MISS
-        if request.HasField("max_age"):
-            age_ns = self._clock() * 1e9 - answer.create_time.ToNanoseconds()
-            if age_ns > request.max_age.ToNanoseconds():
-                return MISS
-        return Found(answer, similarity)
+            return None
+
+    def _is_young_enough(self, request: cache_pb2.LookupAnswerRequest, answer: cache_pb2.CachedAnswer) -> bool:
+        age_ns = self._clock() * 1e9 - answer.create_time.ToNanoseconds()
+        return not request.HasField("max_age") or age_ns <= request.max_age.ToNanoseconds()
 
     async def purge(self, tenant_id: str, request: cache_pb2.PurgeAnswersRequest) -> Forgotten:
         """Remove what a request chooses of a tenant's answers, at both levels, or count it."""
         subject = self._seals.pseudonym(tenant_id, request.subject)
         selection = selection_of(tenant_id, request, subject, self._clock())
-        return await self.forget(selection, dry_run=request.dry_run)
+        forgotten = await self.forget(selection, dry_run=request.dry_run)
+        if subject and not forgotten.away:  # whose the entries of another key are nobody can say any more
+            others = replace(selection, subject="", sealed_by_others_than=self._seals.name)
+            await self._forget_semantic(others, forgotten, dry_run=request.dry_run)
+        return forgotten
 
     async def forget(self, selection: Selection, *, dry_run: bool = False) -> Forgotten:
         """Remove a selection at both levels, or count it; returns when gateways have no copies left either.
@@ -197,13 +214,16 @@ class AnswerCache:
             )
         except Unavailable:
             forgotten.away.append("exact")
-        try:
-            forgotten.semantic_count = await self._semantic.forget(selection, dry_run=dry_run)
-        except Unavailable:
-            forgotten.away.append("semantic")
+        await self._forget_semantic(selection, forgotten, dry_run=dry_run)
         if not dry_run:
             await asyncio.sleep(self._copy_seconds)
         return forgotten
+
+    async def _forget_semantic(self, selection: Selection, forgotten: Forgotten, *, dry_run: bool) -> None:
+        try:
+            forgotten.semantic_count += await self._semantic.forget(selection, dry_run=dry_run)
+        except Unavailable:
+            forgotten.away.append("semantic")
 
     async def entry_of(self, tenant_id: str, model: str, request_id: str) -> str:
         """The entry that a request stored; empty when there is none. Reads all of the model's, so not for every day."""

@@ -20,6 +20,7 @@ from llmmesh.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from meshkit.client import connect
 from meshkit.dependency import Unavailable
 from meshkit.identity import Identity, acting_as
+from services.cache.config import CacheConfig
 from services.cache.likeness import Likeness, difference_by, embedded, guessed
 from services.cache.scoring import Scorer
 from services.cache.simulation import Asked, Difference, Prediction, Simulation
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 SCORE_SECONDS = 30.0
+LARGEST_FIELD = 16 * 1024 * 1024
+"""Characters of a field of a CSV file."""
 
 
 class InputInvalid(Exception):
@@ -81,10 +84,11 @@ async def _stored(pairs: Sequence[Pair], given: argparse.Namespace) -> Mapping[s
 
 
 def _simulate(given: argparse.Namespace) -> None:
-    log = [_asked(row) for row in _rows(given.file)]
+    log = sorted(map(_asked, _rows(given.file)), key=lambda asked: asked.seconds)  # without times in the file's order
     if not log:
         raise InputInvalid(f"{given.file} holds no questions")
-    questions = list(dict.fromkeys(asked.question for asked in log))
+    compared = (asked.question for asked in log if len(asked.question) <= given.longest_question)
+    questions = list(dict.fromkeys(compared))
     if given.target:
         predictions = asyncio.run(_predictions_by_models(log, questions, given))
     else:
@@ -163,10 +167,16 @@ def _plot(predictions: Sequence[Prediction], path: Path) -> None:
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each row of a CSV file with a header, or of JSON lines, with where it stands."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file) if path.suffix.lower() == ".csv" else _json_lines(path, file)
-        for number, row in enumerate(rows, 2 if path.suffix.lower() == ".csv" else 1):
-            yield f"{path}:{number}", row
+    csv.field_size_limit(LARGEST_FIELD)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file) if path.suffix.lower() == ".csv" else _json_lines(path, file)
+            for number, row in enumerate(rows, 2 if path.suffix.lower() == ".csv" else 1):
+                yield f"{path}:{number}", row
+    except UnicodeDecodeError as error:
+        raise InputInvalid(f"{path} is not UTF-8, save it as that: {error}") from error
+    except csv.Error as error:
+        raise InputInvalid(f"{path} is no CSV: {error}") from error
 
 
 def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
@@ -184,10 +194,11 @@ def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[Mapping[str, Any]]
 
 def _pair(placed: tuple[str, Mapping[str, Any]], given: argparse.Namespace) -> Pair:
     place, row = placed
-    model = row.get("model") or given.model
+    model = _name(place, row, "model") or given.model
     if not model:
         raise InputInvalid(f"{place} names no model: add `model`, or give --model")
-    return Pair(_text(place, row, "question"), _text(place, row, "answer"), model, row.get("system") or given.system)
+    system = _name(place, row, "system") or given.system
+    return Pair(_text(place, row, "question"), _text(place, row, "answer"), model, system)
 
 
 def _asked(placed: tuple[str, Mapping[str, Any]]) -> Asked:
@@ -201,6 +212,14 @@ def _text(place: str, row: Mapping[str, Any], name: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise InputInvalid(f"{place} has no {name}")
     return text.strip()
+
+
+def _name(place: str, row: Mapping[str, Any], name: str) -> str:
+    """What may be missing."""
+    text = row.get(name) or ""
+    if not isinstance(text, str):
+        raise InputInvalid(f"{place}: {name} must be a text")
+    return text
 
 
 def _seconds(place: str, time: object) -> float:
@@ -257,8 +276,12 @@ def _simulate_parser(parser: argparse.ArgumentParser) -> None:
     usual = "0.5,0.6,0.7,0.8,0.85,0.88,0.9,0.92,0.94,0.96,0.98,1"
     parser.add_argument("--thresholds", type=_thresholds, default=usual, help="to try (%(default)s)")
     parser.add_argument("--ttl", type=float, default=3600.0, help="seconds an answer is kept (%(default)s)")
-    parser.add_argument("--candidates", type=int, default=4, help="questions verified at most (%(default)s)")
-    parser.add_argument("--longest-question", type=int, default=1000, help="characters (%(default)s)")
+    served = CacheConfig.model_fields
+    parser.add_argument(
+        "--candidates", type=int, default=served["candidates"].default, help="questions verified at most (%(default)s)"
+    )
+    longest = served["longest_question_characters"].default
+    parser.add_argument("--longest-question", type=int, default=longest, help="characters (%(default)s)")
     parser.add_argument("--plot", type=Path, help="write hit rate against threshold as PNG")
     parser.set_defaults(run=_simulate)
 

@@ -1,10 +1,11 @@
 """How sure the verifier must be before an answer is served, so that a tenant's rate of wrong hits stays in bounds.
 
-The rate is that of vCache: wrong hits over all lookups that had a candidate, served or not. The evidence is outcomes:
-how sure the verifier was of a candidate, and whether its answer was right. There is a calibration set that travels with
-the verifier, and what each tenant reports. A threshold is kept when the one-sided upper bound (Clopper and Pearson) of
-the rate is within the tenant's target. Thresholds are tried from the strictest downwards, and the first that fails ends
-the search: in such a fixed sequence no correction for trying many is needed.
+The rate is that of vCache: wrong hits over all candidates that were judged, served or not; a lookup with one candidate
+is one of them, and one that judges two has two chances to be wrong. The evidence is outcomes: how sure the verifier was
+of a candidate, and whether its answer was right. There is a calibration set that travels with the verifier, and what
+each tenant reports. A threshold is kept when the one-sided upper bound (Clopper and Pearson) of the rate is within the
+tenant's target, by the calibration set alone and with the reports. Thresholds are tried from the strictest downwards,
+and the first that fails ends the search: in such a fixed sequence no correction for trying many is needed.
 
 Pairs of one topic of the calibration set err together, so they say less than as many independent ones. By how much is
 its design effect (Kish): so many times fewer trials, and wrong hits among them, the bound counts.
@@ -39,7 +40,7 @@ class BoundState:
     """Everything a tenant's threshold rests on, to be shown."""
 
     target: float
-    """Largest rate of wrong hits among lookups with a candidate that the tenant accepts."""
+    """Largest rate of wrong hits among judged candidates that the tenant accepts."""
     confidence: float
     """How sure the bound is meant to be."""
     threshold: float
@@ -95,29 +96,41 @@ class ErrorBound:
         for outcome in calibration:
             self._calibration.add(outcome)
         self._tenants: dict[str, _Evidence] = {}
-        self._disputed: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._disputed: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._states: dict[tuple[str, float], BoundState] = {}
 
     def admits(self, tenant_id: str, certainty: float, *, entry_id: str = "", target: float | None = None) -> bool:
         """Whether a hit of this certainty may be served to the tenant from this entry."""
-        if certainty <= self._disputed.get((tenant_id, entry_id), -1.0):
+        level = level_of(certainty)
+        if level <= self._disputed.get((tenant_id, entry_id), -1):
             return False
-        return level_of(certainty) / LEVELS >= self.state(tenant_id, target=target).threshold
+        return level / LEVELS >= self.state(tenant_id, target=target).threshold
 
     def observe(self, tenant_id: str, certainty: float, *, right: bool, entry_id: str = "") -> None:
         """Learn that a hit was right or wrong; an entry that was wrong once never serves as little certainty again."""
         self._tenants.setdefault(tenant_id, _Evidence()).add(Outcome(certainty, right))
         self._forget_states(tenant_id)
         if not right and entry_id:
-            self._dispute((tenant_id, entry_id), certainty)
+            self.dispute(tenant_id, entry_id, level_of(certainty))
+
+    def dispute(self, tenant_id: str, entry_id: str, level: int) -> None:
+        """Never serve the entry again at this level of certainty or below: it was wrong there."""
+        entry = (tenant_id, entry_id)
+        self._disputed[entry] = max(level, self._disputed.get(entry, 0))
+        self._disputed.move_to_end(entry)
+        if len(self._disputed) > self._most_disputed:
+            self._disputed.popitem(last=False)
 
     def restore(self, tenant_id: str, right: Mapping[int, int], wrong: Mapping[int, int]) -> None:
-        """Put what was reported by all replicas, by level of certainty, in the place of what this one has learned."""
-        evidence = _Evidence()
+        """Take over what was reported to all replicas, by level of certainty.
+
+        Counts only grow, so where this replica knows of more, a store has lost some: they are not unlearned.
+        """
+        evidence = self._tenants.setdefault(tenant_id, _Evidence())
         for counts, known in ((right, evidence.right), (wrong, evidence.wrong)):
             for level, count in counts.items():
-                known[min(max(level, 0), LEVELS)] += count
-        self._tenants[tenant_id] = evidence
+                place = min(max(level, 0), LEVELS)
+                known[place] = max(known[place], count)
         self._forget_states(tenant_id)
 
     def state(self, tenant_id: str, *, target: float | None = None) -> BoundState:
@@ -132,21 +145,14 @@ class ErrorBound:
         for key in [key for key in self._states if key[0] == tenant_id]:
             del self._states[key]
 
-    def _dispute(self, entry: tuple[str, str], certainty: float) -> None:
-        self._disputed[entry] = max(certainty, self._disputed.get(entry, 0.0))
-        self._disputed.move_to_end(entry)
-        if len(self._disputed) > self._most_disputed:
-            self._disputed.popitem(last=False)
-
     def _settle(self, tenant_id: str, target: float) -> BoundState:
         reported = self._tenants.get(tenant_id, _Evidence())
         right = _at_or_above(self._calibration.right, reported.right)
         wrong = _at_or_above(self._calibration.wrong, reported.wrong)
         judged = right[0] + wrong[0]
         failures, trials = self._counted(reported)
-        level = LEVELS + 1
-        while level and _at_most(failures[level - 1], trials, target) <= 1 - self._confidence:  # upper_bound <= target
-            level -= 1
+        # Reports are of what was served: they say nothing of what the calibration set has ruled out.
+        level = max(self._lowest(_Evidence(), target), self._lowest(reported, target))
         served, failed = (right[level] + wrong[level], wrong[level]) if level <= LEVELS else (0, 0)
         return BoundState(
             target=target,
@@ -160,6 +166,14 @@ class ErrorBound:
             reported_right=sum(reported.right),
             reported_wrong=sum(reported.wrong),
         )
+
+    def _lowest(self, reported: _Evidence, target: float) -> int:
+        """The level down to which every upper bound is within the target; above all levels when none is."""
+        failures, trials = self._counted(reported)
+        level = LEVELS + 1
+        while level and _at_most(failures[level - 1], trials, target) <= 1 - self._confidence:
+            level -= 1
+        return level
 
     def _counted(self, reported: _Evidence) -> tuple[list[int], int]:
         """Wrong ones at or above each level, and all that were judged, as if they were independent."""

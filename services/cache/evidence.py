@@ -22,6 +22,11 @@ def evidence_of(certainty: float, *, right: bool) -> str:
     return f"{RIGHT if right else WRONG}{level_of(certainty)}"
 
 
+def disputed_at(entry_id: str, evidence: str) -> str:
+    """The entry that was wrong, with the level of the evidence."""
+    return f"{entry_id}:{evidence.removeprefix(WRONG)}"
+
+
 class SharedEvidence:
     """Takes over what other replicas were told, and after a restart everything."""
 
@@ -39,9 +44,12 @@ class SharedEvidence:
             await asyncio.sleep(self._every_seconds)
 
     async def _catch_up(self) -> None:
-        self._seen, reported = await self._records.evidence_since(self._seen)
-        for tenant_id, counts in reported.items():
-            self._bound.restore(tenant_id, _levels(counts, RIGHT), _levels(counts, WRONG))
+        self._seen, told = await self._records.evidence_since(self._seen)
+        for tenant_id, reported in told.items():
+            self._bound.restore(tenant_id, _levels(reported.counts, RIGHT), _levels(reported.counts, WRONG))
+            for entry in reported.disputed:
+                entry_id, _, level = entry.rpartition(":")
+                self._bound.dispute(tenant_id, entry_id, int(level))
 
 
 def _levels(counts: Mapping[str, int], verdict: str) -> dict[int, int]:

@@ -14,7 +14,7 @@ from meshkit.dependency import Unavailable
 from meshkit.errors import DependencyUnavailable, ResourceNotFound
 from meshkit.log import get_logger
 from services.cache.answers import AnswerCache
-from services.cache.evidence import evidence_of
+from services.cache.evidence import disputed_at, evidence_of
 from services.cache.metrics import HITS
 from services.cache.purging import Forgotten
 from services.cache.statistics import Tally, last_days, summed
@@ -100,9 +100,9 @@ class Feedback:
             if await self._records.was_reported(tenant_id, request_id):
                 return cache_pb2.ReportHitResponse(repeated=True)
             removed = Forgotten() if right else await self._removed(tenant_id, source)
-            first = await self._records.first_report(
-                tenant_id, request_id, evidence=self._evidence(tenant_id, source, right=right)
-            )
+            evidence = self._evidence(tenant_id, source, right=right)
+            disputed = disputed_at(source.entry_id, evidence) if evidence and source.entry_id and not right else ""
+            first = await self._records.first_report(tenant_id, request_id, evidence=evidence, disputed=disputed)
         except Unavailable as error:
             raise _away() from error
         if first and source.outcome == "semantic":

@@ -11,7 +11,7 @@ import numpy as np
 from llmmesh.inference.v1 import inference_pb2
 from services.cache.config import CacheConfig
 from services.cache.embedding import packed_tokens
-from services.cache.simulation import Difference, Vectors
+from services.cache.simulation import UNSURE, Difference, Vectors
 from services.cache.verification.alignment import DEPTHS, TokenVectors
 from services.cache.verification.courtesy import without_courtesy
 from services.cache.verification.verifier import Candidate, Phrased, Verifier, calibrated
@@ -88,7 +88,7 @@ def difference_by(likeness: Likeness, log_odds_of: LogOdds | None = None) -> Dif
         similarity = cosine if likeness.exact else GUESSED_LEAST + GUESSED_SLOPE * outline
         candidate = Candidate(Phrased(stored, likeness.tokens[stored]), similarity=similarity, outline=outline)
         (estimate,) = verifier.estimates(Phrased(asked, likeness.tokens[asked]), [candidate])
-        return None if is_served(asked, stored, estimate) else "certainty"
+        return None if is_served(asked, stored, estimate) else UNSURE
 
     def is_served(asked: str, stored: str, estimate: float) -> bool:
         weighing = verifier.weighing

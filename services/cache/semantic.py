@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from services.cache.verification.verifier import Verifier
     from wordvectors import WordVectors
 
+Usable: TypeAlias = Callable[[Match], bool]
+"""Says whether the answer of a match may be given to who asks now."""
 Vetoed: TypeAlias = Callable[[str, str, str], None]
 """Is told the tenant, model and check of each refusal by the verifier."""
 
@@ -65,6 +67,8 @@ class Answer:
     reference: str
     """What it is called at both levels."""
     subject: str
+    sealed_by: str
+    """The key that the subject is hidden with."""
     saves: float
     """What each use saves, in micro-units of money; at least 1."""
 
@@ -104,8 +108,8 @@ class SemanticCache:
         """Whether the level handles the question at all."""
         return question is not None and len(question.text) <= self._limits.longest_question_characters
 
-    async def find(self, tenant_id: str, question: Question) -> Match | None:
-        """The most similar entry that asks the same; None on a miss.
+    async def find(self, tenant_id: str, question: Question, usable: Usable) -> Match | None:
+        """The entry that most surely asks the same, of those whose answer is usable; None on a miss.
 
         Raises:
             Unavailable: If the embeddings or the store are away.
@@ -133,7 +137,7 @@ class SemanticCache:
         allowed = filterfalse(partial(self._refused, tenant_id, question), found)
         phrased = Phrased(question.text, TokenVectors.unpacked(asked.tokens))
         estimated = self._estimated(phrased, list(islice(allowed, self._limits.candidates)), plausible)
-        return self._surest(tenant_id, question, await self._judged(question, estimated))
+        return self._surest(tenant_id, question, await self._judged(question, estimated), usable)
 
     async def _plausible(self, tenant_id: str, question: Question) -> list[Plausible]:
         """Entries whose words are near, less those before the first that no check refuses."""
@@ -194,14 +198,17 @@ class SemanticCache:
             for (estimate, match), score in zip(estimated, scores, strict=False)
         ]
 
-    def _surest(self, tenant_id: str, question: Question, judged: Iterable[tuple[float, Match]]) -> Match | None:
-        """The match that most surely asks the same, if that is sure enough for the tenant."""
+    def _surest(
+        self, tenant_id: str, question: Question, judged: Iterable[tuple[float, Match]], usable: Usable
+    ) -> Match | None:
+        """The usable match that most surely asks the same, if that is sure enough for the tenant."""
         for certainty, match in sorted(judged, key=lambda pair: -pair[0]):
             CERTAINTY.observe(certainty)
-            if self._bound.admits(tenant_id, certainty, entry_id=match.reference):
+            if not self._bound.admits(tenant_id, certainty, entry_id=match.reference):
+                self._note_veto(tenant_id, question, "certainty")
+            elif usable(match):
                 self._served(tenant_id, match, certainty)
                 return match
-            self._note_veto(tenant_id, question, "certainty")
         return None
 
     async def remember(self, tenant_id: str, question: Question, answer: Answer, *, ttl_seconds: float) -> bool:
@@ -229,6 +236,7 @@ class SemanticCache:
             expires_at=self._clock() + ttl_seconds,
             reference=answer.reference,
             subject=answer.subject,
+            sealed_by=answer.sealed_by,
             worth=answer.saves,
             saves=answer.saves,
         )

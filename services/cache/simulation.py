@@ -6,15 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.cache.semantic import MATCHES_PER_CANDIDATE
+
 Vectors: TypeAlias = Mapping[str, NDArray[np.float32]]
 Difference: TypeAlias = Callable[[str, str], str | None]
 """Why two similar questions do not ask the same; None when they do."""
 
+UNSURE = "certainty"
+"""The difference of two questions that no check keeps apart."""
 PAIRS_KEPT = 200_000
 
 
@@ -53,8 +58,9 @@ class _Stored:
     questions: list[str] = field(default_factory=list)
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
 
-    def put(self, question: str, vector: NDArray[np.float32], end: float) -> None:
-        if question not in self.ends:
+    def put(self, question: str, vector: NDArray[np.float32] | None, end: float) -> None:
+        """Without a vector it is an answer to the very same question alone."""
+        if vector is not None and question not in self.ends:
             self.questions.append(question)
             self.vectors.append(vector)
         self.ends[question] = end
@@ -90,7 +96,7 @@ class Simulation:
             level = self._level(asked, held, threshold, vetoes)
             hits[level] += 1
             if level == "miss":
-                held.put(asked.question, self._vectors[asked.question], asked.seconds + self._ttl_seconds)
+                held.put(asked.question, self._vectors.get(asked.question), asked.seconds + self._ttl_seconds)
         return Prediction(threshold, len(log), hits["exact"], hits["semantic"], dict(vetoes))
 
     def _level(self, asked: Asked, held: _Stored, threshold: float, vetoes: Counter[str]) -> str:
@@ -98,11 +104,13 @@ class Simulation:
             return "exact"
         if len(asked.question) > self._longest_question:
             return "miss"
-        vector = self._vectors[asked.question]
-        near = list(held.nearest(vector, threshold, self._candidates, asked.seconds))[: self._candidates]
-        for candidate in near:
+        limit, judged = self._candidates * MATCHES_PER_CANDIDATE, 0
+        for candidate in islice(held.nearest(self._vectors[asked.question], threshold, limit, asked.seconds), limit):
             veto = self._difference(asked.question, candidate)
             if veto is None:
                 return "semantic"
             vetoes[veto] += 1
+            judged += veto == UNSURE  # what a check refuses is not judged
+            if judged == self._candidates:
+                break
         return "miss"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -17,13 +18,22 @@ from services.cache.statistics import KEPT_DAYS
 COUNTS_PREFIX = "llmmesh:cachestats:1:"
 HIT_PREFIX = "llmmesh:cachehit:1:"
 EVIDENCE_PREFIX = "llmmesh:cacheevidence:1:"
+DISPUTED_PREFIX = "llmmesh:cachedisputed:1:"
+"""A tenant's entries that were wrong, by the number of the report."""
+MOST_DISPUTED = 1_000
+"""Of each tenant; the latest are kept."""
 CHANGES = "llmmesh:cacheevidence-changes:1"
 """Tenants by the number of their latest report."""
 _REPORT = """
 if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', ARGV[1]) then return 0 end
 if ARGV[2] ~= '' then
+  local number = redis.call('INCR', KEYS[4])
   redis.call('HINCRBY', KEYS[2], ARGV[2], 1)
-  redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[4]), ARGV[3])
+  redis.call('ZADD', KEYS[3], number, ARGV[3])
+  if ARGV[4] ~= '' then
+    redis.call('ZADD', KEYS[5], number, ARGV[4])
+    redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -ARGV[5] - 1)
+  end
 end
 return 1
 """
@@ -33,6 +43,16 @@ CONNECTIONS = 2
 SECONDS = 1.0
 """Longest that one batch may take; nobody's answer waits for it."""
 KEPT_SECONDS = (KEPT_DAYS + 1) * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a tenant reported."""
+
+    counts: Mapping[str, int]
+    """By verdict and level of certainty."""
+    disputed: Sequence[str]
+    """Entries that were wrong, each with the level."""
 
 
 class UseRecords:
@@ -77,20 +97,20 @@ class UseRecords:
         key = _key(REPORT_PREFIX, tenant_id, request_id)
         return bool(await self._dependency.ask(lambda: self._redis.exists(key), timeout_seconds=SECONDS))
 
-    async def first_report(self, tenant_id: str, request_id: str, *, evidence: str = "") -> bool:
-        """Note that a request was reported, and what that is evidence of; whether this is the first time."""
+    async def first_report(self, tenant_id: str, request_id: str, *, evidence: str = "", disputed: str = "") -> bool:
+        """Note that a request was reported, and of what that is evidence; whether it is for the first time."""
         keys = [
             _key(REPORT_PREFIX, tenant_id, request_id),
             _key(EVIDENCE_PREFIX, tenant_id, ""),
             CHANGES,
             CHANGES + ":n",
+            _key(DISPUTED_PREFIX, tenant_id, ""),
         ]
-        noted = await self._dependency.ask(
-            lambda: self._report(keys=keys, args=[self._kept_seconds, evidence, tenant_id]), timeout_seconds=SECONDS
-        )
+        told = [self._kept_seconds, evidence, tenant_id, disputed, MOST_DISPUTED]
+        noted = await self._dependency.ask(lambda: self._report(keys=keys, args=told), timeout_seconds=SECONDS)
         return bool(noted)
 
-    async def evidence_since(self, number: int) -> tuple[int, dict[str, dict[str, int]]]:
+    async def evidence_since(self, number: int) -> tuple[int, dict[str, Reported]]:
         """What tenants reported, of those with reports after that number, and the number to go on from."""
         latest = int(await self._dependency.ask(lambda: self._redis.get(CHANGES + ":n"), timeout_seconds=SECONDS) or 0)
         if latest == number:
@@ -101,12 +121,17 @@ class UseRecords:
             lambda: self._redis.zrangebyscore(CHANGES, f"({after}", latest), timeout_seconds=SECONDS
         )
         tenants = [tenant.decode() for tenant in changed]
-        return latest, {tenant_id: await self._evidence(tenant_id) for tenant_id in tenants}
+        return latest, {tenant_id: await self._reported(tenant_id, after) for tenant_id in tenants}
 
-    async def _evidence(self, tenant_id: str) -> dict[str, int]:
-        key = _key(EVIDENCE_PREFIX, tenant_id, "")
-        found: Any = await self._dependency.ask(lambda: self._redis.hgetall(key), timeout_seconds=SECONDS)
-        return {field.decode(): int(count) for field, count in found.items()}
+    async def _reported(self, tenant_id: str, after: int) -> Reported:
+        """All counts, and what is disputed since that number."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hgetall(_key(EVIDENCE_PREFIX, tenant_id, ""))
+        pipeline.zrangebyscore(_key(DISPUTED_PREFIX, tenant_id, ""), f"({after}", "+inf")
+        counts, disputed = await self._dependency.ask(pipeline.execute, timeout_seconds=SECONDS)
+        return Reported(
+            {field.decode(): int(count) for field, count in counts.items()}, [entry.decode() for entry in disputed]
+        )
 
 
 @asynccontextmanager

@@ -122,6 +122,7 @@ class AnswerWriter:
             entry=self._codec.pack(order.stored, order.tenant_id, question.place),
             reference=order.stored.answer.entry_id,
             subject=order.stored.subject,
+            sealed_by=self._seals.name,
             saves=max(1.0, order.stored.answer.cost_micros),
         )
         # Who wanted it stored may leave meanwhile; that it is not there after a purge is seen to all the same.

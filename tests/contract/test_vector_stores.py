@@ -172,17 +172,18 @@ async def test_forgetting_a_model_leaves_the_tenants_other_models(store: VectorS
         Selection("acme", subject="ann"),
         Selection("acme", reference="small:1"),
         Selection("acme", stored_until=NOW - 5),
+        Selection("acme", sealed_by_others_than="k2"),
         Selection("acme", model="small", question_prefix="How", subject="ann", reference="small:1", stored_until=NOW),
     ],
-    ids=["prefix", "subject", "reference", "age", "all"],
+    ids=["prefix", "subject", "reference", "age", "key", "all"],
 )
 async def test_a_selection_is_counted_and_then_forgotten_and_nothing_else(
     store: VectorStore, selection: Selection
 ) -> None:
-    chosen = entry(subject="ann", reference="small:1", stored_at=NOW - 10)
+    chosen = entry(subject="ann", reference="small:1", stored_at=NOW - 10, sealed_by="k1")
     await store.put(chosen)
-    kept = {"subject": "bob", "reference": "small:2", "stored_at": NOW - 1, "entry_id": str(uuid.uuid4())}
-    await store.put(replace(chosen, question="Anything else?", **kept))
+    kept = replace(chosen, question="Anything else?", subject="bob", reference="small:2", stored_at=NOW - 1)
+    await store.put(replace(kept, sealed_by="k2", entry_id=str(uuid.uuid4())))
     await store.put(replace(chosen, tenant_id="rival", entry_id=str(uuid.uuid4())))
     assert await store.forget(selection, dry_run=True) == 1
     assert len(await store.nearest(near())) == 2

@@ -40,6 +40,7 @@ from services.cache.vectorstores.payload import (
     EXPIRY,
     KEYWORDS,
     NUMBERS,
+    SEALED_BY,
     SKETCH,
     STORED,
     WORTH,
@@ -234,7 +235,8 @@ def _selected(selection: Selection) -> Filter:
         conditions.append(FieldCondition("question", match=MatchPrefix(selection.question_prefix)))
     if selection.stored_until is not None:
         conditions.append(FieldCondition(STORED, range=RangeFloat(lte=selection.stored_until)))
-    return Filter(must=list(conditions))
+    others_than = selection.sealed_by_others_than
+    return Filter(must=list(conditions), must_not=[_equals(SEALED_BY, others_than)] if others_than else None)
 
 
 def _partition(near: Near) -> Filter:

@@ -10,7 +10,8 @@ from services.cache.vectorstores.port import Entry, Selection
 ACCURATE = "accurate"
 SKETCH = "sketch"
 """Names of an entry's two vectors."""
-KEYWORDS = ("tenant", "context", "model", "reference", "subject")
+SEALED_BY = "sealed_by"
+KEYWORDS = ("tenant", "context", "model", "reference", "subject", SEALED_BY)
 """Fields that filters ask for; the first divides all entries into tenants'."""
 EXPIRY = "expires_at"
 STORED = "stored_at"
@@ -29,6 +30,7 @@ def payload_of(entry: Entry) -> dict[str, str | float]:
         "model": entry.model,
         "reference": entry.reference,
         "subject": entry.subject,
+        SEALED_BY: entry.sealed_by,
         EXPIRY: entry.expires_at,
         STORED: entry.stored_at,
         WORTH: entry.worth,

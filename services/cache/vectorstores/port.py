@@ -39,6 +39,8 @@ class Entry:
     """What the entry is called at both levels."""
     subject: str = ""
     """Pseudonym of the person it was stored for."""
+    sealed_by: str = ""
+    """The key of the pseudonym."""
     worth: float = 0.0
     """What it has saved or may save; the least worth is forgotten first."""
     saves: float = 0.0
@@ -55,6 +57,8 @@ class Selection:
     model: str = ""
     question_prefix: str = ""
     subject: str = ""
+    sealed_by_others_than: str = ""
+    """A key; those whose pseudonyms are of other keys, or of an unknown one."""
     reference: str = ""
     stored_until: float | None = None
     """Unix seconds; the entries stored then or before."""

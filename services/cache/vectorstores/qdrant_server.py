@@ -20,6 +20,7 @@ from services.cache.vectorstores.payload import (
     EXPIRY,
     KEYWORDS,
     NUMBERS,
+    SEALED_BY,
     SKETCH,
     STORED,
     WORTH,
@@ -222,7 +223,8 @@ def _selected(selection: Selection) -> models.Filter:
         conditions.append(models.FieldCondition(key="question", match=prefix))
     if selection.stored_until is not None:
         conditions.append(models.FieldCondition(key=STORED, range=models.Range(lte=selection.stored_until)))
-    return models.Filter(must=conditions)
+    others_than = selection.sealed_by_others_than
+    return models.Filter(must=conditions, must_not=[_equals(SEALED_BY, others_than)] if others_than else None)
 
 
 def _equals(field: str, value: str) -> models.FieldCondition:

@@ -42,6 +42,14 @@ THANKS = (
     r"|пожалуйста|спасибо(?: заранее| большое)?|заранее (?:спасибо|благодар(?:ю|ен|на)))[\s.!?)]*$"
 )
 
+# A task on words: what stands around them is part of them.
+ON_WORDS = (
+    r"\b(?:(?:translate|rewrite|rephrase|paraphrase|proofread|spell|pronounce)\b|how (?:do|would) (?:you|i) say\b"
+    r"|(?:переведи|перепиши|перефразируй)(?:те)?\b|перев(?:ести|од)\b[^.?!]{0,40}(?:ский|ского|язык)"
+    r"|как (?:будет|сказать|пишется|произносится)\b)"
+)
+
+_ON_WORDS = re.compile(ON_WORDS, re.IGNORECASE)
 _BEFORE = re.compile(rf"^\s*(?:{GREETING})?(?:{ENGLISH_REQUEST}|{RUSSIAN_REQUEST})?", re.IGNORECASE)
 _AFTER = re.compile(THANKS, re.IGNORECASE)
 
@@ -49,8 +57,11 @@ _AFTER = re.compile(THANKS, re.IGNORECASE)
 def without_courtesy(text: str) -> str:
     """The question alone: no greeting, no "could you please tell me", no thanks; all of it if nothing else is left.
 
-    A request to tell is cut off only before a question word: "Tell me about Paris" stays as it is.
+    A request to tell is cut off only before a question word: "Tell me about Paris" stays as it is. So does every word
+    of a task on words, such as to translate some.
     """
+    if _ON_WORDS.search(text):
+        return text
     bare = _AFTER.sub("", _BEFORE.sub("", text, count=1))
     if not any(map(str.isalnum, bare)):
         return text

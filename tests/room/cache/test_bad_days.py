@@ -30,7 +30,7 @@ from services.cache.vectorstores.edge import EdgeStore, edge_store
 from services.cache.vectorstores.port import Dimensions, Near, Selection
 from services.cache.verification.verifier import Verifier, calibrated
 from tests.support.cache_calls import SEMANTIC, answer, lookup, prompt, store
-from tests.support.scripted_embeddings import DIMENSIONS
+from tests.support.scripted_embeddings import DIMENSIONS, ScriptedEmbeddings
 from tests.support.waiting import until
 from wordvectors import WordVectors
 
@@ -156,6 +156,21 @@ async def test_of_too_many_answers_those_that_saved_least_go(timed: Timed) -> No
         if (await timed.cache.find_semantic("clocks", lookup(prompt(question), SEMANTIC))).answer is not None
     ]
     assert left == ["What is dear?", "What is cheap but asked often?"]
+
+
+async def test_an_answer_too_old_for_who_asks_hides_no_younger_one_behind_it(
+    timed: Timed, embeddings: ScriptedEmbeddings
+) -> None:
+    asked, reworded = "How do I reset my password?", "How can I reset my password?"
+    embeddings.alike(asked, reworded)
+    await timed.cache.remember("clocks", store(prompt(asked), answer("older")))
+    timed.clock.now += HOUR / 2
+    await timed.cache.remember("clocks", store(prompt(reworded), answer("younger")))
+    again = lookup(prompt(asked), SEMANTIC)
+    again.max_age.FromTimedelta(timedelta(minutes=1))
+    found = (await timed.cache.find_semantic("clocks", again)).answer
+    assert found is not None
+    assert found.answer.text == "younger"
 
 
 def _no_alarm(tenant_id: str, model: str, level: str) -> None:

@@ -209,6 +209,23 @@ async def test_replicas_and_restarts_agree_on_the_evidence(
             assert (await bound(restarted)).threshold == (await bound(stub)).threshold
 
 
+async def test_an_entry_that_was_wrong_serves_no_more_at_that_certainty_in_any_replica(
+    configure: Any, serve: Any, stub: Any, tenant: Identity
+) -> None:
+    """Stored again under the same name, it is as wrong as before."""
+
+    async def refused(replica: Any) -> bool:
+        return not (await replica.LookupAnswer(lookup(prompt(REWORDED), SEMANTIC))).HasField("answer")
+
+    with acting_as(tenant):
+        async with serve(configure(evidence_seconds=0.05)) as other:
+            await report(stub, await hit(stub, tenant))
+            for replica in (stub, other):
+                await replica.StoreAnswer(store(prompt(ASKED), answer("Click.")))
+            assert await refused(stub)
+            await until(lambda: refused(other))
+
+
 async def test_evidence_is_read_anew_from_a_redis_that_counts_from_one_again(redis_url: str, tenant: Identity) -> None:
     async with use_records(redis_url, timeout_seconds=2, kept_seconds=60) as records:
         for request_id in ("r1", "r2", "r2"):
@@ -216,7 +233,7 @@ async def test_evidence_is_read_anew_from_a_redis_that_counts_from_one_again(red
         latest, _ = await records.evidence_since(0)
         assert (await records.evidence_since(latest)) == (latest, {})
         again, reported = await records.evidence_since(latest + 1000)
-    assert (again, reported[tenant.tenant_id]) == (latest, {"wrong:180": 2})
+    assert (again, reported[tenant.tenant_id].counts) == (latest, {"wrong:180": 2})
 
 
 async def test_statistics_of_another_tenant_need_an_admin(stub: Any, tenant: Identity) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -59,6 +60,19 @@ async def test_an_erasure_forgets_what_was_stored_for_a_person_and_nothing_else(
         assert await purge(stub, subject=ANN) == (1, 1)
         left = await held(stub, "What is my plan?", "What is his plan?", "Whose plan is it?")
     assert left == ["What is his plan?", "Whose plan is it?"]
+
+
+async def test_an_erasure_takes_what_was_sealed_by_another_key(
+    configure: Any, serve: Any, tenant: Identity, tmp_path: Path
+) -> None:
+    """Nobody can say any more whose it is."""
+    with acting_as(tenant):
+        async with serve(configure(sealing_key="one secret of a cache", qdrant_path=tmp_path)) as stub:
+            await stub.StoreAnswer(store(by(ANN, "What is my plan?")))
+        async with serve(configure(sealing_key="another secret of a cache", qdrant_path=tmp_path)) as stub:
+            await stub.StoreAnswer(store(by("bob", "What is his plan?")))
+            assert await purge(stub, subject=ANN) == (1, 1)
+            assert await held(stub, "What is his plan?") == ["What is his plan?"]
 
 
 @pytest.mark.parametrize(

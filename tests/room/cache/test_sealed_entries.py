@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from llmmesh.audit.v1 import audit_pb2
 from llmmesh.audit.v1.audit_pb2_grpc import AuditServiceServicer, add_AuditServiceServicer_to_server
+from llmmesh.cache.v1 import cache_pb2
 from llmmesh.inference.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 from meshkit.identity import Identity, acting_as
 from meshkit.server import Mount, running
@@ -122,6 +123,19 @@ async def test_another_sealing_key_makes_every_entry_a_miss(configure: Any, serv
                 if hit:
                     await stub.StoreAnswer(store(prompt(), semantic=False))
                 assert (await stub.LookupAnswer(lookup(prompt()))).HasField("answer") is hit
+
+
+async def test_a_question_whose_answer_cannot_be_read_is_forgotten_when_it_is_found(
+    configure: Any, serve: Any, tmp_path: Path
+) -> None:
+    """Asked in other words, the next answer would not take its place."""
+    with acting_as(Identity(tenant_id="acme", key_id="k1", roles=frozenset({"operator"}))):
+        async with serve(configure(sealing_key="one secret of a cache", qdrant_path=tmp_path)) as stub:
+            assert SEMANTIC in (await stub.StoreAnswer(store(prompt()))).levels
+        async with serve(configure(sealing_key="another secret of a cache", qdrant_path=tmp_path)) as stub:
+            assert not (await stub.LookupAnswer(lookup(prompt(), SEMANTIC))).HasField("answer")
+            held = await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest(dry_run=True))
+    assert held.semantic_count == 0
 
 
 async def test_encrypted_answers_are_in_neither_store_to_be_read(

@@ -126,6 +126,23 @@ def test_the_true_rate_is_above_the_target_no_more_often_than_promised() -> None
     assert broken <= 8  # of 60; at most 3 are expected, 9 or more come less than once in a hundred
 
 
+def test_right_reports_open_nothing_that_the_calibration_set_has_ruled_out() -> None:
+    """They are of what was served: of what was not they say nothing."""
+    errors = bound(*RIGHT * 2, *[Outcome(0.6, right=chance % 4 > 0) for chance in range(200)])
+    for _ in range(10_000):
+        errors.observe("acme", 0.9, right=True)
+    assert errors.state("acme").threshold == errors.state("rival").threshold > 0.6
+
+
+def test_evidence_that_a_store_has_lost_is_not_unlearned() -> None:
+    errors = bound(*RIGHT * 2)
+    for _ in range(9):
+        errors.observe("acme", 0.9, right=False)
+    before = errors.state("acme")
+    errors.restore("acme", {}, {level_of(0.9): 1})
+    assert errors.state("acme") == before
+
+
 def test_evidence_of_all_replicas_takes_the_place_of_ones_own() -> None:
     told = bound(*RIGHT, *[Outcome(0.95, right=True)] * 400)
     for _ in range(9):

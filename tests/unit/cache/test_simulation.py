@@ -15,6 +15,7 @@ VECTORS = {
     "one": np.array([1.0, 0.0], dtype=np.float32),
     "uno": np.array([0.96, 0.28], dtype=np.float32),
     "two": np.array([0.8, 0.6], dtype=np.float32),
+    "drei": np.array([0.6, 0.8], dtype=np.float32),
 }
 
 
@@ -67,26 +68,46 @@ def test_without_a_model_the_learned_part_of_the_verifier_speaks_all_the_same(
     assert "certainty 1" in row
 
 
-def test_a_csv_log_with_times_is_read_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_a_csv_log_with_times_is_read_in_their_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], newest_first: bool
+) -> None:
     log = tmp_path / "log.csv"
-    log.write_text("question,time\nWhy?,2026-01-01T00:00:00\nWhy?,2026-01-01T00:30:00\nWhy?,2026-01-01T09:00:00\n")
+    times = sorted(["2026-01-01T00:00:00", "2026-01-01T03:00:00", "2026-01-01T03:30:00"], reverse=newest_first)
+    log.write_text("question,time\n" + "".join(f"Why?,{time}\n" for time in times))
     main(["simulate", str(log), "--thresholds", "0.9"])
     assert capsys.readouterr().out.splitlines()[1].split()[1:3] == ["3", "1"]
+
+
+def test_what_checks_refuse_takes_nobodys_place() -> None:
+    log = [Asked("two"), Asked("uno"), Asked("drei")]
+    assert simulation(candidates=1).predict(log, 0.5).semantic_hits == 1
+
+
+def test_a_question_too_long_to_compare_is_an_exact_hit_at_most(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(json.dumps({"question": text}) for text in ("Why? " * 300, "Why?", "Why? " * 300)))
+    main(["simulate", str(log), "--thresholds", "0.5"])
+    assert capsys.readouterr().out.splitlines()[1].split()[1:4] == ["3", "1", "0"]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "complaint"),
     [
-        ("log.jsonl", '{"question": "a"}\nrubbish', "log.jsonl:2 is no JSON"),
-        ("log.jsonl", '{"answer": "a"}', "log.jsonl:1 has no question"),
-        ("log.csv", "question,time\nWhy?,soon\n", "log.csv:2: 'soon' is neither"),
-        ("log.jsonl", "", "holds no questions"),
+        ("log.csv", "question\nКак?\n".encode("cp1251"), "is not UTF-8"),
+        ("log.csv", b"question\n" + b"a" * 17_000_000, "is no CSV"),
+        ("log.jsonl", b'{"question": "a"}\nrubbish', "log.jsonl:2 is no JSON"),
+        ("log.jsonl", b'{"answer": "a"}', "log.jsonl:1 has no question"),
+        ("log.csv", b"question,time\nWhy?,soon\n", "log.csv:2: 'soon' is neither"),
+        ("log.jsonl", b"", "holds no questions"),
     ],
 )
 def test_a_log_that_cannot_be_read_is_explained_in_one_line(
-    tmp_path: Path, name: str, text: str, complaint: str
+    tmp_path: Path, name: str, text: bytes, complaint: str
 ) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(text)
     with pytest.raises(SystemExit) as caught:
         main(["simulate", str(tmp_path / name)])
     assert complaint in str(caught.value)
