@@ -47,7 +47,7 @@ from services.billing.database.keys import KeyStore
 from services.billing.database.ledger import LedgerStore
 from services.billing.database.prices import PriceStore
 from services.billing.database.reservations import ReservationStore
-from services.billing.database.rollups import Rollup, RollupStore
+from services.billing.database.rollups import Rollup, RollupStore, check_cluster
 from services.billing.database.settlements import SettlementStore
 from services.billing.database.teams import TeamStore
 from services.billing.database.tenants import TenantStore
@@ -56,7 +56,7 @@ from services.billing.database.wire import Wire
 from services.billing.following import Following
 from services.billing.invoices.invoice import Invoices
 from services.billing.invoices.printer import Printer
-from services.billing.key_file import signing_key_from
+from services.billing.key_file import signing_keys_from
 from services.billing.lease import Lease
 from services.billing.ledger import CacheHits
 from services.billing.migrations.upgrade import upgrade
@@ -139,7 +139,7 @@ class _Room:
         self._violations = ViolationStore(self.database)
         self._audit = AuditStore(self.database, self._violations_of)
         self._checkpoints = CheckpointStore(self.database)
-        self._seal = Seal(signing_key_from(config.audit_key_file or config.signing_key_file))
+        self._seal = Seal(signing_keys_from(config.audit_key_file or config.signing_key_file))
         self._appends: Lane[Sequence[Event], None] = self._lane("audit", self._audit.append, batch_items=8)
 
     def mounts(self) -> list[Mount]:
@@ -261,6 +261,7 @@ class _Room:
         while True:
             try:
                 await upgrade(self.database.engine)
+                await check_cluster(self.database.engine)
                 self.database.open()
                 await self._import_prices()
             except DependencyUnavailable:

@@ -12,13 +12,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 
-def signing_key_from(path: Path) -> OKPKey:
-    """The key at `path` that signs; raises as `signing_keys_from`."""
-    return signing_keys_from(path)[0]
-
-
 def signing_keys_from(path: Path) -> list[OKPKey]:
-    """Read the private JWK, or JWK Set, at `path`: its first key signs, the others' signatures are good too.
+    """The keys at `path`, as `read_signing_keys` reads them.
 
     When there is no file one key is made, readable by its owner alone; processes that make it at the same time end up
     with the same.
@@ -28,6 +23,16 @@ def signing_keys_from(path: Path) -> list[OKPKey]:
     """
     if not path.exists():
         _create(path)
+    return read_signing_keys(path)
+
+
+def read_signing_keys(path: Path) -> list[OKPKey]:
+    """Read the private JWK, or JWK Set, at `path`: its first key signs, the others' signatures are good too.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If it holds anything but private Ed25519 JWKs.
+    """
     try:
         held = orjson.loads(path.read_bytes())
         keys = [OKPKey.import_key(each) for each in held.get("keys", [held])]

@@ -150,10 +150,10 @@ class PriceBook:
         return currency_code == self.base_currency or bool(history and history.at(at))
 
     def in_force(self, at: datetime) -> list[Quote]:
-        """Every deployment's price at the time `at`, by deployment."""
+        """Every deployment's price at the time `at`, by deployment; what cannot be converted yet is left out."""
         self._check_loaded()
         prices = (self._prices[deployment].at(at) for deployment in sorted(self._prices))
-        return [self._quote(price, at) for price in prices if price]
+        return [self._quote(price, at) for price in prices if price and self.knows_currency(price.currency_code, at)]
 
     def _check_loaded(self) -> None:
         if not self._loaded:

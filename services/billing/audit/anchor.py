@@ -97,7 +97,22 @@ def webhook_anchor(url: str, seconds: float = WEBHOOK_SECONDS) -> Put:
 
 def _append(path: Path, lines: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A disk that was full may have taken half a line.
+    beginning = b"\n" if _ends_within_a_line(path) else b""
     with path.open("ab") as file:
-        file.write(lines)
+        file.write(beginning + lines)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    """Whether the last line of a file has no end; False where nobody can say."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() != b"\n"
+    except PermissionError:
+        # It may be there to be added to and no more.
+        return False

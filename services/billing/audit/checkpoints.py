@@ -6,6 +6,7 @@ and the hash of the checkpoint before. Whoever kept one can tell later whether a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,7 +23,7 @@ VERSION = 1
 
 
 class CheckpointInvalid(Exception):
-    """No checkpoint signed by a known key; the message says why."""
+    """No checkpoint, or none signed by a known key; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,15 @@ class Checkpoint:
 
 
 class Seal:
-    """The private key that signs checkpoints."""
+    """The private keys of a file: the first signs checkpoints, all are published."""
 
-    def __init__(self, key: OKPKey) -> None:
-        self._key = key
+    def __init__(self, keys: Sequence[OKPKey]) -> None:
+        self._key = keys[0]
+        self._published = keys
 
     def keys(self) -> bytes:
-        """The public key as a JSON Web Key Set (RFC 7517)."""
-        return public_keys([self._key])
+        """The public keys as a JSON Web Key Set (RFC 7517), those that signed once or will among them."""
+        return public_keys(self._published)
 
     def sign(self, *, tenant_id: str, size: int, root: str, head: str, after: Checkpoint | None) -> Checkpoint:
         """State, now, what a chain holds."""
@@ -72,7 +74,7 @@ class Seal:
         return Checkpoint(tenant_id, size, root, head, previous, now, signed)
 
 
-def public_keys(keys: list[OKPKey]) -> bytes:
+def public_keys(keys: Sequence[OKPKey]) -> bytes:
     """The public halves as a JSON Web Key Set."""
     for key in keys:
         key.ensure_kid()
@@ -97,15 +99,22 @@ def read_checkpoint(signed: str, keys: KeySet) -> Checkpoint:
 
 
 def stated(signed: str) -> Checkpoint:
-    """What a checkpoint of our own database says; its signature is not checked."""
-    return _checkpoint(jws.extract_compact(signed.encode()).payload, signed)
+    """What a checkpoint says; its signature is not checked.
+
+    Raises:
+        CheckpointInvalid: If it cannot be read.
+    """
+    try:
+        return _checkpoint(jws.extract_compact(signed.encode()).payload, signed)
+    except (AttributeError, JoseError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointInvalid(f"it cannot be read ({type(error).__name__})") from error
 
 
 def _checkpoint(payload: bytes, signed: str) -> Checkpoint:
     said = orjson.loads(payload)
     return Checkpoint(
         tenant_id=said["tenant_id"],
-        size=said["size"],
+        size=int(said["size"]),
         root=said["root"],
         head=said["head"],
         previous=said["previous"],

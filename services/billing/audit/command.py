@@ -28,6 +28,7 @@ from services.billing.audit.export import (
 )
 from services.billing.audit.verification import Report, verified
 from services.billing.database.snapshot import Snapshot, snapshot
+from services.billing.key_file import read_signing_keys
 
 URL, KEY_FILES = "LLMMESH_BILLING_DATABASE_URL", ("LLMMESH_BILLING_AUDIT_KEY_FILE", "LLMMESH_BILLING_SIGNING_KEY_FILE")
 INTACT, TAMPERED, UNUSABLE = 0, 1, 2
@@ -57,8 +58,11 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _of_exports(arguments: argparse.Namespace) -> Iterator[Report]:
     keys, anchors = _keys(arguments.keys), anchored(arguments.anchor)
+    named = arguments.tenant or []
+    if len(named) > 1:
+        raise ValueError("give --tenant once where exports are given")
     for path in arguments.exports:
-        tenant_id = tenant_of(path)
+        tenant_id = named[0] if named else tenant_of(path)
         yield verified(
             tenant_id,
             read_records(path),
@@ -92,7 +96,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _show_keys(arguments: argparse.Namespace) -> int:
-    print(public_keys([OKPKey.import_key(orjson.loads(arguments.key_file.read_bytes()))]).decode())
+    print(public_keys(read_signing_keys(arguments.key_file)).decode())
     return INTACT
 
 
@@ -131,15 +135,19 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     export.add_argument("--output", type=Path, default=Path("/dev/stdout"), help="file to write (default: print)")
     _database_argument(export)
     export.set_defaults(run=_export)
-    keys = commands.add_parser("keys", help="print the public key of a private one, for --keys")
-    keys.add_argument("key_file", type=Path, help="the private JWK")
+    keys = commands.add_parser("keys", help="print the public keys of private ones, for --keys")
+    keys.add_argument("key_file", type=Path, help="the private JWK, or a set of them")
     keys.set_defaults(run=_show_keys)
     return parser.parse_args(given)
 
 
 def _verify_arguments(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("exports", nargs="*", type=Path, help="exports; without any, the live database is looked at")
-    verify.add_argument("--tenant", action="append", help="of the database only this tenant's chain; may be repeated")
+    verify.add_argument(
+        "--tenant",
+        action="append",
+        help="of the database only this tenant's chain (may be repeated); of exports, whose they should be",
+    )
     verify.add_argument(
         "--keys",
         type=Path,

@@ -11,7 +11,7 @@ from meshkit.log import get_logger
 from services.billing.alerts.alert import Alert
 from services.billing.audit.anchor import Anchor
 from services.billing.audit.chain import Head, Record
-from services.billing.audit.checkpoints import Checkpoint, Seal
+from services.billing.audit.checkpoints import Checkpoint, CheckpointInvalid, Seal
 from services.billing.audit.merkle import Tree
 from services.billing.audit.verification import ChainBroken, Fault, FaultKind, StoredRecord, Walk
 from services.billing.database.alerts import AlertStore
@@ -94,11 +94,16 @@ class Notary:
                 anchor.add(checkpoint)
 
     async def _left_off(self, tenant_id: str) -> tuple[Checkpoint | None, Walk]:
-        kept = await self._checkpoints.last(tenant_id)
-        if kept is None:
-            return None, Walk(tenant_id)
-        last, peaks = kept
-        walk = Walk(tenant_id, Head(last.size, last.head), Tree(last.size, peaks))
+        try:
+            kept = await self._checkpoints.last(tenant_id)
+            if kept is None:
+                return None, Walk(tenant_id)
+            last, peaks = kept
+            walk = Walk(tenant_id, Head(last.size, last.head), Tree(last.size, peaks))
+        except (CheckpointInvalid, ValueError) as wrong:
+            # A ValueError: the peaks are not those of so many records.
+            detail = f"the newest checkpoint was replaced: {wrong}"
+            raise ChainBroken(Fault(FaultKind.CHECKPOINT, 0, detail)) from wrong
         walk.agree(last, last.size - 1)
         return last, walk
 

@@ -168,7 +168,8 @@ def _seals(
 ) -> tuple[list[Checkpoint], Fault | None]:
     """Everything that was truly signed about the tenant, the smallest first, and the first thing wrong with it."""
     kept = list(_read(checkpoints, keys))
-    elsewhere = [signed for signed in anchored if signed not in set(checkpoints)]
+    here = set(checkpoints)
+    elsewhere = [signed for signed in dict.fromkeys(anchored) if signed not in here]
     lost = list(_read(elsewhere, keys))
     faults = [*_misplaced(tenant_id, kept), *(_removed(seal) for seal in lost)]
     seals = [seal for seal in (*kept, *lost) if isinstance(seal, Checkpoint) and seal.tenant_id == tenant_id]

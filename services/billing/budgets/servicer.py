@@ -16,7 +16,7 @@ from services.billing.budgets.messages import (
     new_budget_of,
 )
 from services.billing.database.budgets import BudgetStore
-from services.billing.fields import check_id
+from services.billing.fields import check_id, check_text
 from services.billing.once import Once
 from services.billing.versions import changed, version_of
 
@@ -41,14 +41,16 @@ class BudgetServicer(BudgetServiceServicer):
         """A page of budgets."""
         await self._currency(request.tenant_id)
         size = pagination.page_size(request.page_size)
-        listing = f"budgets/{request.tenant_id}/{request.team_id}/{request.key_id}"
+        team_id = check_text("team_id", request.team_id, required=False)
+        key_id = check_text("key_id", request.key_id, required=False)
+        listing = f"budgets/{request.tenant_id}/{team_id}/{key_id}"
         after = pagination.position(request.page_token, listing, str)
         found = await self._budgets.page(
             request.tenant_id,
             most=size + 1,
             after=str(after.id) if after else "",
-            team_id=request.team_id,
-            key_id=request.key_id,
+            team_id=team_id,
+            key_id=key_id,
         )
         rows, last = pagination.split(found, size)
         return budgets_pb2.ListBudgetsResponse(

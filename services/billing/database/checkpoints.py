@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 
-from services.billing.audit.checkpoints import Checkpoint, stated
+from services.billing.audit.checkpoints import Checkpoint, CheckpointInvalid, stated
 from services.billing.database.engine import Database
 from services.billing.database.schema import audit_checkpoints
 
@@ -29,7 +31,11 @@ class CheckpointStore:
         return [row["tenant_id"] for row in await self._database.fetch("grown_chains", _GROWN)]
 
     async def last(self, tenant_id: str) -> tuple[Checkpoint, bytes] | None:
-        """A tenant's newest checkpoint and the peaks of its tree."""
+        """A tenant's newest checkpoint and the peaks of its tree.
+
+        Raises:
+            CheckpointInvalid: If somebody has put there what cannot be read.
+        """
         statement = (
             select(audit_checkpoints)
             .where(audit_checkpoints.c.tenant_id == tenant_id)
@@ -40,10 +46,14 @@ class CheckpointStore:
         return (stated(rows[0]["jws"]), rows[0]["peaks"]) if rows else None
 
     async def newest(self) -> list[Checkpoint]:
-        """The newest checkpoint of every tenant."""
+        """The newest checkpoint of every tenant; what cannot be read is left out."""
         each = audit_checkpoints.c
         statement = select(each.jws).ext(distinct_on(each.tenant_id)).order_by(each.tenant_id, each.size.desc())
-        return [stated(row["jws"]) for row in await self._database.fetch("newest_checkpoints", statement)]
+        found = []
+        for row in await self._database.fetch("newest_checkpoints", statement):
+            with suppress(CheckpointInvalid):
+                found.append(stated(row["jws"]))
+        return found
 
     async def add(self, checkpoint: Checkpoint, peaks: bytes) -> bool:
         """Keep a checkpoint; False when another process was first with one that follows the same."""

@@ -27,6 +27,8 @@ _GRANT = text(f"""
 SELECT greatest(0, least(:wanted_micros, min(limit_micros - spent_micros - reserved_micros))) AS micros
 FROM budgets_now WHERE {_SCOPE} AND NOT soft
 """)  # noqa: S608 - made of constants
+# A transaction that waited for the tenant may have begun before the period that it counts in.
+_ADDED_AT = text(f"SELECT greatest(now(), max(period_start)) FROM budgets_now WHERE {_SCOPE}")  # noqa: S608 - as above
 _COUNT = text(f"""
 UPDATE budgets SET spent_micros = now.spent_micros + :cost_micros, period_start = now.period_start
 FROM (SELECT tenant_id, id, spent_micros, period_start FROM budgets_now WHERE {_SCOPE}) AS now
@@ -66,7 +68,9 @@ async def _add(connection: AsyncConnection, correction: Correction) -> None:
     mark = insert_or_skip(billed_requests).values(billed).on_conflict_do_nothing().returning(text("true"))
     if (await connection.execute(mark)).one_or_none() is None:
         return
-    await connection.execute(insert(ledger).values(_row(correction, cost, overrun)))
+    added_at = (await connection.execute(_ADDED_AT, scope)).scalar_one()
+    row = {**_row(correction, cost, overrun), "create_time": added_at}
+    await connection.execute(insert(ledger).values(row))
     await connection.execute(_COUNT, {**scope, "cost_micros": cost})
 
 
@@ -82,5 +86,5 @@ def _row(correction: Correction, cost_micros: int, overrun_micros: int) -> dict[
         correction=True,
     )
     values = {**asdict(row), **asdict(row.usage), "tags": list(row.tags)}
-    # The database gives the row a number and a time of its own.
+    # The row gets a number and a time of its own.
     return {name: value for name, value in values.items() if name not in ("id", "create_time", "usage")}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.database.engine import Database
 
 MONTHS_AHEAD = 3
+DROPPING = 0x6C6C6D64
+"""Advisory lock: replicas drop months one after the other."""
 
 # Whoever waits for the lock is waited for by all others: better to try again later.
 _PATIENCE = text("SET LOCAL lock_timeout = '1s'")
@@ -26,6 +29,8 @@ WHERE inhparent = 'ledger'::regclass AND inhrelid::regclass::text < 'ledger_'
     AND inhrelid::regclass::text ~ '^ledger_\\d{4}_\\d{2}$'
 ORDER BY name
 """)
+_ALONE = text("SELECT pg_advisory_xact_lock(:lock)")
+_THERE = text("SELECT to_regclass(:name) IS NOT NULL")
 _WAITING = "SELECT 1 FROM {} WHERE transaction_id >= (SELECT before_id FROM rollup_progress) LIMIT 1"
 
 
@@ -53,10 +58,18 @@ class LedgerMonths:
         dropped = []
         for name in [row["name"] for row in await self._database.fetch("old_ledger_months", _OLD, {"kept": kept})]:
             async with self._database.transaction("drop_ledger_month") as connection:
+                # Nobody waits for who waits for this one.
+                await connection.execute(_ALONE, {"lock": DROPPING})
                 await connection.execute(_PATIENCE)
-                if (await connection.execute(text(_WAITING.format(name)))).first() is None:
+                if await _can_go(connection, name):
                     await connection.execute(text(f"DROP TABLE {name}"))
                     dropped.append(name)
         if dropped:
             await self._database.fetch("forget_billed", _FORGET, {"kept": kept})
         return dropped
+
+
+async def _can_go(connection: AsyncConnection, name: str) -> bool:
+    """Whether a month is still there, and summed up."""
+    there = (await connection.execute(_THERE, {"name": name})).scalar_one()
+    return bool(there) and (await connection.execute(text(_WAITING.format(name)))).first() is None

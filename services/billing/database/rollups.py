@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.billing.database.books import DIMENSIONS, SUMS
-from services.billing.database.engine import Database
+from services.billing.database.engine import Database, translated
 from services.billing.database.wire import Wire
 from services.billing.reports.report import Line
 
@@ -141,6 +142,32 @@ SELECT 'hour', CAST(start AT TIME ZONE 'UTC' AS text), false, false, {_OF_HOUR}
 FROM hours GROUP BY start
 ORDER BY level, name
 """  # noqa: S608 - made of constants
+
+_AHEAD = text("""
+SELECT before_id FROM rollup_progress
+WHERE before_id > CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint)
+""")
+
+
+class RollupsAhead(Exception):
+    """The books come from another cluster, which had counted more transactions: what is new would be in no sum."""
+
+
+async def check_cluster(engine: AsyncEngine) -> None:
+    """Refuse books whose sums have come further than this cluster has counted, as those out of a dump have.
+
+    Raises:
+        RollupsAhead: If they have.
+        DependencyUnavailable: If the database is away.
+    """
+    with translated():
+        async with engine.connect() as connection:
+            before_id = await connection.scalar(_AHEAD)
+    if before_id is not None:
+        raise RollupsAhead(
+            f"The sums of the ledger have come to transaction {before_id}, which this Postgres has not reached: these "
+            'books come from another one. docs/billing.md, "Books out of a dump", says how to go on.'
+        )
 
 
 class RollupStore:

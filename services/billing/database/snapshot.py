@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from services.billing.audit.chain import Head
 from services.billing.audit.verification import StoredRecord
@@ -55,8 +56,15 @@ class Snapshot:
 
 @contextmanager
 def snapshot(database_url: str) -> Iterator[Snapshot]:
-    """Look at the database at SQLAlchemy's URL for the block."""
-    address = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    """Look at the database at SQLAlchemy's URL for the block.
+
+    Raises:
+        ValueError: If it is no URL.
+    """
+    try:
+        address = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    except ArgumentError:
+        raise ValueError("what names the database is no URL") from None
     with psycopg.connect(address, connect_timeout=CONNECT_SECONDS) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True

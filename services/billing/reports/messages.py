@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import TypeAlias
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from llmmesh.billing.v1 import reports_pb2
 from meshkit.errors import FieldInvalid
@@ -20,13 +22,13 @@ Period: TypeAlias = Request | reports_pb2.GetInvoiceRequest | reports_pb2.Export
 def period_of(request: Period) -> tuple[datetime, datetime]:
     """The whole hours a report or an invoice is about: this month, unless the request says otherwise."""
     now = datetime.now(UTC)
-    given = time_of("start_time", request.start_time) if request.HasField("start_time") else now.replace(day=1, hour=0)
+    given = _time_of("start_time", request.start_time) if request.HasField("start_time") else now.replace(day=1, hour=0)
     start = given.replace(minute=0, second=0, microsecond=0)
     next_month = (start.replace(day=1, hour=0) + timedelta(days=32)).replace(day=1)
-    end = time_of("end_time", request.end_time) if request.HasField("end_time") else next_month
+    end = _time_of("end_time", request.end_time) if request.HasField("end_time") else next_month
     whole = end.replace(minute=0, second=0, microsecond=0)
     end = whole if whole == end else whole + HOUR
-    if not start < end <= start + LONGEST_PERIOD:
+    if not timedelta(0) < end - start <= LONGEST_PERIOD:
         raise FieldInvalid("end_time", "must lie after start_time and at most 366 days later")
     return start, end
 
@@ -66,6 +68,14 @@ def report_message(report: Report, *, with_margin: bool) -> reports_pb2.Report:
             early_stop_micros=savings.early_stop_micros,
         ),
     )
+
+
+def _time_of(field: str, message: Timestamp) -> datetime:
+    time = time_of(field, message)
+    # The months and hours around it must be times too.
+    if time.year == MAXYEAR:
+        raise FieldInvalid(field, f"must lie before the year {MAXYEAR}")
+    return time
 
 
 def _line(total: Total, *, with_margin: bool) -> reports_pb2.ReportLine:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from services.billing.audit.command import main
 from services.billing.config import BillingConfig
 from services.billing.migrations.upgrade import upgrade
+from tests.room.billing.audit_log import Log, Verify
 from tests.support.billing_room import PRICES, Room, billing_room
 from tests.support.fix_postgres import Postgres
 
@@ -76,6 +80,42 @@ def price_file(tmp_path: Path) -> Path:
     path = tmp_path / "prices.yaml"
     path.write_text(PRICES)
     return path
+
+
+@pytest.fixture
+def log(fresh_books: str, tmp_path: Path) -> Log:
+    """The audit log of a tenant."""
+    log = Log(fresh_books, tmp_path)
+    asyncio.run(log.write())
+    return log
+
+
+@pytest.fixture
+def verify(log: Log, capsys: pytest.CaptureFixture[str]) -> Verify:
+    """Runs `llmmesh-audit verify`; the live database unless an export is named."""
+
+    def run(*arguments: str, anchored: bool = False) -> tuple[int, str]:
+        anchor = ["--anchor", str(log.anchor)] if anchored else []
+        with pytest.raises(SystemExit) as exit:
+            main(["verify", "--database-url", log.url, "--keys", str(log.key_file), *anchor, *arguments])
+        return int(str(exit.value.code)), capsys.readouterr().out.strip()
+
+    return run
+
+
+@pytest.fixture
+def export(log: Log) -> Path:
+    """An export of the chain."""
+    path = log.folder / "export.jsonl"
+    with pytest.raises(SystemExit, match="0"):
+        main(["export", "--database-url", log.url, "--tenant", "acme", "--output", str(path)])
+    return path
+
+
+def awaited(database: psycopg.Connection[Any]) -> bool:
+    """Whether somebody waits for what the connection's transaction has locked."""
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+    return bool(database.execute(waiting).fetchall())
 
 
 async def _migrate(url: str) -> None:

@@ -17,7 +17,8 @@ from llmmesh.audit.v1 import audit_pb2
 from services.billing.audit.anchor import Anchor, AnchorAway, anchors, webhook_anchor
 from services.billing.audit.checkpoints import Checkpoint, Seal, stated
 from services.billing.audit.command import main
-from services.billing.key_file import signing_key_from
+from services.billing.audit.export import ExportInvalid, anchored
+from services.billing.key_file import signing_keys_from
 from tests.room.billing.conftest import Configure
 from tests.support.billing_room import billing_room
 
@@ -63,7 +64,7 @@ async def receiving(*answers: int) -> AsyncIterator[Receiver]:
 
 
 def sealed(folder: Path, count: int) -> Sequence[Checkpoint]:
-    seal = Seal(signing_key_from(folder / "key.json"))
+    seal = Seal(signing_keys_from(folder / "key.json"))
     return [seal.sign(tenant_id="acme", size=size, root="0", head="0", after=None) for size in range(1, count + 1)]
 
 
@@ -110,6 +111,24 @@ async def test_one_place_that_is_away_keeps_nothing_from_the_other(tmp_path: Pat
             anchor.add(checkpoint)
             await anchor.flush()
         assert len(receiver.taken) == 1
+
+
+async def test_a_line_that_a_full_disk_cut_off_spoils_none_of_those_after_it(tmp_path: Path) -> None:
+    first, second = sealed(tmp_path, 2)
+    path = tmp_path / "anchor.jsonl"
+    path.write_text('{"checkpoint":"eyJhbGciOi')
+    for anchor in anchors(path, None):
+        for checkpoint in (first, second):
+            anchor.add(checkpoint)
+            await anchor.flush()
+    assert anchored([path]) == {"acme": [first.jws, second.jws]}
+
+
+def test_a_file_that_is_no_anchor_is_not_taken_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "anchor.jsonl"
+    path.write_text("not json\n")
+    with pytest.raises(ExportInvalid, match=r"anchor\.jsonl:1: is not JSON"):
+        anchored([path])
 
 
 async def test_what_waited_when_a_process_ended_is_told_by_the_next_one(

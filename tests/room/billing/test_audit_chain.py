@@ -4,124 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import orjson
 import psycopg
 import pytest
 
-from services.billing.audit.anchor import anchors
-from services.billing.audit.chain import canonical, sha256
 from services.billing.audit.checkpoints import Seal, stated
 from services.billing.audit.command import main
-from services.billing.audit.event import Event, Finding
-from services.billing.audit.notary import Notary
-from services.billing.database.alerts import AlertStore
 from services.billing.database.audit import AuditStore
 from services.billing.database.checkpoints import CheckpointStore
 from services.billing.database.engine import Database
-from services.billing.key_file import signing_key_from
-
-RECORDS, SEALED_EVERY = 30, 10
-
-
-def event(number: int, tenant_id: str = "acme") -> Event:
-    return Event(
-        request_id=f"r{number}", tenant_id=tenant_id, outcome="answered", create_time=datetime.now(UTC), model="малая",
-        findings=(Finding("injection.override.en", "patterns", "prompt_injection", "high", "input"),),
-    )  # fmt: skip
-
-
-@dataclass
-class Log:
-    """A tenant's chain of 30 records with a checkpoint after every ten, each anchored."""
-
-    url: str
-    folder: Path
-
-    @property
-    def key_file(self) -> Path:
-        return self.folder / "audit-key.json"
-
-    @property
-    def anchor(self) -> Path:
-        return self.folder / "anchor.jsonl"
-
-    async def write(self) -> None:
-        database = Database(self.url, seconds=20, connections=2)
-        database.open()
-        store = AuditStore(database)
-        notary = self.notary(database)
-        for start in range(0, RECORDS, SEALED_EVERY):
-            await store.append([[event(start + number + 1) for number in range(SEALED_EVERY)]])
-            await notary.seal_grown()
-        await database.close()
-
-    def notary(self, database: Database) -> Notary:
-        seal = Seal(signing_key_from(self.key_file))
-        stores = AuditStore(database), CheckpointStore(database), AlertStore(database)
-        return Notary(*stores, seal, list(anchors(self.anchor, None)))
-
-    def tamper(self, *statements: str, **values: Any) -> None:
-        """What a superuser can do: triggers are no obstacle."""
-        with psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True) as connection:
-            connection.execute("SET session_replication_role = replica")
-            for statement in statements:
-                connection.execute(statement.encode(), values or None)
-
-    def rows(self) -> list[tuple[int, dict[str, Any]]]:
-        with psycopg.connect(self.url.replace("+psycopg", "")) as connection:
-            found = connection.execute("SELECT position, body FROM audit_records ORDER BY position").fetchall()
-        return [(position, orjson.loads(body)) for position, body in found]
-
-    def rewrite(self, start: int, change: dict[str, Any], *, until: int = RECORDS) -> None:
-        """Change a record and hash it, and those after it up to `until`, anew."""
-        rows = self.rows()
-        previous = ""
-        for position, fields in rows[start - 1 : until]:
-            new = canonical({**fields, **(change if position == start else {"previous": previous})})
-            previous = sha256(new)
-            self.tamper(
-                "UPDATE audit_records SET body = %(body)s, sha256 = %(sha256)s WHERE position = %(position)s",
-                body=new.decode(), sha256=previous, position=position,
-            )  # fmt: skip
-        if until == RECORDS:
-            self.tamper("UPDATE audit_chains SET sha256 = %(sha256)s", sha256=previous)
-
-
-@pytest.fixture
-def log(fresh_books: str, tmp_path: Path) -> Log:
-    log = Log(fresh_books, tmp_path)
-    asyncio.run(log.write())
-    return log
-
-
-@pytest.fixture
-def verify(log: Log, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    """Runs `llmmesh-audit verify`; the live database unless an export is named."""
-
-    def run(*arguments: str, anchored: bool = False) -> tuple[int, str]:
-        anchor = ["--anchor", str(log.anchor)] if anchored else []
-        with pytest.raises(SystemExit) as exit:
-            main(["verify", "--database-url", log.url, "--keys", str(log.key_file), *anchor, *arguments])
-        return int(str(exit.value.code)), capsys.readouterr().out.strip()
-
-    return run
-
-
-@pytest.fixture
-def export(log: Log) -> Path:
-    """An export of the chain."""
-    path = log.folder / "export.jsonl"
-    with pytest.raises(SystemExit, match="0"):
-        main(["export", "--database-url", log.url, "--tenant", "acme", "--output", str(path)])
-    return path
-
-
-Verify = Callable[..., tuple[int, str]]
+from services.billing.key_file import signing_keys_from
+from tests.room.billing.audit_log import Log, Verify, event
 
 
 def test_a_chain_nobody_touched_is_intact(log: Log, verify: Verify) -> None:
@@ -198,7 +92,7 @@ def test_a_checkpoint_signed_by_another_key_is_named(log: Log, verify: Verify) -
     with psycopg.connect(log.url.replace("+psycopg", "")) as connection:
         (signed,) = connection.execute("SELECT jws FROM audit_checkpoints WHERE size = 20").fetchone() or ()
     real = stated(signed)
-    thief = Seal(signing_key_from(log.folder / "thief.json"))
+    thief = Seal(signing_keys_from(log.folder / "thief.json"))
     forged = thief.sign(tenant_id="acme", size=20, root=real.root, head=real.head, after=None)
     log.tamper("UPDATE audit_checkpoints SET jws = %(jws)s WHERE size = 20", jws=forged.jws)
     status, told = verify()
@@ -259,11 +153,22 @@ def test_a_tampered_export_is_found_out(
     assert verify(str(export)) == (1, f"acme: {told}")
 
 
-@pytest.mark.parametrize("text", ["not json\n", "[]\n", '{"record": 1}\n', '{"checkpoint": "abc"}\n'])
+@pytest.mark.parametrize("text", ["", "not json\n", "[]\n", '{"record": 1}\n', '{"checkpoint": "abc"}\n'])
 def test_what_is_no_export_is_said_to_be_none(log: Log, tmp_path: Path, verify: Verify, text: str) -> None:
     path = tmp_path / "broken.jsonl"
     path.write_text(text)
     assert verify(str(path))[0] == 2
+
+
+def test_an_export_that_holds_nothing_of_somebody_is_told_by_the_anchor(verify: Verify, tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.touch()
+    gone = "acme: truncated: the chain ends at record 0; records 1 to 30 are gone"
+    assert verify("--tenant", "acme", str(path), anchored=True) == (1, gone)
+
+
+def test_a_database_that_is_no_url_leaves_nothing_to_be_said(verify: Verify) -> None:
+    assert verify("--database-url", "nonsense")[0] == 2
 
 
 def test_without_keys_nothing_is_called_intact(

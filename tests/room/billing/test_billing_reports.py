@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -18,8 +21,10 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.errors import error_info, error_reason
 from meshkit.identity import Identity, acting_as
+from services.billing.app import billing
+from services.billing.config import BillingConfig
 from services.billing.database.engine import Database
-from services.billing.database.rollups import Rollup
+from services.billing.database.rollups import Rollup, RollupsAhead
 from services.billing.database.wire import Wire
 from tests.room.billing.conftest import Configure
 from tests.support.billing_room import ADMIN, RUBLE, TOKENS_PER_RUBLE, Room, billing_room
@@ -84,6 +89,46 @@ async def test_a_report_sums_to_the_ledger_before_and_after_it_is_rolled_up(
         assert (after.total.cached_count, after.total.saved_micros) == (1, RUBLE)
         await until(lambda: seen(quick, ROLLED, "acme", "day") == (5,))
         assert sums((await report(quick, "acme")).total) == (5, 4 * RUBLE)
+
+
+ELSEWHERE = """
+SET session_replication_role = replica;
+UPDATE ledger SET transaction_id = transaction_id + 1000000000;
+UPDATE rollup_progress SET before_id = before_id + 1000000000;
+"""
+"""Makes books such as come out of a dump of a cluster that has counted more transactions."""
+DOCUMENT = Path(__file__).parents[3] / "docs" / "billing.md"
+HOW_TO_GO_ON = re.compile(r"^```sql\n(BEGIN;\n.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+async def serve(config: BillingConfig) -> None:
+    async with billing(config):
+        await asyncio.Event().wait()
+
+
+async def test_books_out_of_a_dump_are_refused_until_they_count_as_their_cluster_does(
+    configure: Configure, fresh_books: str
+) -> None:
+    quick, slow = (configure(fresh_books, rollup_seconds=seconds) for seconds in (0.05, 3600))
+    async with billing_room(quick) as room:
+        caller = await room.tenant("acme")
+        await spend(room, caller, "r1")
+        await until(lambda: seen(room, ROLLED, "acme", "month") == (1,))
+    async with billing_room(slow) as room:
+        await spend(room, caller, "r2")
+        with room.database() as database:
+            database.execute(ELSEWHERE)
+    with pytest.raises(RollupsAhead):
+        await serve(slow)
+    [statements] = HOW_TO_GO_ON.findall(DOCUMENT.read_text())
+    with psycopg.connect(fresh_books.replace("+psycopg", ""), autocommit=True) as database:
+        database.execute(statements)
+    async with billing_room(slow) as room:
+        assert sums((await report(room, "acme")).total) == (2, 2 * RUBLE)
+    async with billing_room(quick) as room:
+        await spend(room, caller, "r3")
+        await until(lambda: seen(room, ROLLED, "acme", "month") == (3,))
+        assert sums((await report(room, "acme")).total) == seen(room, SUMS, "acme") == (3, 3 * RUBLE)
 
 
 @asynccontextmanager
@@ -201,6 +246,8 @@ async def test_a_report_comes_as_a_table_and_as_a_chart(room: Room) -> None:
             "end_time",
         ),
         ({"start_time": {"seconds": 0}, "end_time": {"seconds": 1_790_000_000}}, "FIELD_INVALID", "end_time"),
+        ({"start_time": {"seconds": 253_402_000_000}}, "FIELD_INVALID", "start_time"),
+        ({"end_time": {"seconds": 253_402_300_799}}, "FIELD_INVALID", "end_time"),
         ({"baseline_deployment": "no/price"}, "RESOURCE_NOT_FOUND", None),
         ({"tenant_id": "no-such-tenant"}, "RESOURCE_NOT_FOUND", None),
     ],

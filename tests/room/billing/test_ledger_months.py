@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -12,11 +13,12 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.billing.database.engine import Database
-from services.billing.database.ledger_months import MONTHS_AHEAD, LedgerMonths
+from services.billing.database.ledger_months import DROPPING, MONTHS_AHEAD, LedgerMonths
 from services.billing.database.rollups import Rollup
 from services.billing.database.wire import Wire
 from services.billing.migrations.upgrade import upgrade
-from tests.room.billing.conftest import Configure
+from tests.room.billing.conftest import Configure, awaited
+from tests.support.waiting import until
 
 ROW = """
 INSERT INTO ledger (tenant_id, request_id, key_id, model, deployment, provider, cache_status, input_tokens,
@@ -87,6 +89,18 @@ async def test_an_old_month_is_dropped_once_it_is_summed_up(ledger: Ledger) -> N
     total = "SELECT sum(cost_micros)::int FROM usage_rollups WHERE span = 'month'"
     assert ledger.sql.execute(total).fetchall() == [14]
     assert await ledger.months.drop(kept=KEPT_MONTHS) == []
+
+
+async def test_a_month_that_another_replica_drops_at_the_same_moment_is_passed_over(
+    ledger: Ledger, fresh_books: str
+) -> None:
+    ledger.sql.execute("SELECT add_ledger_month('2024-06-15Z')")
+    with psycopg.connect(fresh_books.replace("+psycopg", "")) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [DROPPING])
+        other.execute("DROP TABLE ledger_2024_06")
+        dropping = asyncio.create_task(ledger.months.drop(kept=KEPT_MONTHS))
+        await until(lambda: asyncio.to_thread(awaited, other))
+    assert await dropping == []
 
 
 @pytest.mark.parametrize("change", ["DELETE FROM {}", "TRUNCATE {}", "UPDATE {} SET cost_micros = 0"])

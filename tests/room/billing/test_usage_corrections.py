@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
 
 import grpc
@@ -11,9 +12,18 @@ from llmmesh.billing.v1 import billing_pb2, reports_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import error_reason
 from meshkit.identity import Identity, acting_as
+from tests.room.billing.conftest import awaited
 from tests.support.billing_room import ADMIN, RUBLE, TOKENS_PER_RUBLE, Room
+from tests.support.waiting import until
 
 _numbers = count()
+LOCK = "SELECT 1 FROM tenants WHERE id = %s FOR NO KEY UPDATE"
+NEW_PERIOD = "UPDATE budgets SET period_start = clock_timestamp(), spent_micros = 0 WHERE tenant_id = %s"
+SPENT_AND_WRITTEN = """
+SELECT spent_micros, (SELECT sum(cost_micros)::bigint FROM ledger
+    WHERE ledger.tenant_id = budgets.tenant_id AND create_time >= period_start)
+FROM budgets WHERE tenant_id = %s
+"""
 
 
 @pytest.fixture
@@ -108,6 +118,20 @@ async def test_a_repeat_returns_the_first_correction(room: Room, caller: Identit
     first = await correct(room, caller, "r1", 1)
     assert await correct(room, caller, "r1", 1) == await correct(room, caller, "r1", 7) == first
     assert await sums(room, caller) == {(1, RUBLE)}
+
+
+async def test_a_correction_that_waited_into_a_new_period_is_written_in_the_period_it_counts_in(
+    room: Room, caller: Identity
+) -> None:
+    await estimated(room, caller, "r1", 1)
+    with room.database() as database:
+        with database.transaction():
+            database.execute(LOCK, [caller.tenant_id])
+            correcting = asyncio.create_task(correct(room, caller, "r1", 3))
+            await until(lambda: asyncio.to_thread(awaited, database))
+            database.execute(NEW_PERIOD, [caller.tenant_id])
+        await correcting
+        assert database.execute(SPENT_AND_WRITTEN, [caller.tenant_id]).fetchall() == [(2 * RUBLE, 2 * RUBLE)]
 
 
 async def test_only_estimates_are_corrected_and_by_real_figures(room: Room, caller: Identity) -> None:

@@ -72,6 +72,11 @@ def test_the_strictest_pack_names_a_finding(rule: str, packs: list[str], expecte
     assert counted(*packs, of=event(finding(rule))) == [expected]
 
 
+def test_the_tax_number_of_a_person_counts_and_that_of_an_organisation_does_not() -> None:
+    assert counted("fz152", of=event(finding("personal_data.inn"))) == [("state_identifier", "high", ("fz152",))]
+    assert counted("fz152", of=event(finding("organisation.inn", "organisation", "low"))) == []
+
+
 def test_a_card_in_an_answer_counts_for_everybody() -> None:
     leaked = event(finding("personal_data.card.leaked", severity="critical", direction="output"), outcome="stopped")
     assert counted(of=leaked) == [("personal_data_leaked", "critical", ("base",))]

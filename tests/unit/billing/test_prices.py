@@ -110,6 +110,12 @@ def test_quotes_leave_out_what_is_not_in_force_yet() -> None:
     assert [quote.price.deployment for quote in quotes] == ["a"]
 
 
+def test_a_price_that_cannot_be_converted_yet_keeps_no_other_from_being_quoted() -> None:
+    tomorrow = ExchangeRate("USD", 80 * MICROS, NOW + timedelta(days=1))
+    quotes = book(price("a", "USD"), price("b"), rates=(tomorrow,)).in_force(NOW)
+    assert [quote.price.deployment for quote in quotes] == ["b"]
+
+
 tokens = st.integers(0, 10**6)
 
 
