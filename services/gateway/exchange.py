@@ -198,9 +198,12 @@ class Exchange:
         self.guard_policy_version = verdict.policy_version
 
     def noted(self, detections: Iterable[guard_pb2.Detection], direction: Direction) -> None:
-        """Take in what the guard found, whatever came of it."""
+        """Take in what the guard found, whatever came of it; of what one rule found on a side, the worst."""
         for found in detections:
-            self.findings.setdefault((found.rule, direction), _finding(found, direction))
+            finding = _finding(found, direction)
+            known = self.findings.setdefault((found.rule, direction), finding)
+            if _severity(finding) > _severity(known):
+                self.findings[found.rule, direction] = finding
             if found.rule not in self.guard_rules:
                 self.guard_rules.append(found.rule)
 
@@ -275,6 +278,10 @@ class Exchange:
             limit_headers=self.limit_headers,
             stopped_for=self.stopped_for,
         )
+
+
+def _severity(finding: audit_pb2.Finding) -> int:
+    return guard_pb2.RiskLevel.Value(f"RISK_LEVEL_{finding.severity.upper()}")
 
 
 def _finding(found: guard_pb2.Detection, direction: Direction) -> audit_pb2.Finding:

@@ -87,12 +87,16 @@ async def _escalation(
             judges.append(AzureContentSafety(http, config.azure_endpoint, config.azure_key.get_secret_value()))
         else:
             log.info("layer_absent", layer=azure.LAYER, told="no LLMMESH_GUARD_AZURE_ENDPOINT: no cloud is asked")
-        second_look = _second_look(meaning, Embeddings(inference, meaning.adapter), reloader) if meaning else None
+        second_look = _second_look(config, inference, meaning, reloader) if meaning else None
         budgets = Budgets(config.escalation_seconds, config.tier_escalation_seconds)
         yield Escalation(second_look, judges, budgets, random.SystemRandom())
 
 
-def _second_look(meaning: MeaningHead, embeddings: Embeddings, reloader: Reloader[RuleLayers]) -> SecondLook:
+def _second_look(
+    config: GuardConfig, inference: InferenceServiceAsyncStub, meaning: MeaningHead, reloader: Reloader[RuleLayers]
+) -> SecondLook:
+    embeddings = Embeddings(inference, meaning.adapter, config.escalation_seconds)
+
     def words(text: str) -> float:
         return reloader.current.classifier.score(text)[0]
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from meshkit.log import get_logger
-from services.guard.passages import Passage, slices
+from services.guard.passages import SLICE, Passage, slices
 from services.guard.verdict import FAILED, Action, Finding, Verdict, merge, note, undecided
 
 log = get_logger()
@@ -58,8 +58,7 @@ class Cascade:
         for scanner in self._scanners:
             started = time.perf_counter()
             try:
-                for passage in passages:
-                    findings += await _scan(scanner, passage)
+                findings += await _scan_all(scanner, passages)
             except Exception as error:
                 log.exception("scanner_failed", layer=scanner.layer, error=type(error).__name__)
                 return undecided(seconds, note(scanner.layer, FAILED))
@@ -74,6 +73,19 @@ def _is_settled(findings: Sequence[Finding], passages: Sequence[Passage]) -> boo
     refusals = [found for found in findings if found.action is Action.BLOCK]
     length = sum(len(passage.text) for passage in passages)
     return any(found.final for found in refusals) or bool(refusals and length > LONGEST_CONTESTED)
+
+
+async def _scan_all(scanner: Scanner, passages: Sequence[Passage]) -> list[Finding]:
+    """Everything the scanner finds; between many short passages, too, other calls get their turn."""
+    findings: list[Finding] = []
+    at_a_stretch = 0
+    for passage in passages:
+        at_a_stretch += len(passage.text)
+        if at_a_stretch > SLICE:
+            await asyncio.sleep(0)
+            at_a_stretch = 0
+        findings += await _scan(scanner, passage)
+    return findings
 
 
 async def _scan(scanner: Scanner, passage: Passage) -> list[Finding]:

@@ -58,7 +58,7 @@ def snils(matched: bytes) -> tuple[int, int] | None:
     total = sum(digit * weight for digit, weight in zip(digits, range(9, 0, -1), strict=False))
     control = total % 101 % 100
     genuine = len(digits) == 11 and any(digits) and control == digits[9] * 10 + digits[10]
-    return (0, len(matched)) if genuine else None
+    return (_start(matched), len(matched)) if genuine else None
 
 
 def inn(matched: bytes) -> tuple[int, int] | None:
@@ -76,19 +76,26 @@ def _inn_control(digits: list[int]) -> int:
 
 def phone(matched: bytes) -> tuple[int, int] | None:
     """A telephone number that exists in its country's plan; without a country code, in Russia's."""
+    start = _start(matched)
     try:
-        number = phonenumbers.parse(matched.decode("latin-1"), "RU")
+        number = phonenumbers.parse(matched[start:].decode("latin-1"), "RU")
     except phonenumbers.NumberParseException:
         return None
-    return (0, len(matched)) if phonenumbers.is_valid_number(number) else None
+    return (start, len(matched)) if phonenumbers.is_valid_number(number) else None
 
 
 def credential(matched: bytes) -> tuple[int, int] | None:
     """A secret that looks random; words and placeholders such as sk-xxxx or ...EXAMPLE are none."""
-    value = VALUE.findall(matched)[-1]
+    start = _start(matched)
+    value = VALUE.findall(matched[start:])[-1]
     mixed = min(len(UPPER.findall(value)), len(LOWER.findall(value))) >= FEWEST_OF_EACH_CASE
     random = len(set(value)) >= FEWEST_DISTINCT and (mixed or DIGIT.search(value)) and not PLACEHOLDER.search(matched)
-    return (0, len(matched)) if random else None
+    return (start, len(matched)) if random else None
+
+
+def _start(matched: bytes) -> int:
+    """Where what is looked for begins: JSON's escape of a line break may stand before it."""
+    return 2 if matched.startswith(b"\\") else 0
 
 
 CHECKS: dict[str, Check] = {

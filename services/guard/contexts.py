@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from services.guard.masking import whole
 from services.guard.passages import Passage
 from services.guard.rules import Category
 from services.guard.verdict import MOST_OF_A_RULE, Action, DataClass, Finding
@@ -21,11 +22,12 @@ def masked_contexts(passages: Sequence[Passage], findings: Sequence[Finding]) ->
     """A context for each of the findings on these passages."""
     texts = {passage.message_index: passage.text for passage in passages}
     counts = Counter(found.rule for found in findings if _is_hidden(found))
+    to_their_ends = [whole(texts.get(found.message_index, ""), found) for found in findings]
     # Findings beyond these are not named: there may be more to hide than is known here.
     all_known = max(counts.values(), default=0) < MOST_OF_A_RULE
-    for number, found in enumerate(findings):
+    for number, found in enumerate(to_their_ends):
         if number < MOST and all_known:
-            yield _context(texts[found.message_index], found, findings)
+            yield _context(texts[found.message_index], found, to_their_ends)
         else:
             yield placeholder(found)
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import html
 import re
 from collections.abc import Callable
+from itertools import takewhile
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -19,11 +21,19 @@ Decode = Callable[[bytes], "bytes | None"]
 
 HEX = re.compile(rb"(?:0x)?((?:[0-9a-fA-F]{2}){8,})")
 BASE32 = re.compile(rb"[A-Z2-7]{16,}")
-LEET = re.compile(rb"(?:[A-Za-z]+[013457@$]|[013457@$]+[A-Za-z])[A-Za-z013457@$]{2,}")
+LEET = re.compile(rb"(?<![A-Za-z0-9@$])(?:[A-Za-z]+[013457@$]|[013457@$]+[A-Za-z])[A-Za-z013457@$]{2,}")
+"""Begins where a word does: tried at every letter of a long one it would take time by the square of its length."""
 LEET_LETTERS = bytes.maketrans(b"013457@$", b"oieastas")
 URL_SAFE = bytes.maketrans(b"-_", b"+/")
 JOINTS = re.compile(rb"[+/_-]+")
+BREAK = rb"(?:[ \r]{0,3}\n|(?:\\r)?\\n)"
+"""The end of a line, also as JSON writes it and as `_white_space` leaves it."""
+LINE_BREAK = re.compile(BREAK)
 SHORTEST_PACKED = 12
+SHORTEST_CUT = 1024
+"""Bytes of a code that may be a part of a longer one, cut inside a letter."""
+CONTINUATION = bytes(range(0x80, 0xC0))
+"""Bytes with which no letter of UTF-8 begins."""
 LEAST_READABLE = 0.9
 
 
@@ -40,6 +50,8 @@ class Encoding(NamedTuple):
     """1 for a code; 0 for a mere disguise of letters, which nests in nothing."""
     located: bool = False
     """Whether `trigger` matches around every token, so that only there one need be sought."""
+    hides: bool = True
+    """Whether who reads the text misses what it says; what hides nothing is decoded to as many bytes as it has."""
 
 
 def _percent(code: bytes) -> bytes | None:
@@ -71,17 +83,34 @@ def _spread(_: bytes) -> bytes:
     return b" "
 
 
+def _white_space(code: bytes) -> bytes:
+    """JSON's line breaks and tabs, which would otherwise be the first letter of the next word."""
+    return b" " * (len(code) - 1) + (b"\n" if b"n" in code else b" ")
+
+
 def _leet(code: bytes) -> bytes | None:
     return code.translate(LEET_LETTERS) if LEET.fullmatch(code) else None
 
 
 def _run(code: bytes) -> bytes | None:
     """A long run of letters and digits: something packed, or words joined by signs of which some are."""
-    if plain := _unpack(re.sub(rb"[\r\n]", b"", code)):
+    if plain := _unpack(code):
         return plain
     words = JOINTS.split(code)
     decoded = [_unpack(word) or _leet(word) or word for word in words]
     return b" ".join(decoded) if decoded != words else None
+
+
+def _wrapped(code: bytes) -> bytes | None:
+    """Something packed, in lines as long as the first but for the last; what stands below may be words."""
+    lines = LINE_BREAK.split(code)
+    width = len(lines[0])
+    whole = sum(1 for _ in takewhile(lambda line: len(line) == width, lines))
+    last = whole + 1 if whole < len(lines) and len(lines[whole]) < width else whole
+    for count in range(last, max(whole, 2) - 1, -1):
+        if plain := _unpack(b"".join(lines[:count])):
+            return b"\n".join([plain, *lines[count:]])
+    return None
 
 
 def _unpack(run: bytes) -> bytes | None:
@@ -106,8 +135,11 @@ def _base(decode: Callable[[bytes], bytes], packed: bytes, group: int) -> bytes 
 def _plain(data: bytes, least: float = LEAST_READABLE) -> bytes | None:
     """The folded text of bytes that are text, in UTF-8 or UTF-16; None for anything else."""
     encoding = "utf-16-le" if len(data) > 3 and not any(data[1::2]) else "utf-8"
+    may_be_cut = len(data) >= SHORTEST_CUT
+    if may_be_cut and encoding == "utf-8":
+        data = data.lstrip(CONTINUATION)
     try:
-        text = data.decode(encoding)
+        text = codecs.getincrementaldecoder(encoding)().decode(data, final=not may_be_cut)
     except UnicodeDecodeError:
         return None
     readable = sum(character.isalnum() or character.isspace() or character in ".,:;!?'\"-()" for character in text)
@@ -145,9 +177,19 @@ ENCODINGS = (
     Encoding(
         rb"[^a-z0-9\x80-\x9f\xe0-\xff]{64}", re.compile(rb"[^A-Za-z0-9\x80-\x9f\xe0-\xff]{32,}"), _spread, layers=0
     ),
+    Encoding(rb"\\[bfnrt]", re.compile(rb"(?:\\[bfnrt])+"), _white_space, layers=0, hides=False),
+    Encoding(
+        rb"[a-z0-9+/_-]{16}" + BREAK + rb"[a-z0-9+/_-]{2}",
+        # A line on which other words follow is no part of a code. The look-behind is for time, as that of LEET.
+        re.compile(
+            rb"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}(?:" + BREAK + rb"[A-Za-z0-9+/_-]{2,}"
+            rb"(?![A-Za-z0-9+/_\x80-\xff-]|[ ,.:;!?]{1,3}[A-Za-z\x80-\xff]))+={0,6}"
+        ),
+        _wrapped,
+    ),
     Encoding(
         rb"[a-z0-9+/_-]{16,}={0,6}(?:[^a-z0-9+/_=-]|$)",
-        re.compile(rb"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/]{4,})*={0,6}"),
+        re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,6}"),
         _run,
         located=True,
     ),

@@ -1,8 +1,9 @@
 """Has a text judged by slower layers where the quick ones are unsure, and of the rest a sampled share.
 
 The embedding layer comes first, for every tenant, then those that the tenant wishes, our own model before a cloud. A
-cloud sees only what is public, and nothing of a tenant whose data stays in Russia: sending it would be a cross-border
-transfer. That a layer was not asked, and why, stands in the verdict, as does a failure that the tenant lets pass.
+cloud sees only what is public and hidden from nobody, and nothing of a tenant whose data stays in Russia: sending it
+would be a cross-border transfer. That a layer was not asked, and why, stands in the verdict, as does a failure that the
+tenant lets pass.
 """
 
 from __future__ import annotations
@@ -165,7 +166,9 @@ def _barrier(judge: Judge, verdict: Verdict, wishes: Wishes) -> str | None:
         return None
     if wishes.stays_in_russia:
         return "cross_border"
-    return "data_class" if verdict.data_class > DataClass.PUBLIC else None
+    if verdict.data_class > DataClass.PUBLIC:
+        return "data_class"
+    return "masked" if verdict.action is Action.MASK else None
 
 
 async def _asked(

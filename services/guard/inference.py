@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import grpc
 
 from llmmesh.inference.v1 import inference_pb2
 from meshkit.deadline import time_left
-from meshkit.dependency import Dependency, Unusable
+from meshkit.dependency import Dependency, Unavailable, Unusable
 from meshkit.log import get_logger
 from services.guard.escalation import JudgeFailed
 from services.guard.llama_guard import CANDIDATES, LAYER, LONGEST_VERDICT, VERDICT, Continuation
@@ -64,15 +65,26 @@ class GuardModel:
 class Embeddings:
     """The model that embeds. While it is away nobody waits for it."""
 
-    def __init__(self, inference: InferenceServiceAsyncStub, adapter: str) -> None:
-        """`adapter` is what the vectors are made with."""
+    def __init__(self, inference: InferenceServiceAsyncStub, adapter: str, usual_seconds: float) -> None:
+        """`adapter` is what the vectors are made with; after `usual_seconds` without them the model counts as away."""
         self._inference = inference
         self._adapter = adapter
+        self._usual_seconds = usual_seconds
         self._dependency = Dependency("embeddings", faults=(grpc.aio.AioRpcError,))
 
     async def of(self, texts: Sequence[str], seconds: float) -> list[Sequence[float]]:
         """The vectors of texts within so many seconds. Raises Unavailable."""
         seconds = time_left(seconds)
+        if seconds >= self._usual_seconds:
+            return await self._asked(texts, seconds)
+        try:
+            # What one caller does not wait for tells nothing of the model: the others go on asking it.
+            async with asyncio.timeout(seconds):
+                return await self._asked(texts, self._usual_seconds)
+        except TimeoutError as late:
+            raise Unavailable("embeddings came too late for this text") from late
+
+    async def _asked(self, texts: Sequence[str], seconds: float) -> list[Sequence[float]]:
         return await self._dependency.ask(lambda: self._embedded(texts, seconds), timeout_seconds=seconds)
 
     async def _embedded(self, texts: Sequence[str], seconds: float) -> list[Sequence[float]]:

@@ -73,7 +73,7 @@ def maskable(findings: Sequence[Finding], *, personal: bool) -> list[Finding]:
 
 def masked(text: str, findings: Iterable[Finding], placeholders: Placeholders) -> str:
     """The text with the findings replaced; in JSON, with values replaced by strings."""
-    spans = merged(_whole(text, found) for found in findings)
+    spans = merged(whole(text, found) for found in findings)
     json_text = bool(spans) and is_json(text)
     pieces: list[str] = []
     done = 0
@@ -84,7 +84,7 @@ def masked(text: str, findings: Iterable[Finding], placeholders: Placeholders) -
     return "".join((*pieces, text[done:]))
 
 
-def _whole(text: str, found: Finding) -> Finding:
+def whole(text: str, found: Finding) -> Finding:
     """A secret with all of it: rules look no further than they need to be sure."""
     if found.category != "secret":
         return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 from services.guard.dictionaries import EnglishNames, RussianWords
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel
@@ -19,9 +20,9 @@ INTRODUCED = "personal_data.name.introduced"
 CAPITALISED = r"[А-ЯЁ][а-яё]+(?:-[А-ЯЁ][а-яё]+)?"
 RUN = re.compile(
     rf"\b(?:[А-ЯЁ]\.\s?){{1,2}}{CAPITALISED}"
-    rf"|\b{CAPITALISED}(?:\s(?:[А-ЯЁ]\.\s?){{1,2}}|(?:\s{CAPITALISED}){{1,4}})"
+    rf"|\b{CAPITALISED}(?:\s(?:[А-ЯЁ]\.\s?){{1,2}}|(?:\s{CAPITALISED})+)"
     r"|\b[а-яё]+\s[а-яё]+(?:ович|евич|ьич|[ио]ничн|овн|евн)(?:а|у|ом|ем|е|ы|ой)?\b(?:\s[а-яё]+)?"
-    r"|\b[A-Z][a-z]+(?:\s(?:[A-Z]\.|(?:Mc|O')?[A-Z][a-z]+)){1,5}"
+    r"|\b[A-Z][a-z]+(?:\s(?:[A-Z]\.|(?:Mc|O')?[A-Z][a-z]+))+"
 )
 WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*\.?")
 SURNAME = re.compile(r"[А-ЯЁ][а-яё]+(?:ов|ев|ёв|ин|ын|ский|цкий|енко|чук|ян|дзе|швили)(?:а|у|ой|ым|е|ая|ую|ого|ому)?")
@@ -58,33 +59,49 @@ class NameScanner:
     def scan(self, text: str, *, attacks: bool = True) -> Iterator[Finding]:  # noqa: ARG002 - names attack nobody
         """Every name in the text."""
         for run in RUN.finditer(text):
-            words = list(WORD.finditer(text, run.start(), run.end()))
-            name = self._english(words) if run[0][0].isascii() else self._russian(words)
-            if name:
-                yield _finding(text, name[0].start(), name[-1].end())
+            named = self._english if run[0][0].isascii() else self._russian
+            for words in _lines(text, list(WORD.finditer(text, run.start(), run.end()))):
+                for name in named(words):
+                    yield _finding(text, name[0].start(), name[-1].end())
 
-    def _english(self, words: Words) -> Words:
+    def _english(self, words: Words) -> Iterator[Words]:
         upper = [word[0].upper() for word in words]
+        end = 0
         for first, word in enumerate(upper[:-1]):
             last = first + 2 if upper[first + 1].endswith(".") else first + 1
-            if word in self._first and last < len(words) and upper[last] in self._last:
-                return words[first : last + 1]
-        return ()
+            if first >= end and word in self._first and last < len(words) and upper[last] in self._last:
+                end = last + 1
+                yield words[first:end]
 
-    def _russian(self, words: Words) -> Words:
+    def _russian(self, words: Words) -> Iterator[Words]:
         """The words from the first to the last that may be part of a name, if together they are one."""
         kinds = [frozenset({"Initial"}) if word[0].endswith(".") else self._kinds(word[0]) for word in words]
         part = [place for place, kind in enumerate(kinds) if kind]
         given = [place for place in part if kinds[place] & {"Name", "Initial"}]
         family = [place for place in part if kinds[place] & {"Surn", "Patr"}]
-        if not any(place != other for place in given for other in family):
-            return ()
-        return words[part[0] : part[-1] + 1]
+        if any(place != other for place in given for other in family):
+            yield words[part[0] : part[-1] + 1]
 
     def _looked_up(self, word: str) -> frozenset[str]:
         """Which of first name, patronymic and surname a Russian word may be."""
         kinds = self._russian_words.kinds(word)
         return kinds or frozenset({"Surn"} if SURNAME.fullmatch(word) else ())
+
+
+def _lines(text: str, words: Words) -> Iterator[Words]:
+    """The words of a run, by line where it is a list.
+
+    In prose a name may be broken over two lines; there other words stand before it.
+    """
+    start = words[0].start()
+    first, begins_line = 0, start == 0 or text[start - 1] == "\n"
+    for place, (word, following) in enumerate(pairwise(words), 1):
+        if "\n" in text[word.end() : following.start()]:
+            if begins_line:
+                yield words[first:place]
+                first = place
+            begins_line = True
+    yield words[first:]
 
 
 def _finding(text: str, start: int, end: int) -> Finding:

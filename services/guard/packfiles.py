@@ -51,7 +51,7 @@ def read_packs(directory: Path) -> list[PackFile]:
     """Read every *.yaml of a directory, in the order of their names.
 
     Raises:
-        PacksInvalid: If a file is not YAML, not a pack, or two rules share an id.
+        PacksInvalid: If a file cannot be read, is not YAML or not a pack, or two rules share an id.
     """
     mistakes: list[str] = []
     files: list[PackFile] = []
@@ -62,6 +62,8 @@ def read_packs(directory: Path) -> list[PackFile]:
             mistakes.append(f"{path.name}: not YAML: {error}")
         except ValidationError as error:
             mistakes.extend(f"{path.name}: {_place(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        except (OSError, ValueError) as error:  # gone or forbidden; not UTF-8, or a date that does not exist
+            mistakes.append(f"{path.name}: cannot be read: {error}")
     if not files and not mistakes:
         mistakes.append(f"{directory}: no packs (*.yaml)")
     counts = Counter(rule.id for file in files for rule in file.pack.rules)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 SLICE = 16_384
+LONGEST_SLICE = 4 * SLICE
+"""Characters of a slice in which there is no white space to end it."""
 SLICE_OVERLAP = 512
 SPACE = re.compile(r"\s")
+PACKED = string.ascii_letters + string.digits + "+/_-"
+"""What base64, base32 and hex are written with."""
 
 
 class Speaker(Enum):
@@ -39,16 +44,30 @@ class Passage:
 def slices(text: str) -> Iterator[tuple[int, str]]:
     """The text in slices that share their edges, each with its place.
 
-    A slice ends at white space, however far that is, for a code that is cut in two can no longer be read.
+    A slice ends at white space where there is some, for of a code that is cut in two less can be read.
     """
     start = 0
     while len(text) - start > SLICE:
-        space = SPACE.search(text, start + SLICE)
-        if space is None:
+        space = SPACE.search(text, start + SLICE, start + LONGEST_SLICE)
+        end = space.end() if space else _cut(text, start)
+        if end >= len(text):
             break
-        yield start, text[start : space.end()]
-        start = _word_start(text, max(space.end() - SLICE_OVERLAP, start + 1), space.end())
+        yield start, text[start:end]
+        start = _word_start(text, max(end - SLICE_OVERLAP, start + 1), end) if space else end - SLICE_OVERLAP
     yield start, text[start:]
+
+
+def _cut(text: str, start: int) -> int:
+    """Where a slice without white space ends: of a code so that both of its parts can be read by themselves.
+
+    Codes have groups of 2, 4 or 8 characters, and those inside codes again, of all of which the overlap is a multiple.
+    """
+    end = start + LONGEST_SLICE
+    if end >= len(text):
+        return end
+    piece = text[start:end]
+    packed = len(piece) - len(piece.rstrip(PACKED))
+    return end - packed % SLICE_OVERLAP
 
 
 def _word_start(text: str, earliest: int, latest: int) -> int:

@@ -137,8 +137,11 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         self, request: guard_pb2.ReplaceRulesRequest, context: Context
     ) -> guard_pb2.ReplaceRulesResponse:
         """Put a tenant's rules in place of those it has, if all of them can be used."""
-        kept = KeptRules.of(await self._trials.tried(words_of(request.rules)))
-        await self._kept.put(request.tenant_id, kept)
+        tried = await self._trials.tried(words_of(request.rules))
+        before = await self._kept.get(request.tenant_id)
+        kept = KeptRules.of(tried, before)
+        if kept is not before:
+            await self._kept.put(request.tenant_id, kept)
         return guard_pb2.ReplaceRulesResponse(rules=rule_messages(kept.rules_json), version=kept.version)
 
     async def ListRules(self, request: guard_pb2.ListRulesRequest, context: Context) -> guard_pb2.ListRulesResponse:

@@ -7,8 +7,8 @@ the text is judged. So a change is in force as soon as gateways know it, and a t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
+import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from services.guard.trials import Words
 
 log = get_logger()
 
-VERSION_LENGTH = 16
+VERSION_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,21 @@ class KeptRules:
     rules_json: str = ""
     """A JSON array in the words of packs; empty when there are none."""
     version: str = ""
-    """Changes whenever any rule does; empty when there are none."""
+    """Changes whenever any rule does, and never comes again; empty when there are none."""
 
     @classmethod
-    def of(cls, rules: Sequence[Words]) -> KeptRules:
-        """The form in which rules are kept."""
+    def of(cls, rules: Sequence[Words], before: KeptRules | None = None) -> KeptRules:
+        """The form in which rules are kept; that of the rules `before` where they are the same.
+
+        Rules that come back after others get a new version: to a guard that was asked for the old one meanwhile, it
+        stands for those others.
+        """
         if not rules:
             return cls()
         written = json.dumps(rules, ensure_ascii=False)
-        return cls(written, hashlib.sha256(written.encode()).hexdigest()[:VERSION_LENGTH])
+        if before is not None and before.rules_json == written:
+            return before
+        return cls(written, secrets.token_hex(VERSION_BYTES))
 
 
 Fetch = Callable[[str], Awaitable[KeptRules]]

@@ -49,7 +49,8 @@ class View:
 class Piece(NamedTuple):
     """A part of an unwrapped view, and the part of the parent that it stands for.
 
-    `depth` counts the codes that were one in another here; 0 where nothing was decoded in this layer.
+    Where nothing hidden was decoded both are as long. `depth` counts the codes that were one in another here; 0 where
+    nothing was decoded in this layer.
     """
 
     start: int
@@ -109,13 +110,14 @@ def unwrap(view: View, sightings: Iterable[Sighting]) -> UnwrappedView | None:
     parts: list[bytes] = []
     pieces: list[Piece] = []
     length = done = 0
-    for start, end, layers, plain in _decoded(folded, sightings):
+    for start, end, encoding, plain in _decoded(folded, sightings):
         if start < done:
             continue
         if start > done:
             pieces.append(Piece(length, done, start, decoded=False, depth=0))
             length += start - done
-        pieces.append(Piece(length, start, end, decoded=True, depth=layers and layers + view.depth(start, end)))
+        depth = encoding.layers and encoding.layers + view.depth(start, end)
+        pieces.append(Piece(length, start, end, encoding.hides, depth))
         length += len(plain)
         parts += (folded[done:start], plain)
         done = end
@@ -125,7 +127,7 @@ def unwrap(view: View, sightings: Iterable[Sighting]) -> UnwrappedView | None:
     return UnwrappedView(view, b"".join([*parts, folded[done:]]), pieces)
 
 
-def _decoded(folded: bytes, sightings: Iterable[Sighting]) -> list[tuple[int, int, int, bytes]]:
+def _decoded(folded: bytes, sightings: Iterable[Sighting]) -> list[tuple[int, int, Encoding, bytes]]:
     """Every token that says something, by its place."""
     found = []
     for number, place in sightings:
@@ -134,7 +136,7 @@ def _decoded(folded: bytes, sightings: Iterable[Sighting]) -> list[tuple[int, in
             plain = encoding.decode(token[0])
             if plain is not None and plain != token[0]:
                 found.append((token.start(), number, token.end(), plain))
-    return [(start, end, ENCODINGS[number].layers, plain) for start, number, end, plain in sorted(found)]
+    return [(start, end, ENCODINGS[number], plain) for start, number, end, plain in sorted(found)]
 
 
 def _tokens(encoding: Encoding, folded: bytes, place: tuple[int, int] | None) -> Iterator[re.Match[bytes]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from google.protobuf import duration_pb2
 
 from llmmesh.chat.v1 import chat_pb2
@@ -22,20 +24,41 @@ ANYWHERE, RUSSIA = chat_pb2.DATA_RESIDENCY_GLOBAL, chat_pb2.DATA_RESIDENCY_RUSSI
 SOON = duration_pb2.Duration(nanos=100_000_000)
 
 
+CODENAME = {
+    "id": "house.codename",
+    "category": "confidential",
+    "languages": ["en"],
+    "direction": "both",
+    "severity": "medium",
+    "action": "mask",
+    "max_length": 6,
+    "patterns": ["falcon"],
+    "must_match": ["Project Falcon"],
+    "must_not_match": ["Project Eagle"],
+}
+
+
+def config(azure: ScriptedAzure, **more: Any) -> GuardConfig:
+    return GuardConfig.model_validate(
+        {
+            "listen": "127.0.0.1:0",
+            "metrics_listen": "",
+            "drain_seconds": 0,
+            "azure_endpoint": azure.url,
+            "azure_key": KEY,
+            **more,
+        }
+    )
+
+
 @pytest.fixture(scope="module")
 async def running() -> AsyncIterator[tuple[ScriptedAzure, Any]]:
-    async with scripted_azure() as azure:
-        config = GuardConfig.model_validate(
-            {
-                "listen": "127.0.0.1:0",
-                "metrics_listen": "",
-                "drain_seconds": 0,
-                "azure_endpoint": azure.url,
-                "azure_key": KEY,
-            }
-        )
-        async with guard(config) as port, connect(f"127.0.0.1:{port}", GuardServiceStub, wait_seconds=5) as stub:
-            yield azure, stub
+    async with (
+        scripted_azure() as azure,
+        guard(config(azure)) as port,
+        connect(f"127.0.0.1:{port}", GuardServiceStub, wait_seconds=5) as stub,
+    ):
+        yield azure, stub
 
 
 @pytest.fixture
@@ -105,6 +128,18 @@ async def test_nothing_above_public_goes_there(azure: ScriptedAzure, stub: Any) 
     verdict = await check(stub, "Строго конфиденциально: план")
     assert "azure.refused.data_class" in rules(verdict)
     assert verdict.data_class == chat_pb2.DATA_CLASS_CONFIDENTIAL
+    assert azure.texts == []
+
+
+async def test_what_a_rule_hides_from_providers_does_not_go_there_either(azure: ScriptedAzure, tmp_path: Path) -> None:
+    (tmp_path / "house.yaml").write_text(yaml.safe_dump({"rules": [CODENAME]}))
+    async with (
+        guard(config(azure, packs=tmp_path)) as port,
+        connect(f"127.0.0.1:{port}", GuardServiceStub, wait_seconds=5) as stub,
+    ):
+        verdict = await check(stub, "Where is Project Falcon?")
+    assert verdict.data_class == chat_pb2.DATA_CLASS_PUBLIC
+    assert {"azure.refused.masked", "house.codename"} <= set(rules(verdict))
     assert azure.texts == []
 
 

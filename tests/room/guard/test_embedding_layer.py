@@ -9,10 +9,12 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.protobuf import duration_pb2
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2
 from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceStub
+from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.client import connect
 from meshkit.identity import Identity, acting_as
 from services.guard.app import guard
@@ -27,6 +29,7 @@ ADA = Identity("acme", "key-1", frozenset({"developer"}), "req-1")
 ALONE = {"listen": "127.0.0.1:0", "metrics_listen": "", "drain_seconds": 0}
 HELLO = "What is the capital of Russia?"
 FAILED = "embedding.failed"
+IN_HASTE = tenant_pb2.GuardPolicy(escalation_budget=duration_pb2.Duration(nanos=10_000_000))
 MOST = 20
 
 
@@ -49,10 +52,10 @@ def doubtful(*, stand_in_refuses: bool) -> str:
     return next(doubtful_prompts(stand_in_refuses=stand_in_refuses)).text
 
 
-async def check(stub: Any, text: str) -> guard_pb2.Verdict:
+async def check(stub: Any, text: str, policy: tenant_pb2.GuardPolicy | None = None) -> guard_pb2.Verdict:
     message = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=[chat_pb2.ContentPart(text=text)])
     with acting_as(ADA):
-        return (await stub.CheckPrompt(guard_pb2.CheckPromptRequest(messages=[message]))).verdict
+        return (await stub.CheckPrompt(guard_pb2.CheckPromptRequest(messages=[message], policy=policy))).verdict
 
 
 async def outcome(stub: Any, text: str) -> guard_pb2.LayerOutcome.ValueType:
@@ -97,6 +100,15 @@ async def test_with_the_model_away_slow_or_wrong_the_classifier_decides_and_the_
         passed = await check(stub, unclear)
         assert (passed.action, sorted(rules(passed))) == (guard_pb2.ACTION_ALLOW, ["classifier.unsure", FAILED])
         assert len(model.embedded) == 1, "after a failure nobody waits for it"
+
+
+async def test_a_budget_that_it_cannot_meet_costs_nobody_else_the_layer() -> None:
+    prompt = doubtful(stand_in_refuses=True)
+    async with scripted_inference() as model, guarding(model.port, escalation_seconds=5) as stub:
+        model.vector, model.silent = vector(attack=False), True
+        assert FAILED in rules(await check(stub, prompt, IN_HASTE))
+        model.silent = False
+        assert (await check(stub, prompt)).action == guard_pb2.ACTION_ALLOW
 
 
 async def test_without_the_layer_the_classifier_decides_and_it_is_told_as_absent(free_port: int) -> None:

@@ -64,9 +64,14 @@ def stub(running: tuple[Path, Any]) -> Any:
 
 
 def put(packs: Path, *rules: dict[str, Any]) -> None:
-    """Write the house's own pack in one step, as editors do."""
+    """Write the house's own pack."""
+    put_bytes(packs, yaml.safe_dump({"rules": list(rules)}).encode())
+
+
+def put_bytes(packs: Path, content: bytes) -> None:
+    """Write it in one step, as editors do."""
     draft = packs / "draft"
-    draft.write_text(yaml.safe_dump({"rules": list(rules)}))
+    draft.write_bytes(content)
     draft.replace(packs / "house.yaml")
 
 
@@ -116,6 +121,15 @@ async def test_bad_packs_are_refused_with_every_reason_and_the_old_ones_stay(pac
     assert REGISTRY.get_sample_value("llmmesh_guard_packs_refused") == 1
     assert not (await taken(packs, stub, RULE)).HasField("refuse_time")
     assert REGISTRY.get_sample_value("llmmesh_guard_packs_refused") == 0
+
+
+async def test_a_pack_that_cannot_be_read_is_refused_too(packs: Path, stub: Any) -> None:
+    await taken(packs, stub, RULE)
+    put_bytes(packs, "rules: слово".encode("cp1251"))
+    refused = await until(stub, lambda policy: policy.HasField("refuse_time"))
+    assert [mistake.split(": ")[:2] for mistake in refused.mistakes] == [["house.yaml", "cannot be read"]]
+    assert (await check(stub, SECRET)).action == guard_pb2.ACTION_BLOCK
+    assert not (await taken(packs, stub, RULE)).HasField("refuse_time")
 
 
 async def test_an_answer_ends_under_the_rules_under_which_it_began(packs: Path, stub: Any) -> None:

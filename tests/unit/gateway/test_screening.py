@@ -192,6 +192,13 @@ async def test_what_the_guard_finds_on_both_sides_is_kept_apart() -> None:
     assert list(exchange.findings) == [("card", "input"), ("e-mail", "input"), ("card", "output")]
 
 
+def test_of_what_one_rule_finds_the_worst_is_written_down() -> None:
+    severities = (guard_pb2.RISK_LEVEL_LOW, guard_pb2.RISK_LEVEL_CRITICAL, guard_pb2.RISK_LEVEL_MEDIUM)
+    exchange = Exchange(ADA, "m")
+    exchange.noted([guard_pb2.Detection(rule="injection.a", severity=each) for each in severities], "input")
+    assert [(each.rule, each.severity) for each in exchange.findings.values()] == [("injection.a", "critical")]
+
+
 async def test_contents_are_kept_only_of_those_who_want_it() -> None:
     books = Books()
     await books.after(answer_texts=["fox"])

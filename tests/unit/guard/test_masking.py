@@ -30,6 +30,10 @@ words = st.text(st.sampled_from('абвxyz \n\t"\\{}[]:,é漢😀№-'), max_siz
 values = st.sampled_from(list(VALUES.values()))
 
 
+def in_words(joint: str) -> st.SearchStrategy[str]:
+    return st.tuples(words, values, words).map(joint.join)
+
+
 @pytest.fixture(scope="module")
 def names() -> NameScanner:
     return NameScanner()
@@ -81,7 +85,7 @@ def test_nothing_hidden_is_sent_and_all_of_it_comes_back(
 @given(
     st.dictionaries(
         st.sampled_from("email phone card passport note ключ".split()),  # noqa: SIM905
-        st.one_of(values, st.tuples(words, values, words).map(" ".join), st.just(4111111111111111), st.booleans()),
+        st.one_of(values, in_words(" "), in_words("\n"), st.just(4111111111111111), st.booleans()),
         min_size=1,
     ),
     st.booleans(),
@@ -135,6 +139,12 @@ def test_a_name_is_hidden_beside_other_personal_data_and_left_alone_otherwise(
     assert copies[1].content[0].text == "[NAME_1], [EMAIL_1]"
     assert originals["[NAME_1]"] == "Иван Петров"
     assert data_class is DataClass.INTERNAL
+
+
+def test_of_a_list_of_names_all_are_hidden(policy: Policy, names: NameScanner) -> None:
+    messages = [said("John Smith\nMary Jones\nRobert Brown\njohn@example.com")]
+    copies, _, _ = masked_prompt(messages, findings(policy, messages, names))
+    assert copies[0].content[0].text == "[NAME_1]\n[NAME_2]\n[NAME_3]\n[EMAIL_1]"
 
 
 def test_tool_calls_and_raw_parts_are_hidden_too(policy: Policy) -> None:

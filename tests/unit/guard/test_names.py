@@ -33,6 +33,36 @@ def test_a_name_is_found_in_any_form(scanner: NameScanner, text: str, name: str)
 
 
 @pytest.mark.parametrize(
+    "people",
+    [
+        ["John Smith", "Mary Jones", "Robert Brown", "James Wilson"],
+        ["Иван Петров", "Мария Сидорова", "Пётр Иванов"],
+        ["Петров Иван Сергеевич", "Сидорова Мария Ивановна", "Иванов Пётр Петрович"],
+    ],
+    ids=["english", "russian", "patronymics"],
+)
+def test_everybody_on_a_list_is_found(scanner: NameScanner, people: list[str]) -> None:
+    text = "\n".join(people)
+    assert [text[found.start : found.end] for found in scanner.scan(text)] == people
+
+
+def test_of_names_one_after_another_all_are_found(scanner: NameScanner) -> None:
+    text = "John Smith Mary Jones"
+    assert [text[found.start : found.end] for found in scanner.scan(text)] == ["John Smith", "Mary Jones"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("She had written to Mary\nJohnson about it", "Mary\nJohnson"),
+        ("Договор с Иваном\nКузнецовым подписан", "Иваном\nКузнецовым"),
+    ],
+)
+def test_a_name_broken_over_two_lines_of_prose_is_found(scanner: NameScanner, text: str, name: str) -> None:
+    assert [text[found.start : found.end] for found in scanner.scan(text)] == [name]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "Российская Федерация и Банк России",

@@ -75,6 +75,27 @@ def test_two_rules_may_not_share_a_name(tmp_path: Path) -> None:
     assert mistakes(tmp_path, RULE, RULE) == ["test.rule: 2 rules have this id"]
 
 
+@pytest.mark.parametrize(
+    "content", ["rules: слово".encode("cp1251"), b"rules: 2026-09-31"], ids=["not UTF-8", "no such day"]
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "test.yaml").write_bytes(content)
+    assert unreadable(tmp_path)
+
+
+def test_a_link_to_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    (tmp_path / "test.yaml").symlink_to(tmp_path / "gone")
+    assert unreadable(tmp_path)
+
+
+def unreadable(folder: Path) -> bool:
+    """Whether the only mistake of a folder is that test.yaml cannot be read."""
+    with pytest.raises(PacksInvalid) as caught:
+        load_policy(folder)
+    (mistake,) = caught.value.mistakes
+    return mistake.startswith("test.yaml: cannot be read: ")
+
+
 def test_an_unknown_word_is_named(tmp_path: Path) -> None:
     asked = {**RULE, "direction": "input", "phrases": ["{NOBODY} knows"], "patterns": []}
     assert "the pack has no words 'NOBODY'" in mistakes(tmp_path, asked)[0]

@@ -213,6 +213,16 @@ def test_a_card_at_the_very_end_is_stopped(policy: Policy) -> None:
     ]
 
 
+@pytest.mark.parametrize("secret", [CARDS[0], KEYS[0], KEYS[1]])
+def test_a_secret_behind_a_line_break_of_json_is_stopped_at_every_cut(policy: Policy, secret: str) -> None:
+    text = f'{{"csv": "name,value\\n{secret}\\nend"}}'
+    for place in range(len(text)):
+        releases = watched(policy.answers, [text[:place], text[place:]])
+        assert shown(releases) == text[: text.index(secret)]
+        assert releases[-1].verdict is not None
+        assert releases[-1].verdict.action is Action.BLOCK
+
+
 def test_a_high_finding_is_reported_and_does_not_stop(policy: Policy) -> None:
     releases = watched(policy.answers, ["Ваш СНИЛС 112-233", "-445 95, верно?"])
     verdict = releases[-1].verdict

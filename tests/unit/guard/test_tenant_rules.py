@@ -75,6 +75,22 @@ async def test_a_new_version_is_fetched_and_whoever_still_names_the_old_one_gets
     assert len(shelf.asked) == 3
 
 
+async def test_rules_that_come_back_are_in_force_although_somebody_named_them_in_between() -> None:
+    shelf = Shelf(rule())
+    rules, old = TenantRules(shelf.get, 2), shelf.kept.version
+    await rules.of("acme", old)
+    shelf.kept = KeptRules.of([rule("eagle")], shelf.kept)
+    assert found_by(await rules.of("acme", old), "falcon eagle") == ["tenant.codename"]
+    shelf.kept = KeptRules.of([rule()], shelf.kept)
+    assert found_by(await rules.of("acme", shelf.kept.version), "falcon") == ["tenant.codename"]
+
+
+def test_the_very_rules_that_are_there_keep_their_version() -> None:
+    kept = KeptRules.of([rule()])
+    assert KeptRules.of([rule()], kept) == kept
+    assert KeptRules.of([rule("eagle")], kept).version != kept.version
+
+
 async def test_rules_that_are_gone_judge_nothing_although_somebody_still_names_them() -> None:
     shelf = Shelf()
     assert await TenantRules(shelf.get, 2).of("acme", "old") is None
