@@ -11,7 +11,7 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
 from meshkit.identity import Identity
 from services.gateway.catalogue import Offer
-from services.gateway.exchange import Exchange, Report
+from services.gateway.exchange import DataClass, Exchange, Report
 from services.gateway.max_cost import least
 from services.gateway.pacing import one_within_limits
 from services.gateway.policies import TenantPolicy
@@ -39,10 +39,15 @@ class Embedding:
         self._known = resources.known
 
     async def embed(
-        self, model: str, texts: Sequence[str], caller: Identity, max_cost_micros: int | None = None
+        self,
+        model: str,
+        texts: Sequence[str],
+        caller: Identity,
+        data_class: DataClass,
+        max_cost_micros: int | None = None,
     ) -> EmbeddedTexts:
-        """Embed texts; a cancel stops the provider and lets the money go."""
-        exchange = Exchange(caller, model, prompt_texts=texts)
+        """Embed texts at least as sensitive as `data_class`; a cancel stops the provider and lets the money go."""
+        exchange = Exchange(caller, model, data_class=data_class, prompt_texts=texts)
         async with self._resources.accounts.recorded(exchange):
             policy = await self._known.policies.admit(caller)
             exchange.tenant_policy_version = policy.version

@@ -28,6 +28,8 @@ class UnsentRequest:
     texts: Sequence[str]
     data_class: DataClass
     """Unspecified lets the guard judge."""
+    stated_class: DataClass
+    """What its header says, as that of a request that is sent: raises the class, never lowers it."""
     tenant_id: str
     """Whose policy counts; empty for the caller's own."""
 
@@ -47,7 +49,7 @@ class Explaining:
         """
         policy = await self._policy(request.tenant_id, caller)
         offer = self._offer(request, policy)
-        data_class = request.data_class or await self._judged(request)
+        data_class = max(request.stated_class, request.data_class or await self._judged(request))
         assign(request.prompt, offer.split, caller)
         return await self._peers.router.explain(
             router_pb2.ExplainRouteRequest(

@@ -118,7 +118,7 @@ class Generation:
                     yield self._noted(piece)
         finally:
             self._exchange.noted(tee.failures, "output")
-        self._exchange.unguarded |= tee.unguarded
+            self._exchange.unguarded |= tee.unguarded
         for verdict in tee.verdicts:
             self._exchange.judged(verdict, "output")
 

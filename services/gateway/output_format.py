@@ -34,7 +34,7 @@ def output_format(response_format_json: str) -> OutputFormat | None:
     """
     if "json" not in response_format_json:
         return None
-    wanted = orjson.loads(response_format_json)
+    wanted = _read(response_format_json)
     if wanted.get("type") == "json_object":
         return _object_fault
     if wanted.get("type") != "json_schema":
@@ -43,10 +43,25 @@ def output_format(response_format_json: str) -> OutputFormat | None:
     schema = named.get("schema") if isinstance(named, dict) else None
     if not isinstance(schema, dict):
         raise FieldInvalid("response_format", "json_schema.schema must be a JSON Schema object")
-    text = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
+    try:
+        text = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError as error:
+        # All of it was JSON: it only cannot be written as deep as it can be read.
+        raise FieldInvalid("response_format", "the schema is nested too deep") from error
     if len(text) > LONGEST_SCHEMA:
         raise FieldInvalid("response_format", f"the schema must be at most {LONGEST_SCHEMA} bytes")
     return _schema_format(text)
+
+
+def _read(text: str) -> dict[str, Any]:
+    """What was asked for; numbers and depths that pass as bytes elsewhere need not be readable."""
+    try:
+        wanted = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise FieldInvalid("response_format", f"must be JSON ({error})") from error
+    if not isinstance(wanted, dict):
+        raise FieldInvalid("response_format", "must be an object")
+    return wanted
 
 
 def _object_fault(text: str) -> str | None:

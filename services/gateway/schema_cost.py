@@ -26,6 +26,8 @@ INSIDE = frozenset(
 UNFOLLOWED = frozenset({"$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$id"})
 """Ways to refer that are not followed here, so that no reference escapes the count."""
 APART = frozenset({"$defs", "definitions"})
+NAMED = frozenset({"dependencies", "dependentSchemas", "patternProperties", "properties"})
+"""Keywords that hold schemas by name; such a name is no keyword, whatever it is."""
 
 
 class SchemaCost:
@@ -44,6 +46,8 @@ class SchemaCost:
         try:
             return self._count(self._root, depth)
         except RecursionError:
+            # What was only begun stands there as nothing, and must not pass for that the next time.
+            self._counted.clear()
             return sys.maxsize
 
     def _count(self, node: Any, depth: int) -> int:
@@ -60,10 +64,13 @@ class SchemaCost:
             yield from ((child, depth) for child in node)
             return
         for keyword, value in node.items():
+            left = depth - 1 if keyword in INSIDE else depth
             if keyword == "$ref":
                 yield self._target(value), depth
+            elif keyword in NAMED and isinstance(value, dict):
+                yield from ((each, left) for each in value.values())
             elif keyword not in APART:
-                yield value, depth - 1 if keyword in INSIDE else depth
+                yield value, left
 
     def _target(self, reference: Any) -> Any:
         """The place that `#/a/b` names."""

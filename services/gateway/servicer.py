@@ -17,7 +17,7 @@ from services.gateway.caller import identified, stated_data_class
 from services.gateway.catalogue import Offer
 from services.gateway.chat import Chat
 from services.gateway.embedding import Embedding
-from services.gateway.exchange import Finished, Question, Report, Route
+from services.gateway.exchange import DataClass, Finished, Question, Report, Route
 from services.gateway.explaining import Explaining, UnsentRequest
 from services.gateway.max_cost import checked_micros, least, max_cost_in_headers
 from services.gateway.replay import collected
@@ -66,8 +66,9 @@ class GatewayServicer(GatewayServiceServicer):
         """Embed texts."""
         check_model(request.model, "model")
         check_texts(request.texts, "texts")
-        max_cost_micros = _max_cost(request, context.invocation_metadata())
-        embedded = await self._embedding.embed(request.model, request.texts, identified(), max_cost_micros)
+        headers = context.invocation_metadata()
+        data_class, max_cost_micros = stated_data_class(headers), _max_cost(request, headers)
+        embedded = await self._embedding.embed(request.model, request.texts, identified(), data_class, max_cost_micros)
         vectors = [gateway_pb2.Embedding(values=vector.values) for vector in embedded.vectors]
         return gateway_pb2.EmbedTextResponse(embeddings=vectors, usage=embedded.usage)
 
@@ -75,7 +76,8 @@ class GatewayServicer(GatewayServiceServicer):
         self, request: gateway_pb2.ExplainRouteRequest, context: Context
     ) -> gateway_pb2.ExplainRouteResponse:
         """How a request would be routed."""
-        explanation = await self._explaining.explain(_unsent(request), identified())
+        stated = stated_data_class(context.invocation_metadata())
+        explanation = await self._explaining.explain(_unsent(request, stated), identified())
         return gateway_pb2.ExplainRouteResponse(explanation=explanation)
 
     async def ListModels(
@@ -110,14 +112,14 @@ def _max_cost(
     return least(checked_micros("max_cost_micros", asked), max_cost_in_headers(headers))
 
 
-def _unsent(request: gateway_pb2.ExplainRouteRequest) -> UnsentRequest:
+def _unsent(request: gateway_pb2.ExplainRouteRequest, stated: DataClass) -> UnsentRequest:
     if request.texts:
         check_model(request.prompt.model, "prompt.model")
         check_texts(request.texts, "texts")
     else:
         check_prompt(request.prompt, _named)
         check_json(request.prompt, _named)
-    return UnsentRequest(request.prompt, request.texts, request.data_class, request.tenant_id)
+    return UnsentRequest(request.prompt, request.texts, request.data_class, stated, request.tenant_id)
 
 
 def _named(field: str) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import TypeAlias
 
 from llmmesh.chat.v1 import chat_pb2
@@ -30,13 +31,17 @@ class Unmasking:
         self._held: defaultdict[Place, str] = defaultdict(str)
 
     async def through(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
-        """The same pieces with the caller's words; what is held when they end, or break off, comes before the end."""
+        """The same pieces with the caller's words; what is held when they end, or break off, comes before the end.
+
+        Closing this generator closes `pieces` at once.
+        """
         try:
-            async for piece in pieces:
-                if isinstance(piece, router_pb2.Finished):
-                    for rest in self.rest():
-                        yield rest
-                yield self.restored(piece) if isinstance(piece, chat_pb2.Delta) else piece
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    if isinstance(piece, router_pb2.Finished):
+                        for rest in self.rest():
+                            yield rest
+                    yield self.restored(piece) if isinstance(piece, chat_pb2.Delta) else piece
         except Exception:
             for rest in self.rest():
                 yield rest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -23,6 +23,8 @@ RANGES: dict[Sampling, tuple[float, float]] = {
 MOST_STOP_TEXTS = 4
 LONGEST_MODEL_NAME = 200
 MOST_TEXTS = 2048
+IMAGE_URLS = ("https://", "data:image/")
+"""How the URL of an image begins. A provider fetches it: no other may reach into the network it stands in."""
 
 MODELLED_FIELDS = frozenset(
     {
@@ -55,8 +57,18 @@ MODELLED_FIELDS = frozenset(
 )
 """OpenAI's request fields that have a meaning here; all others pass to providers as they came."""
 
+Read = TypeVar("Read")
+
+
+class RawPart(msgspec.Struct):
+    """A piece of a message that passes as it came."""
+
+    type: Any = None
+
+
 _json_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _json_value = msgspec.json.Decoder(msgspec.Raw)
+_json_part = msgspec.json.Decoder(RawPart)
 
 
 def check_prompt(prompt: chat_pb2.ChatPrompt, named: Naming) -> None:
@@ -103,7 +115,7 @@ def check_json(prompt: chat_pb2.ChatPrompt, named: Naming) -> None:
     for index, message in enumerate(prompt.messages):
         for part in message.content:
             if part.HasField("raw_json"):
-                _check_json(_json_object, part.raw_json, f"{named('messages')}[{index}].content")
+                _check_raw_part(part.raw_json, f"{named('messages')}[{index}].content")
 
 
 def _check_message(message: chat_pb2.ChatMessage, field: str) -> None:
@@ -113,6 +125,9 @@ def _check_message(message: chat_pb2.ChatMessage, field: str) -> None:
         raise FieldInvalid(f"{field}.content", "must not be missing")
     if message.role == chat_pb2.ROLE_TOOL and not message.tool_call_id:
         raise FieldInvalid(f"{field}.tool_call_id", "must name the tool call this message answers")
+    for index, part in enumerate(message.content):
+        if part.HasField("image_url") and not part.image_url.url.startswith(IMAGE_URLS):
+            raise FieldInvalid(f"{field}.content[{index}].image_url.url", "must be an https: or data:image/ URL")
 
 
 def _check_options(options: chat_pb2.GenerationOptions, named: Naming) -> None:
@@ -125,8 +140,13 @@ def _check_options(options: chat_pb2.GenerationOptions, named: Naming) -> None:
         raise FieldInvalid(named("stop"), f"must hold at most {MOST_STOP_TEXTS} texts, none of them empty")
 
 
-def _check_json(decoder: msgspec.json.Decoder[Any], text: str, field: str) -> None:
+def _check_raw_part(text: str, field: str) -> None:
+    if _check_json(_json_part, text, field).type == "image_url":
+        raise FieldInvalid(field, "an image has a field of its own: use that")
+
+
+def _check_json(decoder: msgspec.json.Decoder[Read], text: str, field: str) -> Read:
     try:
-        decoder.decode(text)
+        return decoder.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise FieldInvalid(field, f"must be JSON ({error})") from error

@@ -180,13 +180,22 @@ async def test_callers_at_once_share_what_there_is_exactly(redis_url: str) -> No
 
 async def test_a_lease_that_nobody_renews_ends_by_itself_and_a_renewed_one_does_not(redis_url: str) -> None:
     abandoned, renewed = [scope(concurrent_streams=1)], [scope(concurrent_streams=1)]
-    async with shared_counts(redis_url, timeout_seconds=5, lease_seconds=0.3) as counts:
+    async with shared_counts(redis_url, timeout_seconds=5, lease_seconds=1) as counts:
         await counts.take(abandoned, 0, "dead")
         await counts.take(renewed, 0, "alive")
         async with asyncio.timeout(10):
             while not (await counts.take(abandoned, 0, "next")).granted:
                 await counts.renew([(renewed[0], "alive")])
         assert not (await counts.take(renewed, 0, "next")).granted
+
+
+async def test_a_renewal_that_comes_too_late_brings_no_lease_back(redis_url: str) -> None:
+    scopes = [scope(concurrent_streams=1)]
+    async with shared_counts(redis_url, timeout_seconds=5, lease_seconds=5) as counts:
+        taken = await counts.take(scopes, 0, "ended")
+        await counts.give(scopes, "ended", taken.time_ms, 0, 0)
+        await counts.renew([(scopes[0], "ended")])
+        assert (await counts.take(scopes, 0, "next")).granted
 
 
 async def test_what_was_counted_is_forgotten_by_redis_itself(redis_url: str) -> None:

@@ -52,7 +52,7 @@ class SharedCounts:
         await self._run(self._give, _keys(scopes), [lease, taken_ms, foreseen, used, *counted])
 
     async def renew(self, leases: Sequence[tuple[Scope, str]]) -> None:
-        """Keep leases from ending. Raises Unavailable."""
+        """Keep leases from ending; one that has ended stays so. Raises Unavailable."""
         keys = [_leases_key(scope) for scope, _ in leases]
         await self._run(self._renew, keys, [self._lease_ms, *(lease for _, lease in leases)])
 

@@ -59,9 +59,10 @@ class OpenAIServicer(OpenAIServiceServicer):
         self, request: openai_pb2.CreateEmbeddingRequest, context: Context
     ) -> httpbody_pb2.HttpBody:
         """Embed texts."""
+        headers = context.invocation_metadata()
         asked = decode_embedding_request(request.body.data)
-        max_cost_micros = max_cost_in_headers(context.invocation_metadata())
-        embedded = await self._embedding.embed(asked.model, asked.texts, identified(), max_cost_micros)
+        data_class, max_cost_micros = stated_data_class(headers), max_cost_in_headers(headers)
+        embedded = await self._embedding.embed(asked.model, asked.texts, identified(), data_class, max_cost_micros)
         await context.send_initial_metadata(closing_headers(embedded.report))
         return httpbody_pb2.HttpBody(content_type=JSON, data=embedding_reply(asked, embedded))
 

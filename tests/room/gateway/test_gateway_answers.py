@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import struct
-from base64 import b64decode
 from typing import Any
 
 import grpc
 import orjson
 import pytest
-from google.api import httpbody_pb2
 
 from llmmesh.chat.v1 import chat_pb2
-from llmmesh.gateway.v1 import gateway_pb2, openai_pb2
+from llmmesh.gateway.v1 import openai_pb2
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.identity import acting_as
 from tests.support.billing_room import ADMIN
-from tests.support.gateway_room import CALL_SECONDS, Front, Tenant, audit_events, eventually, typed_prompt
+from tests.support.gateway_room import CALL_SECONDS, Front, Tenant, audit_events, eventually
 
 FOX = "The quick brown fox jumps over the lazy dog."
 
@@ -278,64 +275,3 @@ async def test_a_revoked_key_is_refused_at_once(tenant: Tenant, front: Front) ->
 
     async with asyncio.timeout(1):
         await eventually(refused)
-
-
-async def test_embeddings_are_routed_and_paid_for(tenant: Tenant, front: Front) -> None:
-    async def embed(**more: Any) -> Any:
-        body = orjson.dumps({"model": "e", "input": ["fox", "лиса"], **more})
-        request = openai_pb2.CreateEmbeddingRequest(body=httpbody_pb2.HttpBody(data=body))
-        answer = await front.openai.CreateEmbedding(request, metadata=tenant.metadata(), timeout=CALL_SECONDS)
-        return orjson.loads(answer.data)
-
-    plain, packed = await embed(), await embed(encoding_format="base64")
-    assert [len(item["embedding"]) for item in plain["data"]] == [8, 8]
-    unpacked = struct.unpack("<8f", b64decode(packed["data"][0]["embedding"]))
-    assert unpacked == pytest.approx(plain["data"][0]["embedding"], rel=1e-6)
-    rows = await tenant.usage(rows=2)
-    assert all(row.deployment == "first/e" and row.cost_micros > 0 for row in rows)
-
-
-async def test_the_typed_face_gets_the_same_answer(tenant: Tenant, front: Front) -> None:
-    asked = typed_prompt("Typed fox?")
-    whole = await front.typed.GenerateChat(asked, metadata=tenant.metadata(), timeout=CALL_SECONDS)
-    streaming = gateway_pb2.StreamGenerateChatRequest(prompt=asked.prompt, cache_mode=gateway_pb2.CACHE_MODE_BYPASS)
-    call = front.typed.StreamGenerateChat(streaming, metadata=tenant.metadata(), timeout=CALL_SECONDS)
-    steps = [step async for step in call]
-    kinds = [step.WhichOneof("event") for step in steps]
-    assert (whole.answer.text, whole.report.cache_status) == (FOX, gateway_pb2.CACHE_STATUS_MISS)
-    assert whole.report.cost_micros > 0
-    assert (kinds[0], kinds[-1], set(kinds[1:-1])) == ("route", "finished", {"delta"})
-    assert "".join(step.delta.text for step in steps) == FOX
-    assert steps[0].route.cache_status == gateway_pb2.CACHE_STATUS_BYPASS
-
-
-async def test_a_typed_stream_is_kept_and_written_down_as_answered(tenant: Tenant, front: Front) -> None:
-    asked = gateway_pb2.StreamGenerateChatRequest(prompt=typed_prompt("Typed, kept and heard again?").prompt)
-
-    async def is_hit() -> bool:
-        call = front.typed.StreamGenerateChat(asked, metadata=tenant.metadata(), timeout=CALL_SECONDS)
-        steps = [step async for step in call]
-        assert steps[-1].WhichOneof("event") == "finished"
-        return bool(steps[0].route.cache_status == gateway_pb2.CACHE_STATUS_EXACT)
-
-    await eventually(is_hit)
-    assert {row.cache_status for row in await tenant.usage(rows=2)} == {"miss", "exact"}
-    assert {event.outcome for event in await audit_events(tenant, rows=2)} == {"answered"}
-
-
-async def test_the_typed_face_names_a_wrong_field_by_its_path(tenant: Tenant, front: Front) -> None:
-    asked = typed_prompt("x")
-    asked.prompt.options.temperature = 3
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await front.typed.GenerateChat(asked, metadata=tenant.metadata(), timeout=CALL_SECONDS)
-    assert "prompt.options.temperature" in (caught.value.details() or "")
-
-
-async def test_typed_embeddings_and_models(tenant: Tenant, front: Front) -> None:
-    request = gateway_pb2.EmbedTextRequest(model="e", texts=["fox"])
-    embedded = await front.typed.EmbedText(request, metadata=tenant.metadata(), timeout=CALL_SECONDS)
-    listed = await front.typed.ListModels(
-        gateway_pb2.ListModelsRequest(), metadata=tenant.metadata(), timeout=CALL_SECONDS
-    )
-    assert len(embedded.embeddings[0].values) == 8
-    assert [(model.name, model.embeds) for model in listed.models] == [("e", True), ("m", False)]

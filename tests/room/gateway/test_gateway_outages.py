@@ -16,7 +16,7 @@ from llmmesh.guard.v1 import guard_pb2
 from meshkit.errors import error_reason
 from services.billing.config import BillingConfig
 from tests.support.billing_room import billing_room
-from tests.support.gateway_room import Front, Tenant, audit_events, eventually, front_room
+from tests.support.gateway_room import Front, Reply, Tenant, audit_events, eventually, front_room
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
@@ -66,6 +66,20 @@ async def test_a_guard_that_breaks_in_an_answer_lets_it_pass_for_a_tenant_that_f
     reply = await daring.chat("Watch me or not.", stream=True)
     assert reply.text.startswith("The quick brown fox")
     assert reply.events[-1] == "[DONE]"
+
+
+async def test_what_passed_unwatched_is_written_down_so_though_its_caller_hung_up(front: Front) -> None:
+    daring = await front.tenant(guard_fail_open=True)
+    front.guard.breaks_in_answers = True
+    front.first.set(reply_tokens=5000, tokens_per_second=100)
+    body = {"model": "m", "messages": [{"role": "user", "content": "Watch me for a while."}], "stream": True}
+    call = daring.call(orjson.dumps(body))
+    heard = Reply({}, [])
+    while not heard.text:
+        heard.bodies.append((await call.read()).data)
+    call.cancel()
+    (event,) = await audit_events(daring, rows=1)
+    assert (event.outcome, event.unguarded) == ("cancelled", True)
 
 
 class Billing:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from meshkit.errors import FieldInvalid
-from services.gateway.output_format import output_format
+from services.gateway.output_format import MOST_WORK, output_format
+from services.gateway.schema_cost import SchemaCost
 
 PERSON = {
     "type": "object",
@@ -34,6 +35,13 @@ def branching(keyword: str, length: int) -> dict[str, Any]:
     """A schema of a few lines that unfolds to 2 ** length."""
     definitions = {f"a{n}": {keyword: [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(length)}
     return {"$defs": {**definitions, f"a{length}": {"type": "string"}}, "$ref": "#/$defs/a0"}
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"not": schema}
+    return schema
 
 
 @pytest.mark.parametrize("asked", ["", '{"type":"text"}', '{"type":"grammar","grammar":"json"}'])
@@ -75,6 +83,7 @@ def test_a_fault_says_where_and_what_without_the_answers_own_words(text: str, to
         {"$ref": "#/$defs/none"},
         {"$dynamicRef": "#a"},
         {"description": "x" * 70_000},
+        nested(300),
         "no schema",
         None,
     ],
@@ -83,6 +92,13 @@ def test_a_fault_says_where_and_what_without_the_answers_own_words(text: str, to
 def test_a_schema_that_cannot_be_used_is_refused_by_name(schema: Any) -> None:
     with pytest.raises(FieldInvalid) as caught:
         output_format(wanted(schema))
+    assert caught.value.metadata["field"] == "response_format"
+
+
+@pytest.mark.parametrize("asked", ['["json"]', '"json_object"', '{"type":"json_object","x":1e999}'])
+def test_what_cannot_be_read_as_a_response_format_is_refused_by_name(asked: str) -> None:
+    with pytest.raises(FieldInvalid) as caught:
+        output_format(asked)
     assert caught.value.metadata["field"] == "response_format"
 
 
@@ -105,6 +121,19 @@ def test_an_answer_nested_to_make_a_schema_unfold_costs_nobody_any_time() -> Non
     assert "nested too deep" in str(fault(schema, "[" * 200 + '"x"' + "]" * 200))
     assert time.perf_counter() - started < 1
     assert fault(schema, "[[[1]]]") is None
+
+
+@pytest.mark.parametrize("name", ["definitions", "$defs", "items", "properties"])
+def test_a_property_named_like_a_keyword_hides_no_work(name: str) -> None:
+    schema = {"type": "object", "allOf": [{"properties": {name: {"$ref": "#"}}}] * 2}
+    # Too deep to be checked, and soon checked all the same by a gateway that does not see it.
+    assert "nested too deep" in str(fault(schema, f'{{"{name}":' * 18 + "{}" + "}" * 18))
+
+
+def test_what_was_too_much_work_to_count_is_so_the_next_time() -> None:
+    cost = SchemaCost({"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]})
+    for depth in (200, 200, 150):
+        assert cost.at(depth) > MOST_WORK
 
 
 def test_a_pattern_that_backtracks_without_end_elsewhere_takes_no_time_here() -> None:

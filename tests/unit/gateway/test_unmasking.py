@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 from hypothesis import given, settings
@@ -96,3 +96,20 @@ async def test_what_is_held_comes_before_the_end_and_before_a_failure() -> None:
     assert [(await anext(broken)).text for _ in range(2)] == ["open ", "[EMAIL"]
     with pytest.raises(ConnectionError):
         await anext(broken)
+
+
+async def test_who_is_given_the_words_back_and_leaves_has_closed_the_answer() -> None:
+    closed = False
+
+    async def pieces() -> AsyncGenerator[chat_pb2.Delta, None]:
+        nonlocal closed
+        try:
+            yield chat_pb2.Delta(text="one")
+            yield chat_pb2.Delta(text="two")
+        finally:
+            closed = True
+
+    unmasked = Unmasking(ORIGINALS).through(pieces())
+    await anext(unmasked)
+    await unmasked.aclose()
+    assert closed
