@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
+from meshkit.deadline import seconds_remaining
 from meshkit.log import get_logger
 from services.router.breaker import Call
 from services.router.deployment import Deployment
@@ -17,6 +18,8 @@ from services.router.vitals import SHORTEST_SPEECH_SECONDS, Ending
 
 OF_OURS = frozenset({FailureKind.CREDENTIAL, FailureKind.NOT_FOUND})
 """Failures that somebody of ours has to mend."""
+TIMER_SECONDS = 0.01
+"""How much too early a timer may ring."""
 
 Answer = TypeVar("Answer")
 
@@ -61,6 +64,9 @@ class Attempt:
 
     def failed(self, failure: ProviderFailure) -> None:
         """There was no first token."""
+        if _ran_out(failure):
+            self.cancelled()
+            return
         if failure.kind.is_of_the_request:
             self.standing.breaker.abandoned(self.call)
             self._end(failure.kind, self.clock())
@@ -77,6 +83,9 @@ class Attempt:
 
     def broken(self, failure: ProviderFailure) -> None:
         """The answer broke off after its first token."""
+        if _ran_out(failure):
+            self.cancelled()
+            return
         self._fail("broken", failure)
         log.warning("stream_broken", deployment=self.deployment.name, kind=failure.kind, fault=str(failure))
 
@@ -103,6 +112,17 @@ class Attempt:
     def _tokens_per_second(self, now: float, output_tokens: int) -> float | None:
         spoke = now - (self.first_token_at or now)
         return output_tokens / spoke if output_tokens and spoke >= SHORTEST_SPEECH_SECONDS else None
+
+
+def caller_is_gone() -> bool:
+    """Whether the caller's deadline is over: its RPC ends at this very moment."""
+    seconds = seconds_remaining()
+    return seconds is not None and seconds <= TIMER_SECONDS
+
+
+def _ran_out(failure: ProviderFailure) -> bool:
+    """Whether a call was given no more time than its caller had: that tells nothing of the deployment."""
+    return failure.kind is FailureKind.TIMEOUT and caller_is_gone()
 
 
 async def observed(attempt: Attempt, ask: Callable[[Deployment], Awaitable[Answer]]) -> Answer:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from meshkit.errors import ContextTooLong, MeshError, ModelWarming, ProviderRefused, ProviderUnavailable
-from services.router.attempt import Attempt, observed
+from services.router.attempt import Attempt, caller_is_gone, observed
 from services.router.deployment import Deployment
 from services.router.hedging import Race
 from services.router.preferences import Hedge
@@ -81,7 +81,7 @@ class Failover:
                 answer = await observed(attempt, ask)
             except ProviderFailure as failure:
                 failed.append(FailedAttempt(attempt.deployment, failure))
-                if failure.kind is FailureKind.REFUSED:
+                if failure.kind is FailureKind.REFUSED or caller_is_gone():
                     break
             else:
                 return Answered(attempt.deployment, answer, failed, attempt)

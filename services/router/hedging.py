@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import orjson
 
 from llmmesh.chat.v1 import chat_pb2
-from services.router.attempt import Attempt, observed
+from services.router.attempt import Attempt, caller_is_gone, observed
 from services.router.deployment import Deployment
 from services.router.measures import HEDGES
 from services.router.providers.provider import FailureKind, ProviderFailure
@@ -55,10 +55,10 @@ class Race(Generic[Answer]):
         """Those that did not answer, or not first."""
 
     async def winner(self) -> tuple[Attempt, Answer] | None:
-        """Whoever answers first, and what; None when nobody does, or the request is at fault."""
+        """Whoever answers first, and what; None when nobody does, or nobody else is to be asked."""
         won = None
         try:
-            while won is None and (self._running or self._start()) and not self._is_refused():
+            while won is None and not self._is_futile() and (self._running or self._start()):
                 won = await self._step()
         finally:
             try:
@@ -102,8 +102,10 @@ class Race(Generic[Answer]):
         self._running[asyncio.create_task(observed(attempt, self._ask))] = attempt
         return attempt
 
-    def _is_refused(self) -> bool:
-        return any(failure.kind is FailureKind.REFUSED for _, failure in self.failed)
+    def _is_futile(self) -> bool:
+        """Whether nobody else is to be asked: the request is at fault, or its caller waits no longer."""
+        refused = any(failure.kind is FailureKind.REFUSED for _, failure in self.failed)
+        return refused or (bool(self.failed) and caller_is_gone())
 
     async def _stop(self, *, lost: bool) -> None:
         """Hang up on whoever is still asked; nothing stays open."""

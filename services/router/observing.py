@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import MeshError
 from meshkit.identity import Identity
+from services.router.attempt import caller_is_gone
 from services.router.deployment import Deployment
 from services.router.experiments.treatment import Treatment
 from services.router.failover import FailedAttempt, failures_of
@@ -33,7 +34,7 @@ class Chat:
     finished: bool = False
     """Whether the answer came to its end."""
     left: bool = False
-    """Whether its caller hung up before the end."""
+    """Whether its caller hung up, or its deadline was over, before the end."""
     first_token_seconds: float = 0.0
     """From the request to the first token; 0 when there was none."""
     seconds: float = 0.0
@@ -72,7 +73,7 @@ class Observation:
                     self._note(chat, event, began)
                     yield event
         except MeshError as error:
-            chat.failed = chat.failed or failures_of(error)
+            chat.failed, chat.left = chat.failed or failures_of(error), caller_is_gone()
             self._tell(chat)
             raise
         except (asyncio.CancelledError, GeneratorExit):

@@ -73,7 +73,7 @@ def load_routes(path: Path, environment: Mapping[str, str]) -> Routes:
     try:
         text = path.read_text(encoding="utf-8")
         document = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+    except (OSError, ValueError, yaml.YAMLError) as fault:  # ValueError: of a date that does not exist
         raise RoutesInvalid(path, [_one_line(str(fault))]) from None
     read, mistakes = _read(document)
     everyone = [deployment for _, deployment in read]

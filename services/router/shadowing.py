@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
+from meshkit.deadline import enter_deadline
 from meshkit.errors import MeshError
 from services.router.constraints import Limits, exclusions
 from services.router.experiments.shadows import Shadowed
@@ -64,6 +65,7 @@ class Shadowing:
 
     async def _ask(self, shadowed: Shadowed, chat: Chat) -> None:
         """Let the shadow answer to the end, and drop it; what happened is told by the observation."""
+        enter_deadline(None)  # the caller, whose deadline this task began with, does not wait for the copy
         answer = self.router.stream_copy(chat.demand, shadowed.deployment)
         with suppress(MeshError):
             async with aclosing(self.observation.through(chat, answer)) as events:

@@ -6,7 +6,7 @@ import pytest
 
 from meshkit.identity import Identity, acting_as
 from services.router.providers.provider import FailureKind, Health, ProviderFailure
-from tests.support.provider_cases import BY_NAME, answer, opened, question
+from tests.support.provider_cases import BY_NAME, Said, answer, opened, question
 
 
 async def test_qwen_thinks_apart_from_what_it_says(authority):
@@ -67,6 +67,15 @@ async def test_vllm_tells_its_figures_with_every_chunk(authority):
     async with opened(BY_NAME["vllm"], authority) as vllm:
         await answer(vllm.chat, question())
         assert vllm.sent["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+
+
+async def test_an_answer_that_vllms_engine_dropped_is_a_failure_after_what_it_said(authority):
+    async with opened(BY_NAME["vllm"], authority) as vllm:
+        vllm.server.set(finish_reason="abort")
+        said = Said()
+        with pytest.raises(ProviderFailure) as caught:
+            await answer(vllm.chat, question(), said)
+        assert (caught.value.kind, said.text) == (FailureKind.UNAVAILABLE, vllm.server.script.reply)
 
 
 async def test_vllm_is_asked_how_it_is(authority):

@@ -133,6 +133,15 @@ async def test_an_answer_that_takes_back_what_it_said_may_be_corrected_by_what_d
         assert (await answer(yandex.chat, question())).text == "Whales are fishmammals."
 
 
+@pytest.mark.parametrize("corrections", ["break", "append"])
+async def test_an_answer_that_the_filter_replaces_midway_says_so_after_what_was_said(authority, corrections):
+    async with opened(BY_NAME["yandex"], authority, corrections=corrections) as yandex:
+        filtered = lines("To pick", "I cannot discuss this", finish="ALTERNATIVE_STATUS_CONTENT_FILTER")
+        yandex.server.set(verbatim=filtered)
+        said = await answer(yandex.chat, question())
+    assert (said.text, said.ended.finish_reason) == ("To pick", chat_pb2.FINISH_REASON_CONTENT_FILTER)
+
+
 async def test_an_unwrapped_answer_is_understood(yandex):
     wrapped = [orjson.loads(line)["result"] for line in lines("Hel", "Hello").splitlines()]
     yandex.server.set(verbatim="\n".join(orjson.dumps(result).decode() for result in wrapped))

@@ -24,7 +24,7 @@ from services.router.providers.credentials import Credential, FixedCredential, R
 from services.router.providers.gate import Gate
 from services.router.providers.gigachat import GigaChatProvider
 from services.router.providers.http import Endpoint, Wire
-from services.router.providers.issuers import cloudru_issuer, gigachat_issuer, metadata_issuer
+from services.router.providers.issuers import Issue, cloudru_issuer, gigachat_issuer, metadata_issuer
 from services.router.providers.local import LocalProvider
 from services.router.providers.openai import OpenAIProvider
 from services.router.providers.profiles import PROFILES
@@ -165,13 +165,13 @@ class Adapters:
     def _cloudru(self, deployment: CloudRuDeployment) -> Credential:
         key_id, secret = self._resolved(deployment.key_id), self._resolved(deployment.credential)
         issue = cloudru_issuer(self._wire(deployment, self._http), deployment, key_id, secret)
-        return _shared(self._credentials, (deployment.token_url, key_id, secret), lambda: RenewedCredential(issue))
+        return self._renewed(deployment, issue, deployment.token_url, key_id, secret)
 
     def _gigachat(self, deployment: GigaChatDeployment, http: aiohttp.ClientSession) -> GigaChatProvider:
         key = self._resolved(deployment.credential)
         issue = gigachat_issuer(self._wire(deployment, self._http), deployment, key)
         account = (deployment.token_url, deployment.scope, key)
-        credential = _shared(self._credentials, account, lambda: RenewedCredential(issue))
+        credential = self._renewed(deployment, issue, *account)
         gate = _shared(self._gates, account, lambda: Gate(deployment.concurrency, deployment.queue_seconds))
         return GigaChatProvider(
             deployment, self._endpoint(deployment, http, credential, {"accept": "text/event-stream"}), gate
@@ -197,7 +197,7 @@ class Adapters:
                 return self._fixed(deployment, "Bearer")
             case "metadata":
                 issue = metadata_issuer(self._wire(deployment, self._http), deployment.metadata_url)
-                return _shared(self._credentials, (deployment.metadata_url,), lambda: RenewedCredential(issue))
+                return self._renewed(deployment, issue, deployment.metadata_url)
             case "account_key":
                 return self._yandex_account(deployment, self._resolved(deployment.credential or ""))
 
@@ -206,7 +206,12 @@ class Adapters:
         from services.router.providers.service_account import account_issuer
 
         issue = account_issuer(self._wire(deployment, self._http), deployment.token_url, key)
-        return _shared(self._credentials, (deployment.token_url, key), lambda: RenewedCredential(issue))
+        return self._renewed(deployment, issue, deployment.token_url, key)
+
+    def _renewed(self, deployment: HttpDeployment, issue: Issue, *known_by: str) -> RenewedCredential:
+        """Tokens shared by those known by the same who also trust the same authorities: `issue` trusts them."""
+        key = (*known_by, str(deployment.ca_file))
+        return _shared(self._credentials, key, lambda: RenewedCredential(issue))
 
     def _fixed(self, deployment: HttpDeployment, scheme: str) -> FixedCredential:
         secret = self._resolved(deployment.credential or "")

@@ -26,7 +26,10 @@ FINISH_REASONS = {
     "tool_calls": chat_pb2.FINISH_REASON_TOOL_CALLS,
     "function_call": chat_pb2.FINISH_REASON_TOOL_CALLS,
     "content_filter": chat_pb2.FINISH_REASON_CONTENT_FILTER,
+    "repetition": chat_pb2.FINISH_REASON_LENGTH,
 }
+GAVE_UP = frozenset({"error", "abort"})
+"""Ends of answers that are not whole; vLLM says the latter of requests that its engine dropped."""
 
 
 class AnswerReader:
@@ -115,8 +118,8 @@ class AnswerReader:
         if choice is None:
             return
         word = choice.get("finish_reason")
-        if word == "error":
-            raise ProviderFailure(FailureKind.UNAVAILABLE, "gave up: finish_reason 'error'")
+        if word in GAVE_UP:
+            raise ProviderFailure(FailureKind.UNAVAILABLE, f"gave up: finish_reason {word!r}")
         if word:
             self.finish_reason = FINISH_REASONS.get(word, chat_pb2.FINISH_REASON_STOP)
         if delta := choice.get("delta"):

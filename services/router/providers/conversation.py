@@ -42,24 +42,35 @@ def exchanges(messages: Sequence[chat_pb2.ChatMessage]) -> Iterator[Spoken | Exc
     """The turns after the instructions: words, and tool calls each with its result.
 
     Raises:
-        ProviderFailure: If a result answers no call.
+        ProviderFailure: If a result answers no call before it.
     """
-    results = {message.tool_call_id: text_of(message) for message in messages if message.role == chat_pb2.ROLE_TOOL}
-    known = {call.id for message in messages for call in message.tool_calls}
-    if results.keys() - known:
-        public = "tool_call_id answers no call of this conversation"
-        raise ProviderFailure(FailureKind.REFUSED, "a tool result without its call", public=public)
-    for message in messages:
+    results = _results(messages)
+    for place, message in enumerate(messages):
         match message.role:
             case chat_pb2.ROLE_USER:
                 yield Spoken("user", text_of(message))
             case chat_pb2.ROLE_ASSISTANT if message.tool_calls:
                 said = text_of(message)
                 for call in message.tool_calls:
-                    yield Exchange(call, results.get(call.id), said)
+                    yield Exchange(call, results.get((place, call.id)), said)
                     said = ""
             case chat_pb2.ROLE_ASSISTANT:
                 yield Spoken("assistant", text_of(message))
+
+
+def _results(messages: Sequence[chat_pb2.ChatMessage]) -> dict[tuple[int, str], str]:
+    """What came of each call, by the place of its message and its id: ids may come again in a later turn."""
+    called: dict[str, int] = {}
+    results: dict[tuple[int, str], str] = {}
+    for place, message in enumerate(messages):
+        called.update((call.id, place) for call in message.tool_calls)
+        if message.role != chat_pb2.ROLE_TOOL:
+            continue
+        if message.tool_call_id not in called:
+            public = "tool_call_id answers no call before it"
+            raise ProviderFailure(FailureKind.REFUSED, "a tool result without its call", public=public)
+        results[called[message.tool_call_id], message.tool_call_id] = text_of(message)
+    return results
 
 
 def text_of(message: chat_pb2.ChatMessage) -> str:

@@ -72,7 +72,8 @@ class Wire:
             ProviderFailure: If it does not come.
         """
         data = orjson.dumps(body) if isinstance(body, dict) else body
-        timeout = aiohttp.ClientTimeout(total=time_left(at_most=FETCH_SECONDS))
+        # Under nobody's deadline: others wait for the same token, and would share the failure.
+        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
         async with self.requested(method, url, headers, data, timeout) as response:
             if response.status != 200:
                 raise _refused_us(http_failure(response.status, response.headers, b"", None))
@@ -155,7 +156,14 @@ class Endpoint:
         return Condition(Health.UNAVAILABLE, f"asked how it is, it answered {status}")
 
     async def _status(self, url: str) -> int:
+        """What a GET answers; asked once more when our token was refused but another can be had."""
         authorization = await self._credential.authorization()
+        status = await self._got(url, authorization)
+        if status == UNAUTHORIZED and await self._credential.renew(authorization):
+            status = await self._got(url, await self._credential.authorization())
+        return status
+
+    async def _got(self, url: str, authorization: str) -> int:
         headers = {**self._headers, "authorization": authorization} if authorization else self._headers
         async with self._wire.requested("GET", url, headers, None, aiohttp.ClientTimeout()) as response:
             return response.status

@@ -46,7 +46,9 @@ class CumulativeAnswer:
         finish = FINISH_REASONS.get(status) if isinstance(status, str) else None
         message = alternative.get("message") or {}
         text = message.get("text") or ""
-        added = self._added(text if finish else text.rstrip(HALF_A_CHARACTER))
+        # The filter may put a sentence of its own in the place of what was said: an end like others, no fault.
+        replaced = finish == "content_filter" and not text.startswith(self._said)
+        added = "" if replaced else self._added(text if finish else text.rstrip(HALF_A_CHARACTER))
         calls = (message.get("toolCallList") or {}).get("toolCalls") or []
         fresh = [_tool_call(index, call) for index, call in enumerate(calls) if index >= self._called]
         self._called += len(fresh)

@@ -8,16 +8,18 @@ from typing import Any
 
 import grpc
 import pytest
+import yaml
 from redis.asyncio import Redis
 
 from llmmesh.router.v1 import router_pb2
 from meshkit.errors import error_reason
 from meshkit.identity import Identity, acting_as
-from services.router.learned.decisions import replayed
+from services.router.learned.decisions import Decision, replayed
+from services.router.learned.replay import main
 from services.router.learned.rewards import Worth
-from services.router.redis_store import DECISIONS
+from services.router.redis_store import DECISIONS, redis_store
 from tests.support.fix_mesh import eventually
-from tests.support.router_room import RouterRoom, cloud
+from tests.support.router_room import RouterRoom, cloud, ours
 
 SECTIONS = {"strategies": {"default": "learned"}, "learning": {"exploration": 1_000_000}}
 """So little is tried out that chance does not show in a few dozen requests."""
@@ -188,6 +190,17 @@ async def test_the_log_in_redis_tells_choices_with_their_chances_and_can_be_repl
         assert choice.first == name
         assert choice.chance == pytest.approx(0.5)
         assert choice.reward > 0.9
+
+
+async def test_a_replay_weighs_rewards_as_the_routes_file_does(redis_process, tmp_path, capsys):
+    routes, worth = tmp_path / "routes.yaml", {"quality": 0, "slowness": 0, "cost": 1}
+    routes.write_text(yaml.safe_dump({"deployments": [ours()], "learning": {"worth": worth}}))
+    dear = [Decision(0.0, f"r{number}", "m", ["always"], "ours", {"ours": 1.0}, (1.0, 0.0, 1.0)) for number in range(2)]
+    async with redis_store(redis_process.url, timeout_seconds=10, decisions_kept=10) as store:
+        await store.write([each.line() for each in dear])
+    for given, earned in (([], 0.567), ([str(routes)], 0.0)):
+        await main(redis_process.url, *given)
+        assert f"2 choices earned {earned:.3f} each" in capsys.readouterr().out
 
 
 async def test_without_redis_it_learns_on_and_feedback_says_to_retry(make_room, named, redis_process):

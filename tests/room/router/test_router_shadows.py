@@ -26,14 +26,18 @@ def entries(**shadow: Any) -> Any:
 
 
 async def ask(
-    room: RouterRoom, shadows: tuple[str, ...] = ("dear",), tags: tuple[str, ...] = (), **changes: Any
+    room: RouterRoom,
+    shadows: tuple[str, ...] = ("dear",),
+    tags: tuple[str, ...] = (),
+    timeout: float = 20,
+    **changes: Any,
 ) -> Told:
     request = room.request(deployments=["cheap"], **changes)
     request.constraints.shadows.extend(shadows)
     request.preferences.tags.extend(tags)
     told = Told([])
     with acting_as(Identity("acme", "k", request_id="r")):
-        await told.gather(room.stub.StreamGenerateChat(request, timeout=20))
+        await told.gather(room.stub.StreamGenerateChat(request, timeout=timeout))
     return told
 
 
@@ -84,6 +88,19 @@ async def test_the_answer_waits_for_no_copy_and_no_more_are_sent_than_may_be_und
         await room.dear.until(lambda now: now.open_streams == 2)
         assert room.dear.counters.requests == 2
         await counted(room, 2, 0)
+
+
+async def test_a_copy_may_take_longer_than_the_caller_would_have_waited(make_room):
+    def patient(cheap: Any, dear: Any) -> Any:
+        unhurried = {"first_token_seconds": 20}
+        on_trial = cloud("dear", dear, shadow={"share_percent": 100}, timeouts=unhurried)
+        return [cloud("cheap", cheap), on_trial]
+
+    async with make_room(patient, **QUICK) as room:
+        room.dear.set(ttft_ms=2500)
+        await ask(room, timeout=2)
+        original, copy = (await counted(room, 1, 1)).variants
+        assert means(copy)["MEASURE_SUCCESS"] == means(original)["MEASURE_SUCCESS"] == 1
 
 
 async def test_a_router_that_ends_hangs_up_on_copies(make_room):

@@ -61,12 +61,22 @@ def test_text_reasoning_and_refusal_are_told_apart():
         ("tool_calls", chat_pb2.FINISH_REASON_TOOL_CALLS),
         ("content_filter", chat_pb2.FINISH_REASON_CONTENT_FILTER),
         ("eos_token", chat_pb2.FINISH_REASON_STOP),
+        ("repetition", chat_pb2.FINISH_REASON_LENGTH),
     ],
 )
 def test_finish_reasons(word, reason):
     reader = AnswerReader()
     said(reader, chunk(finish_reason=word))
     assert reader.ended().finish_reason == reason
+
+
+@pytest.mark.parametrize("word", ["error", "abort"])
+def test_an_answer_that_was_given_up_is_no_whole_one(word):
+    reader = AnswerReader()
+    said(reader, chunk({"content": "half"}))
+    with pytest.raises(ProviderFailure) as caught:
+        said(reader, chunk(finish_reason=word), b"[DONE]")
+    assert caught.value.kind is FailureKind.UNAVAILABLE
 
 
 def test_a_stream_that_says_done_without_a_reason_has_stopped():

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from meshkit.deadline import enter_deadline, time_left
 from meshkit.egress import Residency
 from meshkit.errors import ContextTooLong, EgressRefused, ModelWarming, ProviderRefused, ProviderUnavailable
 from services.router.breaker import BreakerPolicy, BreakerState
@@ -31,6 +32,10 @@ def failing(**failures: ProviderFailure | FailureKind) -> Attempt:
         return deployment.name
 
     return attempt
+
+
+async def drop(answer: str) -> None:
+    """Nothing stays open of an answer that is a name."""
 
 
 @pytest.fixture
@@ -141,6 +146,49 @@ async def test_callers_that_leave_never_open_the_breaker(failover, ranked):
             pass
     assert failover.standings["a"].breaker.state(100) is BreakerState.CLOSED
     assert (await failover.first_answer("m", ranked, failing())).answer == "a"
+
+
+@pytest.mark.parametrize("hedged", [False, True])
+async def test_a_deadline_of_the_callers_that_ends_tells_nothing_and_nobody_else_is_asked(failover, ranked, hedged):
+    asked = []
+
+    async def keep_silent(deployment) -> str:
+        asked.append(deployment.name)
+        try:
+            async with asyncio.timeout(time_left(at_most=60)):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            raise ProviderFailure(FailureKind.TIMEOUT, "took too long") from None
+        return deployment.name
+
+    async def ask():
+        if hedged:
+            return await failover.quickest_answer("m", ranked, keep_silent, Hedge(after_seconds=60), drop)
+        return await failover.first_answer("m", ranked, keep_silent)
+
+    for _ in range(3):
+        enter_deadline(0.01)
+        with pytest.raises(ProviderUnavailable):
+            await ask()
+    assert asked == ["a"] * 3
+    assert failover.standings["a"].breaker.state(100) is BreakerState.CLOSED
+
+
+async def test_an_answer_that_its_callers_deadline_ends_tells_nothing(failover, ranked):
+    enter_deadline(0)
+    for _ in range(3):
+        answered = await failover.first_answer("m", ranked, failing())
+        answered.attempt.broken(ProviderFailure(FailureKind.TIMEOUT, "took too long"))
+    assert failover.standings["a"].breaker.state(100) is BreakerState.CLOSED
+
+
+async def test_a_refused_request_takes_no_probe_of_one_that_is_not_asked(failover, ranked):
+    for _ in range(3):
+        await failover.first_answer("m", ranked[1:], failing(b=FailureKind.TIMEOUT))
+    failover.clock = lambda: 200.0
+    with pytest.raises(ProviderRefused):
+        await failover.quickest_answer("m", ranked, failing(a=FailureKind.REFUSED), Hedge(after_seconds=60), drop)
+    assert (await failover.first_answer("m", ranked[1:], failing())).answer == "b"
 
 
 async def test_a_caller_that_leaves_a_probe_makes_room_for_the_next(failover, ranked):

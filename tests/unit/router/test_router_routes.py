@@ -246,6 +246,10 @@ def test_a_deployment_may_build_on_another_with_a_merge_key(write):
     assert (second.name, second.base_url) == ("second", first.base_url)
 
 
+def test_a_date_that_does_not_exist_is_a_mistake(write):
+    assert mistakes(write("deployments: []\nsince: 2026-09-31")) == ["day is out of range for month"]
+
+
 def test_a_file_that_is_not_there_is_a_mistake(tmp_path):
     (line,) = mistakes(tmp_path / "missing.yaml")
     assert "missing.yaml" in line
