@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llmmesh.chat.v1 import chat_pb2
-from meshkit.errors import ContextTooLong
+from meshkit.errors import ContextTooLong, FieldInvalid
 from services.inference.conversation import Turn
 from services.inference.sampling import Sampling
 
@@ -68,3 +68,13 @@ def output_limit(prompt_tokens: int, wanted: int | None, context_tokens: int) ->
             context_tokens=str(context_tokens),
         )
     return wanted or room
+
+
+def check_least(sampling: Sampling, limit: int) -> None:
+    """Check that an answer does not have to be longer than it may.
+
+    Raises:
+        FieldInvalid: If `min_tokens` is above `limit`, the tokens it may have.
+    """
+    if sampling.parameters.get("min_tokens", 0) > limit:
+        raise FieldInvalid("min_tokens", f"must be at most {limit}, which is all that the answer may have")

@@ -10,7 +10,7 @@ from contextlib import aclosing, contextmanager
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.deadline import time_left
 from meshkit.errors import FieldInvalid, ModelWarming, ProviderStreamBroken, ProviderTimeout, RateLimited
-from services.inference.answers import Completion, Ending, Piece, Question, output_limit
+from services.inference.answers import Completion, Ending, Piece, Question, check_least, output_limit
 from services.inference.config import InferenceConfig
 from services.inference.conversation import Turn
 from services.inference.engine import EngineDied
@@ -55,6 +55,7 @@ class ChatModel:
         with self._admitted():
             prompt = await self._keeper.tokenizer().encode(question.turns)
             limit = output_limit(len(prompt), question.sampling.max_output_tokens, engine.context_tokens)
+            check_least(question.sampling, limit)
             writing = engine.write(prompt, question.sampling, limit, question.tenant_id)
             async with aclosing(writing) as pieces, aclosing(self._told(pieces, len(prompt), deadline)) as steps:
                 async for step in steps:

@@ -53,8 +53,8 @@ class Engine:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         prompt = tokens_input(list(prompt_tokens), cache_salt=tenant_id or None)
-        parameters = sampling_parameters(self._defaults, sampling, limit)
         try:
+            parameters = sampling_parameters(self._defaults, sampling, limit)
             async with aclosing(self._llm.generate(prompt, parameters, uuid.uuid4().hex)) as outputs:
                 async for output in outputs:
                     yield piece_of(output)
@@ -86,20 +86,20 @@ def start_engine(name: str, source: str, config: InferenceConfig, cancelled: thr
     """Import the engine and load a model into it: seconds to minutes.
 
     Raises:
-        LoadFailed: If the model or the machine will not do.
+        LoadFailed: If the model, the machine or the engine's own libraries will not do.
         LoadCancelled: If the flag was set before the engine's processes were started.
     """
-    from vllm.config import StructuredOutputsConfig
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.platforms import current_platform
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    device = current_platform.device_type
-    if device == "cpu":
-        bind_cores(config, os.environ)
-    if cancelled.is_set():
-        raise LoadCancelled
     try:
+        from vllm.config import StructuredOutputsConfig
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        device = current_platform.device_type
+        if device == "cpu":
+            bind_cores(config, os.environ)
+        if cancelled.is_set():
+            raise LoadCancelled
         arguments = AsyncEngineArgs(
             model=source,
             served_model_name=name,
@@ -112,6 +112,8 @@ def start_engine(name: str, source: str, config: InferenceConfig, cancelled: thr
             **engine_arguments(config, device),
         )
         return Engine(AsyncLLM.from_engine_args(arguments))
+    except LoadCancelled:
+        raise
     except Exception as error:
         raise LoadFailed(one_line(error)) from error
 
@@ -181,9 +183,13 @@ def piece_of(output: Any) -> Piece:
 
 
 def probabilities(candidates: Mapping[int, Any]) -> dict[str, float]:
-    """What could have been written at one place, likeliest first; tokens of the same text count together."""
+    """What could have been written at one place, likeliest first; tokens of the same text count together.
+
+    The engine fills up with candidates that a grammar rules out; they are not told.
+    """
     told: dict[str, float] = {}
     for each in sorted(candidates.values(), key=lambda each: each.logprob, reverse=True):
-        text = each.decoded_token or ""
-        told[text] = told.get(text, 0.0) + math.exp(each.logprob)
+        text, share = each.decoded_token or "", math.exp(each.logprob)
+        if share > 0:
+            told[text] = told.get(text, 0.0) + share
     return told

@@ -7,7 +7,7 @@ import time
 from contextlib import aclosing
 from functools import partial
 
-from meshkit.errors import DependencyUnavailable, ModelWarming
+from meshkit.errors import DependencyUnavailable, FieldInvalid, ModelWarming
 from meshkit.log import get_logger
 from services.inference.config import InferenceConfig
 from services.inference.engine import Engine, EngineDied, start_engine
@@ -145,13 +145,13 @@ async def prove(engine: Engine) -> None:
     """Have a fresh engine write one token, so that ready means ready.
 
     Raises:
-        LoadFailed: If it does not.
+        LoadFailed: If it does not, or refuses the sampling that the model's makers advise.
     """
     try:
         async with asyncio.timeout(PROOF_SECONDS), aclosing(engine.write([0], Sampling(), 1)) as pieces:
             async for _ in pieces:
                 pass
-    except (EngineDied, TimeoutError) as error:
+    except (EngineDied, TimeoutError, FieldInvalid) as error:
         raise LoadFailed(f"the engine loaded but did not answer: {error}") from error
 
 

@@ -14,6 +14,8 @@ from meshkit.errors import FieldInvalid
 
 MAX_STOP_TEXTS = 16
 MAX_SCHEMA_BYTES = 64 * 1024
+MAX_COUNTED_PROPERTIES = 100
+"""Most that one object may name where a schema bounds their number; of several objects the squares add up to its."""
 MAX_REGEX_CHARACTERS = 1000
 MAX_FIRST_TOKENS = 20
 LIKELIEST: Mapping[str, int | float | bool] = {"temperature": 0.0, "repetition_penalty": 1.0}
@@ -171,10 +173,35 @@ def schema_of(wanted: Mapping[str, Any]) -> tuple[str | None, bool]:
     schema = named.get("schema") if isinstance(named, dict) else None
     if not isinstance(schema, dict):
         raise FieldInvalid("response_format", "json_schema.schema must be a JSON Schema object")
-    text = orjson.dumps(schema)
+    try:
+        text = orjson.dumps(schema)
+    except orjson.JSONEncodeError:  # it writes fewer levels than it reads
+        raise FieldInvalid("response_format", "the schema is nested too deep") from None
     if len(text) > MAX_SCHEMA_BYTES:
         raise FieldInvalid("response_format", f"the schema must be at most {MAX_SCHEMA_BYTES} bytes")
+    check_counted_properties(schema)
     return text.decode(), False
+
+
+def check_counted_properties(schema: Any) -> None:
+    """Refuse objects that name many properties and bound their number: each property makes a rule for each number."""
+    rules = 0
+    left: list[Any] = [schema]
+    while left:
+        node = left.pop()
+        if isinstance(node, dict):
+            named = node.get("properties")
+            if isinstance(named, dict) and (node.get("minProperties") or "maxProperties" in node):
+                rules += len(named) ** 2
+            left.extend(node.values())
+        elif isinstance(node, list):
+            left.extend(node)
+    if rules > MAX_COUNTED_PROPERTIES**2:
+        raise FieldInvalid(
+            "response_format",
+            f"minProperties and maxProperties may stand beside at most {MAX_COUNTED_PROPERTIES} properties, "
+            "beside fewer where several objects have them",
+        )
 
 
 FORMATS: Mapping[str, Callable[[Mapping[str, Any]], tuple[str | None, bool]]] = {

@@ -13,6 +13,7 @@ from services.inference.conversation import Turn
 from services.inference.loading import LoadFailed, one_line
 from services.inference.pool import Pool
 from services.inference.runtime import is_folder
+from services.inference.special_tokens import SpecialTokens
 
 THREADS = 2
 
@@ -27,13 +28,17 @@ class ChatTokenizer:
             LoadFailed: If the model has none, or no chat template.
         """
         self._tokenizer = load_tokenizer(source)
+        added = self._tokenizer.added_tokens_decoder.values()
+        self._special = SpecialTokens(token.content for token in added if token.special)
         self._pool = Pool("tokenizer", threads=THREADS, max_callers=max_waiting)
 
     async def encode(self, turns: Sequence[Turn]) -> list[int]:
         """The tokens of the conversation up to where the model's answer begins.
 
+        Special ones are the template's alone: where a message spells one it is taken apart.
+
         Raises:
-            FieldInvalid: If the model's template refuses the order of the roles.
+            FieldInvalid: If the model's template refuses the order of the roles, or a tool call is nested too deep.
             RateLimited: If too many calls are under way.
         """
         with self._pool.admitted():
@@ -50,8 +55,9 @@ class ChatTokenizer:
 
     def _encode(self, turns: Sequence[Turn]) -> list[int]:
         try:
-            tokens = self._tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, return_dict=False)
-        except TemplateError as error:
+            harmless = self._special.apart(list(turns))
+            tokens = self._tokenizer.apply_chat_template(harmless, add_generation_prompt=True, return_dict=False)
+        except (TemplateError, RecursionError) as error:
             raise FieldInvalid("messages", f"do not suit the model's chat template: {error}") from None
         return list(tokens)
 
@@ -60,11 +66,11 @@ def load_tokenizer(source: str) -> Any:
     """Read the tokenizer of a folder or hub id."""
     if is_folder(source) and not Path(source).is_dir():
         raise LoadFailed(f"{source!r} is not a folder; `make models` makes the default model")
-    from transformers import AutoTokenizer
-
     try:
+        from transformers import AutoTokenizer
+
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a file that it cannot read the library says just that
         raise LoadFailed(f"no tokenizer in {source!r}: {one_line(error)}") from error
     if not tokenizer.chat_template:
         raise LoadFailed(f"{source!r} has no chat template; take an instruction-tuned model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import numpy as np
@@ -14,6 +15,16 @@ from services.inference.e5.weights import PackedModel
 RAREST, COMMONEST = 12.0, 2.0
 """Beyond these negative logarithms of the frequency all pieces are alike."""
 LEAST_RARITY = 0.2
+LONGEST_RUN = 30
+"""Marks in a row that normalisation has to put in order; no language has more."""
+SEPARATOR = "\u034f"
+"""The combining grapheme joiner: it shows nothing, and no mark moves past it."""
+
+# Some characters are no marks themselves, but two once they are taken apart. Higher planes have none.
+_marks = "".join(
+    each for each in map(chr, range(0x20000)) if unicodedata.combining(unicodedata.normalize("NFD", each)[0])
+)
+_long_run = re.compile(f"[{_marks}]{{{LONGEST_RUN}}}(?=[{_marks}])")
 
 
 class Pieces:
@@ -29,7 +40,7 @@ class Pieces:
 
     def of(self, text: str) -> list[int]:
         """The numbers of the text's pieces, without marks of its beginning and end."""
-        normalised = unicodedata.normalize("NFC", text).translate(self._normalisation)
+        normalised = unicodedata.normalize("NFC", stream_safe(text)).translate(self._normalisation)
         pieces: list[int] = self._processor.encode(normalised)
         return pieces
 
@@ -37,6 +48,14 @@ class Pieces:
         """How much each piece says, from 0.2 for the commonest to 10.2."""
         rarity: NDArray[np.float32] = self._rarity[pieces]
         return rarity
+
+
+def stream_safe(text: str) -> str:
+    """The text in Unicode's Stream-Safe Text Format (UAX #15): no run of marks is longer than 30.
+
+    Python orders a run in time that grows with its square, and nothing else runs meanwhile.
+    """
+    return _long_run.sub(rf"\g<0>{SEPARATOR}", text)
 
 
 def unigram(model: PackedModel) -> bytes:

@@ -47,12 +47,25 @@ def tiny_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def damaged_folder(tmp_path_factory):
+    """A model whose tokenizer's file is cut off; what reads it raises nothing more exact than Exception."""
+    folder = tmp_path_factory.mktemp("models") / "damaged"
+    folder.mkdir()
+    settings = '{"tokenizer_class": "TokenizersBackend", "added_tokens_decoder": {}}'
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "tokenizer_config.json").write_text(settings)
+    (folder / "tokenizer.json").write_text('{"version": "1.0"')
+    return folder
+
+
 @pytest.fixture(scope="module")
-async def started(tiny_folder, tmp_path_factory):
+async def started(tiny_folder, damaged_folder, tmp_path_factory):
     """The room with its tiny model loaded, and what it said before."""
     log = tmp_path_factory.mktemp("log") / "inference.log"
     settings = {"MAX_RUNNING": "2", "MAX_WAITING": "1", "COALESCE_SECONDS": "0.1", "CPU_KV_GIB": "0.25"}
-    async with inference_process(log, f"missing=var/models/missing,tiny={tiny_folder}", **settings) as room:
+    models = f"missing=var/models/missing,damaged={damaged_folder},tiny={tiny_folder}"
+    async with inference_process(log, models, **settings) as room:
         early = await look_early(room)
         await room.ready("tiny")
         yield room, early

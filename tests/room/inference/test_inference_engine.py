@@ -44,7 +44,7 @@ def retry_seconds(error):
 
 def test_models_are_listed_by_name_while_they_load(early):
     states = {model.name: model.state for model in early.models.models}
-    assert list(states) == ["missing", "multilingual-e5-small", "tiny"]
+    assert list(states) == ["damaged", "missing", "multilingual-e5-small", "tiny"]
     assert states["multilingual-e5-small"] == MODEL_STATE_READY
     assert states["tiny"] == MODEL_STATE_WARMING
 
@@ -63,10 +63,11 @@ async def test_a_loaded_model_says_how_much_it_reads(tiny):
     assert (model.state, model.context_tokens, model.embeds) == (MODEL_STATE_READY, 2048, False)
 
 
-async def test_a_model_that_cannot_be_loaded_says_why_and_harms_no_other(tiny):
-    model = await tiny.model("missing")
+@pytest.mark.parametrize(("name", "why"), [("missing", "var/models/missing"), ("damaged", "no tokenizer in")])
+async def test_a_model_that_cannot_be_loaded_says_why_and_harms_no_other(tiny, name, why):
+    model = await tiny.model(name)
     assert model.state == MODEL_STATE_FAILED
-    assert "var/models/missing" in model.detail
+    assert why in model.detail
 
 
 async def test_the_embedding_model_says_how_long_its_vectors_are(tiny):
@@ -76,7 +77,7 @@ async def test_the_embedding_model_says_how_long_its_vectors_are(tiny):
 
 async def test_nothing_else_is_listed(tiny):
     listed = await tiny.stub.ListModels(inference_pb2.ListModelsRequest())
-    assert len(listed.models) == 3
+    assert len(listed.models) == 4
 
 
 async def test_an_answer_ends_with_exact_counts(tiny):
@@ -174,6 +175,20 @@ async def test_more_output_than_the_context_has_room_for_is_refused(tiny):
     assert error_reason(await refusal(ask(tiny, "hello", max_output_tokens=2048))) == "CONTEXT_TOO_LONG"
 
 
+async def test_an_answer_that_would_have_to_be_longer_than_it_may_is_refused_by_name(tiny):
+    error = await refusal(ask(tiny, "hello", max_output_tokens=5, extra_json={"min_tokens": "6"}))
+    assert dict(error_info(error).metadata) == {"field": "min_tokens"}
+
+
+async def test_a_special_token_in_a_message_is_text_like_any_other(tiny):
+    counts = []
+    for text in ("", "< |im_end|>", "<|im_end|>"):
+        counted = await tiny.stub.CountTokens(inference_pb2.CountTokensRequest(prompt=prompt(text)))
+        counts.append(counted.token_count)
+    nothing, apart, spelled = counts
+    assert spelled == apart > nothing + 1
+
+
 async def test_an_unknown_model_is_named(tiny):
     error = await refusal(ask(tiny, "hello", model="no-such-model"))
     assert error_reason(error) == "MODEL_NOT_FOUND"
@@ -195,10 +210,9 @@ async def test_a_text_is_continued_as_it_stands_and_as_its_regex_says(tiny):
 
 async def test_the_likeliest_first_tokens_are_told_among_those_the_regex_admits(tiny):
     told = (await complete(tiny, regex="safe|unsafe", first_tokens=20)).first_tokens
-    admitted = [each for each in told if each.probability > 0]
-    assert {"safe", "unsafe"} & {each.token for each in admitted}
-    assert all("safe".startswith(each.token) or "unsafe".startswith(each.token) for each in admitted)
-    assert sum(each.probability for each in admitted) == pytest.approx(1, abs=1e-3)
+    assert {"safe", "unsafe"} & {each.token for each in told}
+    assert all("safe".startswith(each.token) or "unsafe".startswith(each.token) for each in told)
+    assert sum(each.probability for each in told) == pytest.approx(1, abs=1e-3)
     assert [each.probability for each in told] == sorted((each.probability for each in told), reverse=True)
     assert not (await complete(tiny)).first_tokens
 

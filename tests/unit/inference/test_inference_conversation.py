@@ -61,6 +61,7 @@ def test_anything_but_text_is_refused(part):
     assert refused_field(ChatMessage(role=chat_pb2.ROLE_USER, content=[part])) == "messages[0].content"
 
 
-def test_tool_calls_with_broken_arguments_are_refused():
-    broken = ChatMessage(role=chat_pb2.ROLE_ASSISTANT, tool_calls=[ToolCall(id="c", name="n", arguments="{")])
+@pytest.mark.parametrize("arguments", ["{", "[1]", '"x"', "3", "null"])
+def test_tool_calls_whose_arguments_are_no_object_are_refused(arguments):
+    broken = ChatMessage(role=chat_pb2.ROLE_ASSISTANT, tool_calls=[ToolCall(id="c", name="n", arguments=arguments)])
     assert refused_field(broken) == "messages[0].tool_calls"

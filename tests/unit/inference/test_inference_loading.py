@@ -1,10 +1,13 @@
 import asyncio
 import multiprocessing
+import sys
 import threading
 import time
 
 import pytest
 
+from services.inference.config import InferenceConfig
+from services.inference.engine import start_engine
 from services.inference.loading import LoadFailed, beside_loop, one_line
 
 
@@ -56,6 +59,12 @@ async def test_giving_a_load_up_kills_the_processes_it_waits_for():
     with pytest.raises(asyncio.CancelledError):
         await loading
     assert not spawned.is_alive()
+
+
+def test_an_engine_whose_libraries_cannot_be_imported_is_a_failed_load(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm.config", None)  # so Python says that there is no such module
+    with pytest.raises(LoadFailed, match=r"vllm\.config"):
+        start_engine("tiny", "var/models/tiny", InferenceConfig(), threading.Event())
 
 
 def test_an_error_fits_on_one_line():

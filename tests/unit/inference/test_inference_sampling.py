@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from llmmesh.chat.v1.chat_pb2 import GenerationOptions
@@ -120,6 +122,10 @@ def test_plain_text_is_the_same_as_no_format():
         '{"type":["text"]}',
         '{"type":"json_schema"}',
         '{"type":"json_schema","json_schema":{"schema":"no object"}}',
+        pytest.param(
+            '{"type":"json_schema","json_schema":{"schema":' + '{"items":' * 300 + "{}" + "}" * 300 + "}}",
+            id="nested too deep",
+        ),
     ],
 )
 def test_a_response_format_that_makes_no_sense_is_refused(wanted):
@@ -130,6 +136,41 @@ def test_a_huge_schema_is_refused():
     schema = '{"description":"' + "x" * 70_000 + '"}'
     wanted = '{"type":"json_schema","json_schema":{"schema":' + schema + "}}"
     assert refused_field(response_format_json=wanted) == "response_format"
+
+
+def with_schema(schema):
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    return {"response_format_json": json.dumps(wanted)}
+
+
+def naming(properties, **counted):
+    return {"type": "object", "properties": {f"p{number}": {} for number in range(properties)}, **counted}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        naming(101, minProperties=1),
+        naming(101, maxProperties=50),
+        {"type": "object", "properties": {"inside": naming(101, maxProperties=50)}},
+        {"anyOf": [naming(75, maxProperties=50), naming(75, minProperties=1)]},
+    ],
+)
+def test_a_schema_that_counts_many_named_properties_is_refused(schema):
+    assert refused_field(**with_schema(schema)) == "response_format"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        naming(100, minProperties=1, maxProperties=50),
+        naming(1000),
+        naming(1000, minProperties=0),
+        {"type": "object", "maxProperties": 1000},
+    ],
+)
+def test_few_properties_may_be_counted_and_many_named(schema):
+    assert json.loads(sampling_of(GenerationOptions(**with_schema(schema))).json_schema) == schema
 
 
 def test_tools_are_refused_because_no_model_here_calls_them():
