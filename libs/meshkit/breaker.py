@@ -50,12 +50,14 @@ class Breaker:
         self._on_trial = False
         self._pause = 0.0
 
-    def failed(self) -> None:
-        """The dependency failed: pause, longer than last time."""
+    def failed(self, *, was_trial: bool) -> None:
+        """The dependency failed: pause, after a trial longer than last time."""
+        if self.is_open and not was_trial:
+            return  # asked before the first failure: it is the same failure, seen again
         self._on_trial = False
         self._pause = min(self._pause * 2 or self._first_pause, self._longest_pause)
         self._retry_at = self._clock() + self._pause
 
-    def abandoned(self) -> None:
+    def abandoned(self, *, was_trial: bool) -> None:
         """The caller left before the dependency answered: nothing was learned."""
-        self._on_trial = False
+        self._on_trial = self._on_trial and not was_trial

@@ -54,6 +54,7 @@ class Dependency:
         """
         if not self._breaker.admits():
             raise Unavailable(f"{self._name} is away")
+        is_trial = self._breaker.is_open  # which admits nothing else
         try:
             async with asyncio.timeout(timeout_seconds):
                 answer = await operation()
@@ -61,18 +62,18 @@ class Dependency:
             self._note_refusal(error)
             raise Unavailable(f"{self._name} refused") from error
         except self._faults as error:
-            self._note_failure(error)
+            self._note_failure(error, was_trial=is_trial)
             raise Unavailable(f"{self._name} is away") from error
         except BaseException:
-            self._breaker.abandoned()
+            self._breaker.abandoned(was_trial=is_trial)
             raise
         self._note_success()
         return answer
 
-    def _note_failure(self, error: Exception) -> None:
+    def _note_failure(self, error: Exception, *, was_trial: bool) -> None:
         if not self._breaker.is_open:
             log.warning("dependency_away", dependency=self._name, error=type(error).__name__, detail=str(error)[:300])
-        self._breaker.failed()
+        self._breaker.failed(was_trial=was_trial)
 
     def _note_refusal(self, error: Exception) -> None:
         """It is there, so the next operation may well succeed: a full Redis still reads."""

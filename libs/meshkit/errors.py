@@ -20,9 +20,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
+from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
+
+from meshkit.details import LONGEST_MESSAGE, LONGEST_VALUE, attach, cut
 
 DOMAIN = "llmmesh"
 STATUS_DETAILS = "grpc-status-details-bin"
@@ -37,18 +39,18 @@ class MeshError(Exception):
     """What else the caller is told, as trailing metadata."""
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None, **metadata: str) -> None:
-        super().__init__(message)
-        self.metadata = metadata
+        super().__init__(cut(message, LONGEST_MESSAGE))
+        self.metadata = {name: cut(value, LONGEST_VALUE) for name, value in metadata.items()}
         self.retry_after_seconds = retry_after_seconds
 
     def to_status(self) -> status_pb2.Status:
         """Render as google.rpc.Status with one ErrorInfo, and RetryInfo when a retry can help."""
         status = status_pb2.Status(code=self.code.value[0], message=str(self))
-        _attach(status, error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata))
+        attach(status, error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata))
         if self.retry_after_seconds is not None:
             delay = duration_pb2.Duration()
             delay.FromMilliseconds(int(self.retry_after_seconds * 1000))
-            _attach(status, error_details_pb2.RetryInfo(retry_delay=delay))
+            attach(status, error_details_pb2.RetryInfo(retry_delay=delay))
         return status
 
 
@@ -59,7 +61,7 @@ class FieldInvalid(MeshError):
     reason = "FIELD_INVALID"
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}", field=field)
+        super().__init__(f"{cut(field, LONGEST_VALUE)}: {message}", field=field)
         self._message = message
 
     def inside(self, parent: str) -> FieldInvalid:
@@ -70,7 +72,7 @@ class FieldInvalid(MeshError):
         """Add BadRequest naming the field."""
         status = super().to_status()
         violation = error_details_pb2.BadRequest.FieldViolation(field=self.metadata["field"], description=str(self))
-        _attach(status, error_details_pb2.BadRequest(field_violations=[violation]))
+        attach(status, error_details_pb2.BadRequest(field_violations=[violation]))
         return status
 
 
@@ -294,12 +296,3 @@ def error_reason(error: grpc.aio.AioRpcError) -> str | None:
     """The reason an upstream gave, such as "BUDGET_EXCEEDED"; None when it gave none."""
     info = error_info(error)
     return info.reason if info else None
-
-
-def _attach(
-    status: status_pb2.Status,
-    message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
-) -> None:
-    detail = any_pb2.Any()
-    detail.Pack(message)
-    status.details.append(detail)

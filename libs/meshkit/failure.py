@@ -19,9 +19,6 @@ from meshkit.errors import (
 from meshkit.log import get_logger
 from meshkit.openai import OPENAI_ERROR, openai_error_header
 
-LONGEST_MESSAGE = 1000
-"""Characters of a message that fit a header safely."""
-
 log = get_logger()
 
 
@@ -47,7 +44,7 @@ class Failure:
 
     @classmethod
     def _ours(cls, error: MeshError) -> Failure:
-        message = str(error)[:LONGEST_MESSAGE]
+        message = str(error)
         trailers: list[tuple[str, str | bytes]] = [
             (STATUS_DETAILS, error.to_status().SerializeToString()),
             (OPENAI_ERROR, openai_error_header(error.reason, message, error.metadata)),

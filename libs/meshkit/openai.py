@@ -57,14 +57,17 @@ def openai_error(
 def openai_error_header(reason: str, message: str, metadata: Mapping[str, str]) -> str:
     """The error object as ASCII JSON, fit for a header."""
     text = orjson.dumps(openai_error(reason, message, metadata)).decode()
-    return text if text.isascii() else _escaped(text)
+    return text if _fits_a_header(text) else "".join(map(_escaped, text))
 
 
-def _escaped(text: str) -> str:
-    """Escape every non-ASCII character the JSON way (RFC 8259 §7)."""
-    return "".join(
-        char if char.isascii() else "".join(f"\\u{unit:04x}" for unit in _utf16_units(char)) for char in text
-    )
+def _fits_a_header(text: str) -> bool:
+    """Whether it is all between space and tilde: more gRPC does not send, and DEL, ASCII too, JSON need not escape."""
+    return text.isascii() and text.isprintable()
+
+
+def _escaped(char: str) -> str:
+    """Escape a character that does not fit a header the JSON way (RFC 8259 §7)."""
+    return char if _fits_a_header(char) else "".join(f"\\u{unit:04x}" for unit in _utf16_units(char))
 
 
 def _utf16_units(char: str) -> list[int]:

@@ -18,7 +18,7 @@ from meshkit.metrics import exposed
 from meshkit.serving import Context, Last, MeshInterceptor, says_last
 from meshkit.settings import ServiceSettings
 from meshkit.tls import own_tls
-from meshkit.tracing import server_interceptors, tracing
+from meshkit.tracing import server_interceptors, start_tracing
 
 __all__ = ["Context", "Last", "Mount", "running", "says_last"]
 
@@ -82,7 +82,8 @@ async def running(
     Health of "" follows `ready`, asked every second; without it the room is always SERVING. Draining turns health
     to NOT_SERVING, refuses new calls and lets running ones go on for `config.drain_seconds`.
     """
-    with tracing(room), exposed(config.metrics_listen):
+    start_tracing(room)
+    with exposed(config.metrics_listen):
         health = HealthServicer()
         server = _server(mounts, health, revoked)
         tls = own_tls()

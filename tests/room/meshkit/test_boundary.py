@@ -197,6 +197,23 @@ async def test_an_invalid_field_is_named_for_grpc_and_for_openai_clients(stub: A
     assert body["error"]["message"] == "температура: must be 0 to 2 – «тепло»"
 
 
+async def test_a_character_that_no_header_holds_comes_to_openai_clients_too(stub: Any, room: Room) -> None:
+    room.fault = FieldInvalid("a\x7f", "must be UTF-8")
+    error = await _refusal(stub)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    body = orjson.loads(dict(error.trailing_metadata())["x-openai-error"])
+    assert body["error"]["param"] == "a\x7f"
+
+
+@pytest.mark.parametrize(
+    ("field", "message"), [("x" * 50_000, "y" * 50_000), ("поле", "ы" * 50_000)], ids=["latin", "cyrillic"]
+)
+async def test_a_failure_of_any_length_comes_with_its_reason(stub: Any, room: Room, field: str, message: str) -> None:
+    room.fault = FieldInvalid(field, message)
+    error = await _refusal(stub)
+    assert (error.code(), error_reason(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")
+
+
 async def test_a_reason_to_retry_says_when(stub: Any, room: Room) -> None:
     room.fault = DependencyUnavailable("Redis is away: retry.", retry_after_seconds=1.5)
     assert dict((await _refusal(stub)).trailing_metadata())["retry-after"] == "2"

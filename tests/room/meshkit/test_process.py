@@ -45,6 +45,7 @@ class Servicer(CacheServiceServicer):
 async def app(config):
     async with running([Mount(add_CacheServiceServicer_to_server, Servicer())], config, room="demo") as port:
         yield port
+    get_logger().info("delivered")
 
 serve("demo", Config, app)
 '''
@@ -96,6 +97,16 @@ async def test_sigterm_drains_and_exits_clean(script: Path) -> None:
         child.send_signal(signal.SIGTERM)
         await next_event(child, "draining")
         assert await asyncio.wait_for(child.wait(), 15) == 0
+
+
+async def test_what_is_owed_to_others_does_not_wait_for_a_collector_that_is_away(script: Path, free_port: int) -> None:
+    async with process(script, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port}") as child:
+        port = (await next_event(child, "serving"))["port"]
+        async with connect(f"127.0.0.1:{port}", CacheServiceStub, wait_seconds=5) as stub:
+            await stub.LookupAnswer(cache_pb2.LookupAnswerRequest())
+        child.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(4):  # the exporter tries for six seconds and more
+            await next_event(child, "delivered")
 
 
 async def test_a_log_line_names_the_request_and_its_tenant(script: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import orjson
 import pytest
 
 from llmmesh.errors.v1.errors_pb2 import ErrorReason
@@ -43,6 +44,15 @@ def test_the_field_at_fault_is_openais_param() -> None:
 
 
 def test_an_error_header_is_ascii_and_survives_any_text() -> None:
-    header = openai_error_header("INTERNAL", "привет «мир» 🎉", {})
+    text = "привет «мир» 🎉\x7f\n"
+    header = openai_error_header("INTERNAL", text, {})
     assert header.isascii()
+    assert header.isprintable(), "no header holds other characters"
     assert "\\u043f" in header
+    assert orjson.loads(header)["error"]["message"] == text
+
+
+def test_what_is_too_long_for_headers_is_cut_between_characters() -> None:
+    error = MeshError("a" + "ы" * 50_000, model="ж" * 50_000)
+    assert str(error) == "a" + "ы" * 399
+    assert error.metadata == {"model": "ж" * 200}
