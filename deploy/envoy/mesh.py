@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from deploy.envoy.catalogue import Method
 from deploy.envoy.encryption import from_rooms
 from deploy.envoy.routes import route
-from deploy.envoy.schema import Node, http_filter, listener
+from deploy.envoy.schema import NEVER_REFUSED, Node, http_filter, listener
 from deploy.envoy.telemetry import REQUEST_ID, rpc_metrics, tracing
 from deploy.envoy.topology import Topology
 
@@ -32,4 +32,5 @@ def mesh_listener(topology: Topology, methods: Sequence[Method]) -> Node:
             **tracing(topology),
         },
         transport=from_rooms(topology.tls) if topology.tls else None,
+        **NEVER_REFUSED,
     )

@@ -20,7 +20,6 @@ from deploy.envoy.telemetry import STATS, status_listener
 from deploy.envoy.topology import Address, Topology, collector_from, containers, one_machine, tls_from
 
 FIRST_PORT = 50051
-MOST_CONNECTIONS = 10_000
 
 
 def bootstrap(topology: Topology) -> Node:
@@ -30,7 +29,7 @@ def bootstrap(topology: Topology) -> Node:
         "node": {"id": "llmmesh", "cluster": "llmmesh"},
         "admin": {"address": socket(topology.admin)},
         "stats_config": STATS,
-        "overload_manager": _overload(),
+        "overload_manager": _overload(topology),
         "static_resources": {
             "listeners": [
                 edge_listener(topology, methods),
@@ -57,12 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(text)
 
 
-def _overload() -> Node:
-    """Refuse connections before memory or descriptors run out."""
+def _overload(topology: Topology) -> Node:
+    """Refuse clients' connections before memory or descriptors run out."""
     monitor = extension(
         "envoy.resource_monitors.global_downstream_max_connections",
         "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-        max_active_downstream_connections=MOST_CONNECTIONS,
+        max_active_downstream_connections=topology.most_connections,
     )
     return {"resource_monitors": [monitor]}
 

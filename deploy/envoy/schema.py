@@ -9,6 +9,12 @@ from deploy.envoy.topology import Address
 Node: TypeAlias = dict[str, Any]
 """A piece of configuration."""
 
+NEVER_REFUSED: Node = {
+    # Not `ignore_global_conn_limit`: its connections are subtracted from the others' count when they end.
+    "bypass_overload_manager": True,
+}
+"""Of a listener for those inside: however many clients are connected, it takes connections."""
+
 
 def typed(message: str, **fields: Any) -> Node:
     """A `typed_config`; `message` is its name below `envoy.`."""

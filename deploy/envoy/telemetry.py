@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from deploy.envoy.catalogue import Method
 from deploy.envoy.clusters import ADMIN, COLLECTOR
-from deploy.envoy.schema import Node, extension, http_filter, listener, typed
+from deploy.envoy.schema import NEVER_REFUSED, Node, extension, http_filter, listener, typed
 from deploy.envoy.topology import Topology
 
 _FIELDS = {
@@ -107,6 +107,7 @@ def status_listener(topology: Topology) -> Node:
             "route_config": {"virtual_hosts": [{"name": "status", "domains": ["*"], "routes": routes}]},
             "http_filters": [http_filter("router", "Router")],
         },
+        **NEVER_REFUSED,
     )
 
 

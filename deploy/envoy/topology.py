@@ -65,6 +65,8 @@ class Topology:
     """Certificates between Envoy and the rooms; none leaves them plain."""
     jwks_seconds: int = 60
     """How long our own key set is used before it is fetched again."""
+    most_connections: int = 10_000
+    """Clients connected at the same time."""
 
 
 def one_machine(
@@ -79,6 +81,7 @@ def one_machine(
     issuers: Sequence[Issuer] = (),
     tls: Tls | None = None,
     jwks_seconds: int = 60,
+    most_connections: int = 10_000,
 ) -> Topology:
     """Everything on loopback, each room and each replica on a port of its own."""
     return Topology(
@@ -92,6 +95,7 @@ def one_machine(
         issuers=issuers,
         tls=tls,
         jwks_seconds=jwks_seconds,
+        most_connections=most_connections,
     )
 
 

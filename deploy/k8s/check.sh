@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 deploy/k8s/helm.sh version --short >/dev/null
-exec ${PYTHON:-.venv/bin/python} -m pytest -q tests/ships/test_chart.py "$@"
+exec ${PYTHON:-.venv/bin/python} -m pytest -q tests/ships/test_chart.py tests/ships/test_chart_values.py "$@"

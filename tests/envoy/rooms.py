@@ -87,7 +87,7 @@ class OpenAIRoom(OpenAIServiceServicer):
         yield HttpBody(content_type="application/json", data=_seen(request.body, context))
 
     async def CreateEmbedding(self, request: Any, context: Context) -> HttpBody:
-        return HttpBody(content_type="application/json", data=b'{"size":%d}' % len(request.body.data))
+        return HttpBody(content_type="application/json", data=request.body.data)
 
     async def GetOpenAIModel(self, request: Any, context: Context) -> HttpBody:
         return HttpBody(content_type="application/json", data=orjson.dumps({"id": request.model}))

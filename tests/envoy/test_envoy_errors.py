@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,7 +20,7 @@ from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.gateway.v1.gateway_pb2_grpc import GatewayServiceStub
 from meshkit.errors import error_reason
 from tests.envoy.rooms import SigningKey, billing_room, gateway_room
-from tests.support.fix_envoy import RunningEnvoy, StartEnvoy
+from tests.support.fix_envoy import RunningEnvoy, StartEnvoy, running_envoy
 
 CHAT = "/v1/chat/completions"
 LARGEST = 16 * 1024 * 1024
@@ -202,6 +204,28 @@ async def test_keys_are_503_while_signing_keys_are_away_and_good_soon_after(
             # Keys once known stay good while the issuer is away.
             await envoy.healthy("billing", 0)
             assert (await http.post(CHAT, json={"do": "echo"})).status_code == 200
+
+
+async def test_a_key_is_401_once_its_signing_key_is_retired_however_often_it_is_used(tmp_path: Path) -> None:
+    issuer = SigningKey()
+    async with gateway_room() as gateway, billing_room(issuer) as billing:
+        rooms = {"gateway": [gateway], "billing": [billing]}
+        async with (
+            running_envoy(rooms, tmp_path, jwks_seconds=1) as envoy,
+            httpx.AsyncClient(base_url=envoy.url, headers=issuer.bearer(), timeout=10) as http,
+        ):
+
+            async def status() -> int:
+                return (await http.post(CHAT, json={"do": "echo"})).status_code
+
+            await envoy.healthy("gateway")
+            await envoy.healthy("billing")
+            assert await status() == 200
+            issuer.jwks = SigningKey().jwks
+            async with asyncio.timeout(15):
+                while await status() == 200:
+                    pass
+            assert await status() == 401
 
 
 async def test_native_calls_are_unavailable_while_signing_keys_are_away(start_envoy: StartEnvoy) -> None:

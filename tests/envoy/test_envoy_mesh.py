@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -21,7 +21,7 @@ from meshkit.client import connect
 from meshkit.errors import error_reason
 from meshkit.identity import Identity, acting_as
 from tests.envoy.rooms import CacheRoom, cache_rooms, gateway_room
-from tests.support.fix_envoy import RunningEnvoy, StartEnvoy
+from tests.support.fix_envoy import RunningEnvoy, StartEnvoy, running_envoy
 
 LOOKUP = cache_pb2.LookupAnswerRequest()
 STORE = cache_pb2.StoreAnswerRequest()
@@ -121,6 +121,35 @@ async def test_prometheus_tells_rpcs_of_the_mesh_apart(start_envoy: StartEnvoy) 
     assert len(lines) == 1
     assert 'grpc_method="LookupAnswer"' in lines[0]
     assert 'grpc_service="llmmesh.cache.v1.CacheService"' in lines[0]
+
+
+async def test_clients_that_take_every_connection_shut_out_nobody_inside(tmp_path: Path) -> None:
+    async with (
+        cache_rooms(CacheRoom()) as ports,
+        running_envoy({"cache": ports}, tmp_path, most_connections=8) as envoy,
+        AsyncExitStack() as crowd,
+    ):
+        assert await _some_are_refused(envoy, crowd, 9)
+        for _ in range(4):
+            async with httpx.AsyncClient() as kubelet:
+                ready = await kubelet.get(f"http://127.0.0.1:{envoy.status_port}/ready")
+            assert ready.status_code == 200
+        async with cache_of(envoy) as cache:
+            await cache.LookupAnswer(LOOKUP)
+        assert await _some_are_refused(envoy, crowd, 2), "connections inside freed places of clients when they ended"
+
+
+async def _some_are_refused(envoy: RunningEnvoy, crowd: AsyncExitStack, count: int) -> bool:
+    """Connect so many clients that send nothing; whether the edge closes the connection of any."""
+    ends = []
+    for _ in range(count):
+        reader, writer = await asyncio.open_connection("127.0.0.1", envoy.edge_port)
+        crowd.callback(writer.close)
+        ends.append(asyncio.ensure_future(reader.read()))
+    ended, waiting = await asyncio.wait(ends, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    for end in waiting:
+        end.cancel()
+    return bool(ended)
 
 
 @asynccontextmanager

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import subprocess
-from pathlib import Path
-from typing import Any
 
 import jsonschema_rs
 import kubernetes_validate  # type: ignore[import-untyped]
@@ -15,9 +12,8 @@ import yaml
 from deploy.envoy.catalogue import DESCRIPTOR_SET, ROOMS
 from deploy.envoy.render import to_yaml
 from deploy.envoy.topology import Tls, containers
+from tests.ships.chart import CHART, Manifest, container_of, helm, of_kind, rendered
 
-DEPLOY = Path(__file__).parents[2] / "deploy" / "k8s"
-CHART = DEPLOY / "llmmesh"
 VARIANTS = ["default", *sorted(path.name.removesuffix("-values.yaml") for path in CHART.glob("ci/*-values.yaml"))]
 WORKLOADS = {*ROOMS, "envoy"}
 LARGEST_CONFIG_MAP_BYTES = 1024 * 1024
@@ -55,14 +51,6 @@ CERTIFICATE = {
     },
 }
 """What the chart uses of a Certificate, as cert-manager.io/docs/reference/api-docs has it."""
-Manifest = dict[str, Any]
-"""One Kubernetes object."""
-
-
-def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Helm; the caller looks at the exit status."""
-    command = [str(DEPLOY / "helm.sh"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def values_of(variant: str) -> list[str]:
@@ -73,33 +61,13 @@ def values_of(variant: str) -> list[str]:
 @pytest.fixture(scope="module", params=VARIANTS)
 def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
     """Everything one variant of values renders to."""
-    rendered = helm("template", "llmmesh", str(CHART), *values_of(request.param))
-    assert rendered.returncode == 0, rendered.stderr
-    return [manifest for manifest in yaml.safe_load_all(rendered.stdout) if manifest]
+    return rendered(*values_of(request.param))
 
 
 @pytest.fixture(scope="module")
 def shipped() -> list[Manifest]:
     """Everything the default values render to."""
-    rendered = helm("template", "llmmesh", str(CHART))
-    assert rendered.returncode == 0, rendered.stderr
-    return [manifest for manifest in yaml.safe_load_all(rendered.stdout) if manifest]
-
-
-def of_kind(manifests: list[Manifest], kind: str) -> dict[str, Manifest]:
-    """Objects of a kind by the component they belong to."""
-    return {
-        manifest["metadata"]["labels"]["app.kubernetes.io/component"]: manifest
-        for manifest in manifests
-        if manifest["kind"] == kind and not manifest["metadata"]["name"].endswith("-envoy-mesh")
-    }
-
-
-def container_of(deployment: Manifest) -> Manifest:
-    """Its only container."""
-    [container] = deployment["spec"]["template"]["spec"]["containers"]
-    assert isinstance(container, dict)
-    return container
+    return rendered()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -232,23 +200,6 @@ def test_secrets_are_named_never_held(manifests: list[Manifest]) -> None:
     assert not [manifest for manifest in manifests if manifest["kind"] == "Secret"]
 
 
-@pytest.mark.parametrize(
-    ("values", "complaint"),
-    [
-        (["services.gateway.drainseconds=3"], "drainseconds"),
-        (["services.cache.secretSettings.qdrant_url=null"], "the embedded vector store belongs to one pod"),
-        (["services.guard.autoscaling.minReplicas=20"], "minReplicas is above maxReplicas"),
-        (["mtls.enabled=true", "mtls.certManager.enabled=true"], "needs issuer.name"),
-        (["mtls.certManager.enabled=true"], "unless mtls.enabled"),
-        (["services.billing.storage.claim=disk"], "storage.claim belongs to one pod"),
-    ],
-)
-def test_a_mistake_in_the_values_is_named(values: list[str], complaint: str) -> None:
-    rendered = helm("template", "llmmesh", str(CHART), "--set", ",".join(values))
-    assert rendered.returncode != 0
-    assert complaint in rendered.stderr
-
-
 def test_new_routes_restart_no_router_and_other_files_restart_their_service(shipped: list[Manifest]) -> None:
     annotated = {
         room: "checksum/files" in deployment["spec"]["template"]["metadata"]["annotations"]
@@ -259,8 +210,7 @@ def test_new_routes_restart_no_router_and_other_files_restart_their_service(ship
 
 
 def test_with_certificates_nothing_between_envoy_and_the_services_is_plain() -> None:
-    rendered = helm("template", "llmmesh", str(CHART), *values_of("mtls"))
-    manifests = [manifest for manifest in yaml.safe_load_all(rendered.stdout) if manifest]
+    manifests = rendered(*values_of("mtls"))
     certificates = of_kind(manifests, "Certificate")
     assert set(certificates) == WORKLOADS
     for component, deployment in of_kind(manifests, "Deployment").items():

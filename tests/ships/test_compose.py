@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from compose_spec import PyCompose
 from deploy.envoy.catalogue import ROOMS
 from deploy.envoy.clusters import all_clusters
 from deploy.envoy.topology import Tls, containers, tls_from
+from meshkit.settings import ServiceSettings
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "docker"
 TLS = "/etc/llmmesh-tls"
@@ -95,10 +97,38 @@ def test_our_containers_run_read_only_and_without_capabilities(compose: dict[str
 
 
 def test_a_stop_waits_for_the_drain(compose: dict[str, Service]) -> None:
+    unless_told = ServiceSettings.model_fields["drain_seconds"].default
     for room in ROOMS:
-        drain = compose[room]["environment"].get(f"LLMMESH_{room.upper()}_DRAIN_SECONDS")
-        if drain is not None:
-            assert int(compose[room]["stop_grace_period"].removesuffix("s")) > int(drain)
+        drain = compose[room]["environment"].get(f"LLMMESH_{room.upper()}_DRAIN_SECONDS", unless_told)
+        assert int(compose[room]["stop_grace_period"].removesuffix("s")) > float(drain)
+
+
+def test_the_gateway_stops_before_the_other_services_and_these_before_envoy_and_their_stores(
+    compose: dict[str, Service],
+) -> None:
+    """Compose stops whoever depends on others before them."""
+    after = {name: set(service.get("depends_on", {})) for name, service in compose.items()}
+    TopologicalSorter(after).prepare()  # raises where one waits for itself
+    assert after["gateway"] >= {*ROOMS} - {"gateway"}
+    assert all("envoy" in after[room] for room in ROOMS)
+    assert "redis" in after["router"] & after["cache"]
+    assert "postgres" in after["billing"]
+
+
+def test_services_start_without_waiting_for_each_other_to_be_healthy(compose: dict[str, Service]) -> None:
+    for room in ROOMS:
+        waited_for = compose[room]["depends_on"].items()
+        assert all(how["condition"] == "service_started" for name, how in waited_for if name in {*ROOMS, "envoy"})
+
+
+def test_a_new_configuration_of_envoy_starts_it_anew(compose: dict[str, Service]) -> None:
+    assert compose["envoy"]["depends_on"]["envoy-config"]["restart"] is True
+
+
+def test_redis_keeps_what_is_nowhere_else(compose: dict[str, Service]) -> None:
+    command = compose["redis"]["command"]
+    assert command[command.index("--appendonly") + 1] == "yes"
+    assert "redis:/data" in compose["redis"]["volumes"]
 
 
 def test_nothing_listens_beyond_this_machine_unless_asked(compose: dict[str, Service]) -> None:

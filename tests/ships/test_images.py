@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -48,6 +50,19 @@ def locked(lock: Path) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9][a-z0-9._-]*)==(\S+)", lock.read_text(), re.MULTILINE))
 
 
+def tags_built(**environment: str) -> set[str]:
+    """What `make images` has Docker call the images."""
+    ours = {name: value for name, value in os.environ.items() if name not in ("REPOSITORY", "TAG", "ENGINE")}
+    asked = subprocess.run(
+        [FOLDER / "build.sh"],
+        env={**ours, "DOCKER": "echo", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(re.findall(r" -t (\S+)", asked.stdout))
+
+
 def instructions(room: str) -> str:
     """A Dockerfile without the words that describe its service."""
     return re.sub(r'description="[^"]*"', 'description=""', (FOLDER / f"{room}.Dockerfile").read_text())
@@ -76,6 +91,20 @@ def test_an_image_runs_unprivileged_and_tells_its_health(room: str) -> None:
     assert "USER 65532:65532" in text
     assert '"meshkit.probe", "127.0.0.1:50051"' in text
     assert f'ENTRYPOINT ["python", "-m", "services.{room}"]' in text
+
+
+def test_images_are_called_what_the_chart_and_compose_ask_for() -> None:
+    chart = yaml.safe_load((ROOT / "deploy" / "k8s" / "llmmesh" / "Chart.yaml").read_text())
+    suffixes = {room: "-cpu" if room == "inference" else "" for room in ROOMS}
+    assert tags_built() == {
+        f"llmmesh/{room}:{tag}{suffix}" for room, suffix in suffixes.items() for tag in (chart["appVersion"], "latest")
+    }
+
+
+def test_images_of_a_given_tag_are_called_nothing_else() -> None:
+    built = tags_built(REPOSITORY="registry.example.com/llmmesh", TAG="7", ENGINE="gpu")
+    assert {name.rpartition(":")[2] for name in built} == {"7", "7-gpu"}
+    assert {name.rpartition("/")[0] for name in built} == {"registry.example.com/llmmesh"}
 
 
 @pytest.mark.parametrize("room", sorted({*ROOMS} - {"inference"}))

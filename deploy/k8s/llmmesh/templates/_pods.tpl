@@ -61,7 +61,7 @@ securityContext:
 {{- range $name, $value := mergeOverwrite $own (deepCopy $workload.settings) }}
 {{- if not (hasKey $workload.secretSettings $name) }}
 - name: {{ $prefix }}{{ upper $name }}
-  value: {{ $value | toString | quote }}
+  value: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}{{/* toString writes 3000000 as 3e+06 */}}
 {{- end }}
 {{- end }}
 {{- range $name, $from := $workload.secretSettings }}
@@ -111,6 +111,11 @@ securityContext:
 {{- if .files }}
 - {name: files, mountPath: /etc/llmmesh, readOnly: true}
 {{- end }}
+{{- include "llmmesh.secrets.mounts" . }}
+{{- end }}
+
+{{/* Mounts of Secrets as files, a line each. Call with $workload. */}}
+{{- define "llmmesh.secrets.mounts" -}}
 {{- range $folder, $secret := .secretFiles }}
 - {name: secret-{{ $folder }}, mountPath: /etc/llmmesh-secrets/{{ $folder }}, readOnly: true}
 {{- end }}
@@ -135,7 +140,12 @@ securityContext:
 - name: files
   configMap: {name: {{ include "llmmesh.fullname" (index . 0) }}-{{ index . 1 }}}
 {{- end }}
-{{- range $folder, $secret := $workload.secretFiles }}
+{{- include "llmmesh.secrets.volumes" $workload }}
+{{- end }}
+
+{{/* The Secrets behind them. Call with $workload. */}}
+{{- define "llmmesh.secrets.volumes" -}}
+{{- range $folder, $secret := .secretFiles }}
 - name: secret-{{ $folder }}
   secret: {secretName: {{ $secret }}, defaultMode: 0440}
 {{- end }}
