@@ -106,7 +106,7 @@ class UseRecords:
             CHANGES + ":n",
             _key(DISPUTED_PREFIX, tenant_id, ""),
         ]
-        told = [self._kept_seconds, evidence, tenant_id, disputed, MOST_DISPUTED]
+        told: list[str | int] = [self._kept_seconds, evidence, tenant_id, disputed, MOST_DISPUTED]
         noted = await self._dependency.ask(lambda: self._report(keys=keys, args=told), timeout_seconds=SECONDS)
         return bool(noted)
 

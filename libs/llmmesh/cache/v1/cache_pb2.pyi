@@ -297,7 +297,7 @@ class GetErrorBoundResponse(_message.Message):
     REPORTED_RIGHT_FIELD_NUMBER: _builtins.int
     REPORTED_WRONG_FIELD_NUMBER: _builtins.int
     target: _builtins.float
-    """Largest rate of wrong hits among lookups with a candidate that is accepted."""
+    """Largest rate of wrong hits among judged candidates that is accepted."""
     confidence: _builtins.float
     """How sure the bound is meant to be."""
     threshold: _builtins.float
