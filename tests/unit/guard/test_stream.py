@@ -218,7 +218,8 @@ def test_a_secret_behind_a_line_break_of_json_is_stopped_at_every_cut(policy: Po
     text = f'{{"csv": "name,value\\n{secret}\\nend"}}'
     for place in range(len(text)):
         releases = watched(policy.answers, [text[:place], text[place:]])
-        assert shown(releases) == text[: text.index(secret)]
+        start = text.index(secret)
+        assert shown(releases) in (text[:start], text[: start - len("\\n")])  # the escape may be held back with it
         assert releases[-1].verdict is not None
         assert releases[-1].verdict.action is Action.BLOCK
 
