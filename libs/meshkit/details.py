@@ -9,6 +9,8 @@ LONGEST_MESSAGE = 800
 """Bytes of a message: it stands in three headers, in two of them escaped, and grpc takes 8 KiB of headers for sure."""
 LONGEST_VALUE = 400
 """Bytes of one value of the metadata."""
+LONGEST_FIELD = 120
+"""Bytes of the name of a field: it stands in three places."""
 
 
 def cut(text: str, longest: int) -> str:

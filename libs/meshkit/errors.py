@@ -24,7 +24,7 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from meshkit.details import LONGEST_MESSAGE, LONGEST_VALUE, attach, cut
+from meshkit.details import LONGEST_FIELD, LONGEST_MESSAGE, LONGEST_VALUE, attach, cut
 
 DOMAIN = "llmmesh"
 STATUS_DETAILS = "grpc-status-details-bin"
@@ -61,7 +61,8 @@ class FieldInvalid(MeshError):
     reason = "FIELD_INVALID"
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{cut(field, LONGEST_VALUE)}: {message}", field=field)
+        field = cut(field, LONGEST_FIELD)
+        super().__init__(f"{field}: {message}", field=field)
         self._message = message
 
     def inside(self, parent: str) -> FieldInvalid:

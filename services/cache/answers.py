@@ -83,6 +83,7 @@ class AnswerCache:
         self._limits = limits
         self._clock = clock
         self._copy_seconds = copy_seconds
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._writing = AnswerWriter(exact, semantic, seals, codec, limits, clock=clock)
 
     async def find_exact(self, tenant_id: str, request: cache_pb2.LookupAnswerRequest) -> Found:
@@ -117,15 +118,19 @@ class AnswerCache:
 
         try:
             await self._semantic.find(tenant_id, question, usable)
-            await self._forget_spoilt(tenant_id, spoilt)
         except Unavailable:
-            return found if found.answer is not None else AWAY
+            return AWAY
+        if spoilt:
+            forgetting = asyncio.create_task(self._forget_spoilt(tenant_id, spoilt))
+            self._forgetting.add(forgetting)
+            forgetting.add_done_callback(self._forgetting.discard)
         return found
 
     async def _forget_spoilt(self, tenant_id: str, references: Iterable[str]) -> None:
         """Remove what can be no answer any more: asked in other words, the next answer does not take its place."""
-        for reference in filter(None, references):
-            await self._semantic.forget(Selection(tenant_id, reference=reference), dry_run=False)
+        with suppress(Unavailable):  # it is found again
+            for reference in filter(None, references):
+                await self._semantic.forget(Selection(tenant_id, reference=reference), dry_run=False)
 
     async def remember(self, tenant_id: str, request: cache_pb2.StoreAnswerRequest) -> list[Level]:
         """Remember an answer where it is allowed and possible, then give its lease back; returns where."""
@@ -194,10 +199,18 @@ class AnswerCache:
         subject = self._seals.pseudonym(tenant_id, request.subject)
         selection = selection_of(tenant_id, request, subject, self._clock())
         forgotten = await self.forget(selection, dry_run=request.dry_run)
-        if subject and not forgotten.away:  # whose the entries of another key are nobody can say any more
-            others = replace(selection, subject="", sealed_by_others_than=self._seals.name)
-            await self._forget_semantic(others, forgotten, dry_run=request.dry_run)
+        if subject and not forgotten.away:
+            await self._forget_unknown(selection, forgotten, dry_run=request.dry_run)
         return forgotten
+
+    async def _forget_unknown(self, selection: Selection, forgotten: Forgotten, *, dry_run: bool) -> None:
+        """Remove what was sealed by another key, or nobody says by which: whose it is cannot be told."""
+        of_subject = replace(selection, sealed_by_others_than=self._seals.name)
+        counted = Forgotten()
+        await self._forget_semantic(of_subject, counted, dry_run=True)
+        await self._forget_semantic(replace(of_subject, subject=""), forgotten, dry_run=dry_run)
+        forgotten.semantic_count -= counted.semantic_count  # the selection has them too, where nothing is removed
+        forgotten.away += counted.away
 
     async def forget(self, selection: Selection, *, dry_run: bool = False) -> Forgotten:
         """Remove a selection at both levels, or count it; returns when gateways have no copies left either.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from services.guard.masking import whole
+from services.guard.masking import to_their_ends
 from services.guard.passages import Passage
 from services.guard.rules import Category
 from services.guard.verdict import MOST_OF_A_RULE, Action, DataClass, Finding
@@ -22,12 +22,16 @@ def masked_contexts(passages: Sequence[Passage], findings: Sequence[Finding]) ->
     """A context for each of the findings on these passages."""
     texts = {passage.message_index: passage.text for passage in passages}
     counts = Counter(found.rule for found in findings if _is_hidden(found))
-    to_their_ends = [whole(texts.get(found.message_index, ""), found) for found in findings]
+    hidden = [
+        whole
+        for index, text in texts.items()
+        for whole in to_their_ends(text, (found for found in findings if found.message_index == index))
+    ]
     # Findings beyond these are not named: there may be more to hide than is known here.
     all_known = max(counts.values(), default=0) < MOST_OF_A_RULE
-    for number, found in enumerate(to_their_ends):
+    for number, found in enumerate(findings):
         if number < MOST and all_known:
-            yield _context(texts[found.message_index], found, to_their_ends)
+            yield _context(texts[found.message_index], found, hidden)
         else:
             yield placeholder(found)
 

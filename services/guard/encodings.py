@@ -10,8 +10,8 @@ import binascii
 import codecs
 import html
 import re
-from collections.abc import Callable
-from itertools import takewhile
+from collections.abc import Callable, Sequence
+from itertools import islice, takewhile
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -102,15 +102,31 @@ def _run(code: bytes) -> bytes | None:
 
 
 def _wrapped(code: bytes) -> bytes | None:
-    """Something packed, in lines as long as the first but for the last; what stands below may be words."""
+    """Things packed in lines of one length, the last of each perhaps shorter, among lines that stand for themselves."""
     lines = LINE_BREAK.split(code)
-    width = len(lines[0])
-    whole = sum(1 for _ in takewhile(lambda line: len(line) == width, lines))
-    last = whole + 1 if whole < len(lines) and len(lines[whole]) < width else whole
-    for count in range(last, max(whole, 2) - 1, -1):
-        if plain := _unpack(b"".join(lines[:count])):
-            return b"\n".join([plain, *lines[count:]])
-    return None
+    said: list[bytes] = []
+    at, joined = 0, False
+    while at < len(lines):
+        end = at + _alike(lines, at)
+        shorter = end < len(lines) and len(lines[end]) < len(lines[at])
+        plain, taken = _block(lines[at : end + shorter], end - at)
+        joined |= plain is not None
+        said += [plain] if plain is not None else [_run(line) or line for line in lines[at:end]]
+        at += taken
+    return b"\n".join(said) if joined else None
+
+
+def _alike(lines: Sequence[bytes], at: int) -> int:
+    """How many lines from one on are as long as that."""
+    return sum(1 for _ in takewhile(lambda line: len(line) == len(lines[at]), islice(lines, at, None)))
+
+
+def _block(lines: Sequence[bytes], whole: int) -> tuple[bytes | None, int]:
+    """What lines say together, of which all or the first `whole` may be one code; and how many of them were taken."""
+    for count in sorted({len(lines), whole}, reverse=True):
+        if count > 1 and (plain := _unpack(b"".join(lines[:count]))):
+            return plain, count
+    return None, whole
 
 
 def _unpack(run: bytes) -> bytes | None:

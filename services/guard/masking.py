@@ -73,7 +73,7 @@ def maskable(findings: Sequence[Finding], *, personal: bool) -> list[Finding]:
 
 def masked(text: str, findings: Iterable[Finding], placeholders: Placeholders) -> str:
     """The text with the findings replaced; in JSON, with values replaced by strings."""
-    spans = merged(whole(text, found) for found in findings)
+    spans = merged(to_their_ends(text, findings))
     json_text = bool(spans) and is_json(text)
     pieces: list[str] = []
     done = 0
@@ -84,12 +84,21 @@ def masked(text: str, findings: Iterable[Finding], placeholders: Placeholders) -
     return "".join((*pieces, text[done:]))
 
 
-def whole(text: str, found: Finding) -> Finding:
-    """A secret with all of it: rules look no further than they need to be sure."""
-    if found.category != "secret":
-        return found
-    rest = (KEY_BLOCK if "private_key" in found.rule else TOKEN_REST).match(text, found.end)
-    return replace(found, end=rest.end() if rest else found.end)
+def to_their_ends(text: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings of one text, secrets with all of each: rules look no further than they need to be sure.
+
+    Each end is sought once, however many of the findings lie before it.
+    """
+    reached = {KEY_BLOCK: 0, TOKEN_REST: 0}
+    for found in sorted(findings, key=lambda found: found.start):
+        if found.category != "secret":
+            yield found
+            continue
+        rest = KEY_BLOCK if "private_key" in found.rule else TOKEN_REST
+        if found.end > reached[rest]:
+            match = rest.match(text, found.end)
+            reached[rest] = match.end() if match else found.end
+        yield replace(found, end=reached[rest])
 
 
 def merged(findings: Iterable[Finding]) -> list[Part]:

@@ -7,7 +7,7 @@ person's ("my name is", «клиент», «ФИО») makes it sensitive. Looks 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -25,6 +25,7 @@ RUN = re.compile(
     r"|\b[A-Z][a-z]+(?:\s(?:[A-Z]\.|(?:Mc|O')?[A-Z][a-z]+))+"
 )
 WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*\.?")
+WORDS_BETWEEN, WORDS_OF_A_NAME = 1, 5
 SURNAME = re.compile(r"[А-ЯЁ][а-яё]+(?:ов|ев|ёв|ин|ын|ский|цкий|енко|чук|ян|дзе|швили)(?:а|у|ой|ым|е|ая|ую|ого|ому)?")
 INTRODUCERS = (
     "зовут фио имя клиент пациент сотрудни работни заемщик заёмщик граждан гр господин госпож абонент покупател "
@@ -74,18 +75,30 @@ class NameScanner:
                 yield words[first:end]
 
     def _russian(self, words: Words) -> Iterator[Words]:
-        """The words from the first to the last that may be part of a name, if together they are one."""
+        """Words that stand near each other and together are a name."""
         kinds = [frozenset({"Initial"}) if word[0].endswith(".") else self._kinds(word[0]) for word in words]
-        part = [place for place, kind in enumerate(kinds) if kind]
-        given = [place for place in part if kinds[place] & {"Name", "Initial"}]
-        family = [place for place in part if kinds[place] & {"Surn", "Patr"}]
-        if any(place != other for place in given for other in family):
-            yield words[part[0] : part[-1] + 1]
+        for part in _near([place for place, kind in enumerate(kinds) if kind]):
+            given = [place for place in part if kinds[place] & {"Name", "Initial"}]
+            family = [place for place in part if kinds[place] & {"Surn", "Patr"}]
+            if any(place != other for place in given for other in family):
+                yield words[part[0] : part[-1] + 1]
 
     def _looked_up(self, word: str) -> frozenset[str]:
         """Which of first name, patronymic and surname a Russian word may be."""
         kinds = self._russian_words.kinds(word)
         return kinds or frozenset({"Surn"} if SURNAME.fullmatch(word) else ())
+
+
+def _near(places: Iterable[int]) -> Iterator[list[int]]:
+    """Places of one name: nearly side by side, and no more than a name has."""
+    group: list[int] = []
+    for place in places:
+        if group and (place - group[-1] > WORDS_BETWEEN + 1 or place - group[0] >= WORDS_OF_A_NAME):
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
 
 
 def _lines(text: str, words: Words) -> Iterator[Words]:

@@ -61,6 +61,6 @@ def tool_call_of(call: chat_pb2.ToolCall, field: str) -> dict[str, Any]:
         arguments = orjson.loads(call.arguments or "{}")
     except ValueError:
         raise FieldInvalid(f"{field}.tool_calls", "arguments must be valid JSON") from None
-    if not isinstance(arguments, dict):
+    if not isinstance(arguments, dict | None):
         raise FieldInvalid(f"{field}.tool_calls", "arguments must be a JSON object")
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments or {}}}

@@ -18,6 +18,10 @@ from services.inference.special_tokens import SpecialTokens
 THREADS = 2
 
 
+THOUGHT = ("<think>", "</think>")
+"""Marks of what a model thinks, by which templates take an earlier answer apart."""
+
+
 class ChatTokenizer:
     """Turns conversations into the model's tokens, in threads: a long one takes a while."""
 
@@ -29,7 +33,12 @@ class ChatTokenizer:
         """
         self._tokenizer = load_tokenizer(source)
         added = self._tokenizer.added_tokens_decoder.values()
-        self._special = SpecialTokens(token.content for token in added if token.special)
+        template = str(self._tokenizer.chat_template)
+        self._special = SpecialTokens(
+            token.content
+            for token in added
+            if token.special or (token.content in template and token.content not in THOUGHT)
+        )
         self._pool = Pool("tokenizer", threads=THREADS, max_callers=max_waiting)
 
     async def encode(self, turns: Sequence[Turn]) -> list[int]:

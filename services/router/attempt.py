@@ -20,6 +20,8 @@ OF_OURS = frozenset({FailureKind.CREDENTIAL, FailureKind.NOT_FOUND})
 """Failures that somebody of ours has to mend."""
 TIMER_SECONDS = 0.01
 """How much too early a timer may ring."""
+SILENT_SECONDS = 5.0
+"""Whoever has said nothing for so long is at fault, whether its caller would have waited longer or not."""
 
 Answer = TypeVar("Answer")
 
@@ -64,7 +66,7 @@ class Attempt:
 
     def failed(self, failure: ProviderFailure) -> None:
         """There was no first token."""
-        if _ran_out(failure):
+        if _ran_out(failure) and self.clock() - self.began < SILENT_SECONDS:
             self.cancelled()
             return
         if failure.kind.is_of_the_request:

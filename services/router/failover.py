@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from meshkit.details import LONGEST_VALUE
 from meshkit.errors import ContextTooLong, MeshError, ModelWarming, ProviderRefused, ProviderUnavailable
 from services.router.attempt import Attempt, caller_is_gone, observed
 from services.router.deployment import Deployment
@@ -134,7 +135,8 @@ class Failover:
     def _exhausted(self, model: str, ranked: Sequence[Deployment], failed: Sequence[FailedAttempt]) -> MeshError:
         """What to tell the caller when nobody answered, and the audit log of who was asked."""
         error = self._failure(model, ranked, failed)
-        error.metadata["attempts"] = " ".join(f"{each.deployment.name}={each.failure.kind.reason}" for each in failed)
+        told = " ".join(f"{each.deployment.name}={each.failure.kind.reason}" for each in failed)
+        error.metadata["attempts"] = told if len(told) <= LONGEST_VALUE else told[:LONGEST_VALUE].rpartition(" ")[0]
         return error
 
     def _failure(self, model: str, ranked: Sequence[Deployment], failed: Sequence[FailedAttempt]) -> MeshError:

@@ -15,6 +15,7 @@ from services.router.attempt import caller_is_gone
 from services.router.deployment import Deployment
 from services.router.experiments.treatment import Treatment
 from services.router.failover import FailedAttempt, failures_of
+from services.router.providers.provider import FailureKind
 from services.router.ranking import Demand, Price
 from services.router.routing import Chosen, Finished, RouteEvent, Router
 
@@ -73,7 +74,9 @@ class Observation:
                     self._note(chat, event, began)
                     yield event
         except MeshError as error:
-            chat.failed, chat.left = chat.failed or failures_of(error), caller_is_gone()
+            chat.failed = chat.failed or failures_of(error)
+            # Whoever failed before the time was over failed all the same.
+            chat.left = caller_is_gone() and all(each.failure.kind is FailureKind.TIMEOUT for each in chat.failed)
             self._tell(chat)
             raise
         except (asyncio.CancelledError, GeneratorExit):

@@ -189,12 +189,14 @@ async def test_a_lease_that_nobody_renews_ends_by_itself_and_a_renewed_one_does_
         assert not (await counts.take(renewed, 0, "next")).granted
 
 
-async def test_a_renewal_that_comes_too_late_brings_no_lease_back(redis_url: str) -> None:
+async def test_a_lease_that_redis_has_lost_is_back_with_its_renewal_until_it_is_dropped(redis_url: str) -> None:
     scopes = [scope(concurrent_streams=1)]
     async with shared_counts(redis_url, timeout_seconds=5, lease_seconds=5) as counts:
-        taken = await counts.take(scopes, 0, "ended")
-        await counts.give(scopes, "ended", taken.time_ms, 0, 0)
-        await counts.renew([(scopes[0], "ended")])
+        taken = await counts.take(scopes, 0, "held")
+        await counts.give(scopes, "held", taken.time_ms, 0, 0)
+        await counts.renew([(scopes[0], "held")])
+        assert not (await counts.take(scopes, 0, "next")).granted
+        await counts.drop([(scopes[0], "held")])
         assert (await counts.take(scopes, 0, "next")).granted
 
 

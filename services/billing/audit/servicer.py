@@ -62,25 +62,26 @@ class AuditServicer(AuditServiceServicer):
         """Where a chain stands."""
         tenant_id = visible_tenant(request.tenant_id)
         head = await self._records.head(tenant_id)
-        last = await self._checkpoints.last(tenant_id)
+        newest = await self._checkpoints.page(tenant_id, most=1, before=None)
+        checkpoint = newest[0].checkpoint if newest else None
         return audit_pb2.GetChainResponse(
             length=head.position,
             head_sha256=head.sha256 if head.position else "",
-            checkpoint=checkpoint_message(last[0]) if last else None,
+            checkpoint=checkpoint_message(checkpoint) if checkpoint else None,
             keys_json=self._keys.decode(),
         )
 
     async def ListCheckpoints(
         self, request: audit_pb2.ListCheckpointsRequest, context: Context
     ) -> audit_pb2.ListCheckpointsResponse:
-        """A page of checkpoints."""
+        """A page of checkpoints; what cannot be read is left out, and stands in the export."""
         tenant_id = visible_tenant(request.tenant_id)
         size = pagination.page_size(request.page_size)
         listing = f"checkpoints/{tenant_id}"
         before = pagination.place(request.page_token, listing)
         rows, last = pagination.split(await self._checkpoints.page(tenant_id, most=size + 1, before=before), size)
         return audit_pb2.ListCheckpointsResponse(
-            checkpoints=[checkpoint_message(checkpoint) for checkpoint in rows],
+            checkpoints=[checkpoint_message(row.checkpoint) for row in rows if row.checkpoint],
             next_page_token=pagination.place_token(listing, last.size) if last else "",
         )
 

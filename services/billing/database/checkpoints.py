@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import distinct_on
@@ -18,6 +19,21 @@ WHERE chain.length > coalesce(
     (SELECT size FROM audit_checkpoints AS last WHERE last.tenant_id = chain.tenant_id ORDER BY size DESC LIMIT 1), 0)
 ORDER BY chain.tenant_id
 """)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A row that should hold a checkpoint, as it lies there: somebody may have replaced what it says."""
+
+    size: int
+    jws: str
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint; None where it cannot be read."""
+        with suppress(CheckpointInvalid):
+            return stated(self.jws)
+        return None
 
 
 class CheckpointStore:
@@ -69,18 +85,20 @@ class CheckpointStore:
         )
         return bool(await self._database.fetch("add_checkpoint", statement))
 
-    async def page(self, tenant_id: str, *, most: int, before: int | None) -> list[Checkpoint]:
+    async def page(self, tenant_id: str, *, most: int, before: int | None) -> list[Kept]:
         """At most `most` checkpoints of a tenant, newest first, smaller than `before`."""
-        statement = select(audit_checkpoints.c.jws).where(audit_checkpoints.c.tenant_id == tenant_id)
+        statement = select(audit_checkpoints.c.size, audit_checkpoints.c.jws).where(
+            audit_checkpoints.c.tenant_id == tenant_id
+        )
         if before is not None:
             statement = statement.where(audit_checkpoints.c.size < before)
         statement = statement.order_by(audit_checkpoints.c.size.desc()).limit(most)
-        return [stated(row["jws"]) for row in await self._database.fetch("list_checkpoints", statement)]
+        return [Kept(**row) for row in await self._database.fetch("list_checkpoints", statement)]
 
-    async def between(self, tenant_id: str, after: int, until: int, *, most: int) -> list[Checkpoint]:
+    async def between(self, tenant_id: str, after: int, until: int, *, most: int) -> list[Kept]:
         """At most `most` checkpoints of a tenant, oldest first, larger than `after` and at most `until`."""
         statement = (
-            select(audit_checkpoints.c.jws)
+            select(audit_checkpoints.c.size, audit_checkpoints.c.jws)
             .where(
                 audit_checkpoints.c.tenant_id == tenant_id,
                 audit_checkpoints.c.size > after,
@@ -89,4 +107,4 @@ class CheckpointStore:
             .order_by(audit_checkpoints.c.size)
             .limit(most)
         )
-        return [stated(row["jws"]) for row in await self._database.fetch("read_checkpoints", statement)]
+        return [Kept(**row) for row in await self._database.fetch("read_checkpoints", statement)]

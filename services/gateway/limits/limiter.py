@@ -110,6 +110,10 @@ class Limiter:
             if self._shared is not None and leases:
                 with suppress(Unavailable):
                     await self._shared.renew(leases)
+                    # What ended meanwhile may have been given back before it was renewed.
+                    ended = [(scope, lease) for scope, lease in leases if lease not in self._under_way]
+                    if ended:
+                        await self._shared.drop(ended)
 
     async def _granted(self, scopes: Sequence[Scope], tokens: int) -> Grant:
         lease = uuid4().hex

@@ -18,6 +18,7 @@ from services.gateway.limits.standing import Standing, Use
 CONNECTIONS = 16
 _USE_FIELDS = 7
 _HERE = Path(__file__).parent
+_DROP = "for i = 1, #KEYS do redis.call('ZREM', KEYS[i], ARGV[i]) end"
 
 
 class SharedCounts:
@@ -29,6 +30,7 @@ class SharedCounts:
         self._lease_ms = int(lease_seconds * 1000)
         self._take = redis.register_script(_HERE.joinpath("take.lua").read_text())
         self._give = redis.register_script(_HERE.joinpath("give.lua").read_text())
+        self._drop = redis.register_script(_DROP)
         self._renew = redis.register_script(_HERE.joinpath("renew.lua").read_text())
 
     async def take(self, scopes: Sequence[Scope], tokens: int, lease: str) -> Standing:
@@ -52,9 +54,13 @@ class SharedCounts:
         await self._run(self._give, _keys(scopes), [lease, taken_ms, foreseen, used, *counted])
 
     async def renew(self, leases: Sequence[tuple[Scope, str]]) -> None:
-        """Keep leases from ending; one that has ended stays so. Raises Unavailable."""
+        """Keep leases from ending; those that Redis has lost are back. Raises Unavailable."""
         keys = [_leases_key(scope) for scope, _ in leases]
         await self._run(self._renew, keys, [self._lease_ms, *(lease for _, lease in leases)])
+
+    async def drop(self, leases: Sequence[tuple[Scope, str]]) -> None:
+        """End leases, whoever renewed them last. Raises Unavailable."""
+        await self._run(self._drop, [_leases_key(scope) for scope, _ in leases], [lease for _, lease in leases])
 
     async def _run(self, script: AsyncScript, keys: Sequence[str], arguments: Sequence[str | int]) -> list[int]:
         found: list[int] = await self._redis.ask(lambda: script(keys, arguments), timeout_seconds=self._timeout_seconds)

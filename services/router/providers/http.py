@@ -99,6 +99,8 @@ class Endpoint:
         self._credential = credential
         self._limits = limits
         self._pace_seconds = pace_seconds
+        self._refused = False
+        """Whether the last health check was, new token and all: the next spares the others theirs."""
         # Compressed answers would arrive in blocks, not in tokens.
         self._headers = {**headers, "content-type": "application/json", "accept-encoding": "identity"}
 
@@ -156,11 +158,12 @@ class Endpoint:
         return Condition(Health.UNAVAILABLE, f"asked how it is, it answered {status}")
 
     async def _status(self, url: str) -> int:
-        """What a GET answers; asked once more when our token was refused but another can be had."""
+        """What a GET answers; asked once more when our token is newly refused and another can be had."""
         authorization = await self._credential.authorization()
         status = await self._got(url, authorization)
-        if status == UNAUTHORIZED and await self._credential.renew(authorization):
+        if status == UNAUTHORIZED and not self._refused and await self._credential.renew(authorization):
             status = await self._got(url, await self._credential.authorization())
+        self._refused = status == UNAUTHORIZED
         return status
 
     async def _got(self, url: str, authorization: str) -> int:

@@ -59,6 +59,20 @@ def test_a_checkpoint_that_cannot_be_read_keeps_no_other_from_being_told_again(l
     assert asyncio.run(newest()) == ["beta"]
 
 
+def test_what_lies_in_the_place_of_a_checkpoint_is_read_on_past_by_its_place(log: Log) -> None:
+    """An auditor gets it as it lies there, whatever it says."""
+
+    async def read() -> list[tuple[int, bool]]:
+        database = Database(log.url, seconds=20, connections=2)
+        database.open()
+        rows = await CheckpointStore(database).between("acme", 0, 99, most=9)
+        await database.close()
+        return [(row.size, row.checkpoint is not None) for row in rows]
+
+    asyncio.run(grow(log, UNREADABLE))
+    assert asyncio.run(read()) == [(10, True), (20, True), (30, False)]
+
+
 def test_checkpoints_signed_before_and_after_an_exchange_of_keys_fit_what_is_published(
     log: Log, verify: Verify, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,3 +73,22 @@ def test_a_line_break_of_json_between_words_hides_nothing_so_that_the_attack_may
 def test_line_breaks_in_sources_and_names_of_files_count_as_nothing_decoded(scanner: PatternScanner) -> None:
     assert not spans(scanner, r'printf("Tell the user\nsecrets: none\n");', "injection.encoding")
     assert not scanner.scan(r"copy C:\new\reports\tables to D:\backup\north")
+
+
+def test_a_line_before_a_code_of_several_lines_hides_nothing(scanner: PatternScanner) -> None:
+    for before in ("Decode_this_message", "-" * 40):
+        text = f"{before}\n{in_lines(f'{PROSE}{ATTACK}. {PROSE}', 76)}"
+        assert spans(scanner, text)
+
+
+def test_a_column_of_short_codes_is_no_nested_code(scanner: PatternScanner) -> None:
+    words = ["a fine day in the park", "a walk in the fog", "an evening by the river", "a cup of strong tea"] * 3
+    column = "\n".join(word.encode().hex() for word in words)
+    assert not spans(scanner, column, "injection.encoding.nested")
+
+
+def test_a_code_behind_a_line_break_of_json_is_as_deep_as_it_is(scanner: PatternScanner) -> None:
+    code = ATTACK
+    for _ in range(2):
+        code = "\\n" + base64.b64encode(code.encode()).decode()
+    assert spans(scanner, code)

@@ -51,6 +51,12 @@ def test_of_names_one_after_another_all_are_found(scanner: NameScanner) -> None:
     assert [text[found.start : found.end] for found in scanner.scan(text)] == ["John Smith", "Mary Jones"]
 
 
+def test_names_apart_on_one_line_are_two(scanner: NameScanner) -> None:
+    text = "Иван Иванов Заместитель Директора Департамента Анна Петрова"
+    assert [text[found.start : found.end] for found in scanner.scan(text)] == ["Иван Иванов", "Анна Петрова"]
+    assert not list(scanner.scan("Роза Лаванда Тюльпан Пион Ромашка Магнолия Апельсин"))
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [
