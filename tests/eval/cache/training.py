@@ -41,7 +41,7 @@ from wordvectors import WordVectors
 
 WEIGHTS = Path("services/cache/verification/weights")
 TREES = 100
-LEAST_IN_A_LEAF = 5
+LEAST_IN_A_LEAF = 8
 NEVER_READ = 0.02
 """Pairs that the forest finds less likely are not worth a look by the cross-encoder."""
 LOST = 0.01
