@@ -172,7 +172,7 @@ train-cache-crossencoder: $(VENV) ## Train the cross-encoder of the cache's veri
 	PYTHONPATH=.:libs python -m tests.eval.cache.crossencoder $(ARGS)
 
 .PHONY: train-cache-verifier
-train-cache-verifier: $(VENV) ## Fit the forest of the cache's verifier, weigh both, and write the calibration, 25 minutes
+train-cache-verifier: $(VENV) ## Fit the forest of the cache's verifier, weigh both, and write the calibration, half an hour
 	OPENBLAS_NUM_THREADS=1 python -m tests.eval.cache.training
 
 .PHONY: clean

@@ -61,7 +61,14 @@ def test_anything_but_text_is_refused(part):
     assert refused_field(ChatMessage(role=chat_pb2.ROLE_USER, content=[part])) == "messages[0].content"
 
 
-@pytest.mark.parametrize("arguments", ["{", "[1]", '"x"', "3", "null"])
+@pytest.mark.parametrize("arguments", ["", "{}", "null"])
+def test_a_tool_call_may_have_no_arguments(arguments):
+    calls = [ToolCall(id="c", name="n", arguments=arguments)]
+    (turn,) = turns_of([ChatMessage(role=chat_pb2.ROLE_ASSISTANT, tool_calls=calls)])
+    assert turn["tool_calls"][0]["function"] == {"name": "n", "arguments": {}}
+
+
+@pytest.mark.parametrize("arguments", ["{", "[1]", '"x"', "3"])
 def test_tool_calls_whose_arguments_are_no_object_are_refused(arguments):
     broken = ChatMessage(role=chat_pb2.ROLE_ASSISTANT, tool_calls=[ToolCall(id="c", name="n", arguments=arguments)])
     assert refused_field(broken) == "messages[0].tool_calls"
