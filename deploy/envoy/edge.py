@@ -19,8 +19,6 @@ _ENVELOPE_BYTES = 256
 """What transcoding adds around a raw body."""
 _READ_ON_BYTES = 4 * 1024 * 1024
 """How far past the limit a body is read, so that its sender is still there to hear the refusal."""
-LARGEST_ANSWER_BYTES = 20 * 1024 * 1024
-"""What a room sends in one message at most."""
 UNARY_SECONDS = 600
 """Longest a unary call may take: what OpenAI's own clients wait."""
 
@@ -122,8 +120,6 @@ def _transcoder(topology: Topology, exposed: Sequence[Method]) -> Node:
         # Without it an unknown path goes on as it is and ends as 503.
         request_validation_options={"reject_unknown_method": True},
         max_request_body_size=LARGEST_BODY_BYTES + _READ_ON_BYTES,
-        # An answer that is one message is held back until it is whole; by default only as much as a connection buffers.
-        max_response_body_size=LARGEST_ANSWER_BYTES,
         print_options={"preserve_proto_field_names": True},
         # `openai` escapes the slash of a model's name.
         url_unescape_spec="ALL_CHARACTERS",
