@@ -109,6 +109,8 @@ class _Room:
             config.database_url.get_secret_value(),
             seconds=config.database_seconds,
             connections=config.database_connections,
+            statement_seconds=config.database_statement_seconds,
+            lock_seconds=config.database_lock_seconds,
         )
         self.policies = Policies()
         self._book = PriceBook(config.base_currency)

@@ -32,8 +32,12 @@ class BillingConfig(ServiceSettings):
     """Price file imported at start when it differs from the price book; none imports nothing."""
     database_seconds: float = Field(default=2.0, gt=0)
     """Longest that one call may wait for the database."""
+    database_statement_seconds: float = Field(default=30.0, gt=0, le=86_400)
+    """Longest that Postgres goes on with a statement whose caller is gone; never less than a call may wait."""
+    database_lock_seconds: float = Field(default=5.0, gt=0, le=86_400)
+    """Longest that a statement waits in Postgres for what another has locked; never less than a call may wait."""
     database_connections: int = Field(default=8, ge=1)
-    """Most connections in the pool; six more stand beside it."""
+    """Most connections in the pool; six more stand beside it, a seventh while requests of old months are forgotten."""
     reservation_seconds: float = Field(default=900.0, gt=0)
     """How long a reservation holds money without being settled; longer than any answer takes."""
     sweep_seconds: float = Field(default=15.0, gt=0)

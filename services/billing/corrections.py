@@ -34,9 +34,10 @@ class Correction:
 
     @property
     def wanted_micros(self) -> int:
-        """What was used beyond the estimate."""
-        estimated = self.estimate.cost_micros + self.estimate.overrun_micros
-        return max(0, self.used_micros - estimated)
+        """What was used beyond the estimate, as far as the request may cost so much."""
+        beyond = self.used_micros - self.estimate.cost_micros - self.estimate.overrun_micros
+        most = self.estimate.most_micros
+        return max(0, beyond if most is None else min(beyond, most - self.estimate.cost_micros))
 
     def charge(self, granted_micros: int) -> tuple[int, int]:
         """What to add to cost and to overrun, if hard budgets bear so much of `wanted_micros`.

@@ -87,6 +87,8 @@ class LedgerRow:
     """Whether this is what must be added to an estimate."""
     stop: str = ""
     """Why the mesh ended the answer; empty when it did not."""
+    most_micros: int | None = None
+    """The most that the request may cost; None when nobody says."""
 
     @property
     def provider_micros(self) -> int:

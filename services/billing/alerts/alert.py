@@ -13,7 +13,7 @@ class Alert:
     """Something that people should know of. It leaves the mesh: it holds nothing of a prompt or an answer."""
 
     kind: str
-    """What raised it: "violation", "budget"."""
+    """What raised it: "violation", "audit", "budget", "cost"."""
     tenant_id: str
     severity: str
     """low, medium, high or critical."""

@@ -52,7 +52,10 @@ FROM claimed JOIN alerts AS alert ON alert.id = claimed.alert_id ORDER BY claime
 """)
 _SENT = text("UPDATE alert_deliveries SET sent_time = now() WHERE id = ANY(:ids)")
 _AGAIN = text("UPDATE alert_deliveries SET next_time = now() + make_interval(secs => :seconds) WHERE id = ANY(:ids)")
-_SWEEP = text("DELETE FROM alerts WHERE create_time < now() - make_interval(days => :days)")
+_SWEEP = text("""
+DELETE FROM alerts WHERE id IN (
+    SELECT id FROM alerts WHERE create_time < now() - make_interval(days => :days) ORDER BY create_time LIMIT 5000)
+""")
 
 
 async def add_alerts(connection: AsyncConnection, alerts: Sequence[Alert]) -> None:
@@ -95,7 +98,7 @@ class AlertStore:
         await self._database.fetch("alerts_again", _AGAIN, {"ids": list(ids), "seconds": seconds})
 
     async def sweep(self, days: int) -> None:
-        """Let go of alerts that are older, carried or not."""
+        """Let go of alerts that are older, carried or not; a bounded number at a time."""
         await self._database.fetch("sweep_alerts", _SWEEP, {"days": days})
 
 

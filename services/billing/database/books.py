@@ -175,6 +175,8 @@ ledger = Table(
     # Part of cost and overrun together; less than nothing where the tenant has a discount.
     Column("margin_micros", BigInteger, nullable=False, server_default="0"),
     Column("margin_points", Integer, nullable=False, server_default="0"),
+    # Empty where nobody said, and in rows older than this column.
+    Column("most_micros", BigInteger),
     Index(None, "transaction_id"),
     postgresql_partition_by="RANGE (create_time)",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, delete, func, select, text, tuple_, update
+from sqlalchemy import ColumnElement, RowMapping, delete, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,9 +13,9 @@ from meshkit.errors import ResourceExists
 from services.billing.budgets.budget import Budget, BudgetChange, BudgetEvent, NewBudget, budget_unknown
 from services.billing.database.books import budget_events, budgets, budgets_now
 from services.billing.database.engine import Database
-from services.billing.database.grants import LOCK, MATCHES
+from services.billing.database.grants import LOCK, MATCHES, asked_by_keys
 from services.billing.database.repeats import done_before
-from services.billing.database.schema import tenants
+from services.billing.database.schema import keys, tenants
 from services.billing.database.wire import Wire
 from services.billing.once import Once
 from services.billing.pagination import Position
@@ -36,7 +36,7 @@ WITH moved AS (
     WHERE tenant_id = ANY(%(tenant_ids)s) AND cycle = 'rolling'
 )
 UPDATE budgets SET period_start = moved.start, spent_micros = budgets.spent_micros - (
-    SELECT coalesce(sum(cost_micros), 0) FROM ledger AS asked JOIN moved AS budget ON {MATCHES}
+    SELECT coalesce(sum(cost_micros), 0) FROM {asked_by_keys("ledger")} JOIN moved AS budget ON {MATCHES}
     WHERE budget.id = moved.id AND asked.tenant_id = moved.tenant_id
         AND asked.create_time >= moved.period_start AND asked.create_time < moved.start
 )
@@ -47,12 +47,12 @@ RETURNING budgets.id
 _TAKE_OVER = text(f"""
 UPDATE budgets SET
     spent_micros = (
-        SELECT coalesce(sum(cost_micros), 0) FROM ledger AS asked
+        SELECT coalesce(sum(cost_micros), 0) FROM {asked_by_keys("ledger")}
         JOIN budgets AS budget ON {MATCHES}
         WHERE budget.tenant_id = :tenant_id AND budget.id = :id AND create_time >= period_start
     ),
     reserved_micros = (
-        SELECT coalesce(sum(amount_micros), 0) FROM reservations AS asked
+        SELECT coalesce(sum(amount_micros), 0) FROM {asked_by_keys("reservations")}
         JOIN budgets AS budget ON {MATCHES}
         WHERE budget.tenant_id = :tenant_id AND budget.id = :id
     )
@@ -132,9 +132,10 @@ class BudgetStore:
     async def page(self, tenant_id: str, *, most: int, after: str, team_id: str, key_id: str) -> list[Budget]:
         """At most `most` budgets by id, after the id `after`; of one team or key, when it is given."""
         statement = _BUDGETS.where(budgets_now.c.tenant_id == tenant_id, budgets_now.c.id > after)
-        for column, value in ((budgets_now.c.team_id, team_id), (budgets_now.c.key_id, key_id)):
-            if value:
-                statement = statement.where(column == value)
+        if team_id:
+            statement = statement.where(budgets_now.c.team_id == team_id)
+        if key_id:
+            statement = statement.where(_counts_key(key_id))
         rows = await self._database.fetch("list_budgets", statement.order_by(budgets_now.c.id).limit(most))
         return [_budget(row) for row in rows]
 
@@ -229,6 +230,11 @@ def _start(new: NewBudget) -> ColumnElement[Any]:
 async def lock_tenant(connection: AsyncConnection, tenant_id: str) -> None:
     """Let nobody else move the tenant's money until the transaction ends."""
     await connection.execute(select(tenants.c.id).where(tenants.c.id == tenant_id).with_for_update(key_share=True))
+
+
+def _counts_key(key_id: str) -> ColumnElement[bool]:
+    before = select(func.unnest(keys.c.budget_key_ids)).where(keys.c.id == key_id)
+    return or_(budgets_now.c.key_id == key_id, budgets_now.c.key_id.in_(before))
 
 
 def _version(tenant_id: str, budget_id: str, version: int) -> list[ColumnElement[bool]]:

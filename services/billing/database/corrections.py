@@ -22,7 +22,10 @@ WHERE billed.tenant_id = :tenant_id AND billed.request_id = :request_id
     -- The ledger finds rows by their time, which is when the request was billed or, after a clock stepped back, later.
     AND ledger.create_time BETWEEN billed.create_time AND billed.create_time + interval '1 day'
 """)
-_SCOPE = "tenant_id = :tenant_id AND team_id IN ('', :team_id) AND key_id IN ('', :key_id)"
+_SCOPE = """
+tenant_id = :tenant_id AND team_id IN ('', :team_id) AND key_id = ANY(
+    ARRAY['', CAST(:key_id AS text)] || (SELECT budget_key_ids FROM keys WHERE id = :key_id AND tenant_id = :tenant_id))
+"""
 _GRANT = text(f"""
 SELECT greatest(0, least(:wanted_micros, min(limit_micros - spent_micros - reserved_micros))) AS micros
 FROM budgets_now WHERE {_SCOPE} AND NOT soft

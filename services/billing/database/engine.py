@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import time
@@ -27,14 +28,20 @@ Rows = Sequence[RowMapping]
 class Database:
     """A bounded pool. Until `open` is called every use is refused: the schema may not be there yet."""
 
-    def __init__(self, url: str, *, seconds: float, connections: int) -> None:
+    def __init__(
+        self, url: str, *, seconds: float, connections: int, statement_seconds: float = 30.0, lock_seconds: float = 5.0
+    ) -> None:
         address = make_url(url)
         self.address = address.set(drivername="postgresql").render_as_string(hide_password=False)
         """The same place in libpq's words; holds the password."""
         self._seconds = seconds
+        self._statement_seconds = statement_seconds
+        self._lock_seconds = max(seconds, lock_seconds)
+        statement_timeout, lock_timeout = self.limits(seconds)
         # The server takes statements over large tables for long ones, and compiling them for seconds of gain; a plan
         # that fits any period of a report fits none.
         options = f"{address.query.get('options', '')} -c jit=off -c plan_cache_mode=force_custom_plan"
+        options += f" -c statement_timeout={statement_timeout} -c lock_timeout={lock_timeout}"
         self.engine: AsyncEngine = create_async_engine(
             address,
             pool_size=connections,
@@ -45,6 +52,13 @@ class Database:
         )
         self._open = False
         self._on_their_way_back: set[asyncio.Task[None]] = set()
+
+    def limits(self, seconds: float) -> tuple[str, str]:
+        """`statement_timeout` and `lock_timeout` of a connection whose statements are waited for so long.
+
+        A caller who is cut off leaves its statement behind: the server hears of that only when it has an answer.
+        """
+        return _milliseconds(max(seconds, self._statement_seconds)), _milliseconds(self._lock_seconds)
 
     def open(self) -> None:
         """Let statements in: the schema is up to date."""
@@ -125,6 +139,10 @@ class Database:
         self._on_their_way_back.add(task)
         task.add_done_callback(self._on_their_way_back.discard)
         return task
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{math.ceil(seconds * 1000)}ms"
 
 
 class ConnectionStale(DependencyUnavailable):

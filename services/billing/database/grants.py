@@ -14,9 +14,19 @@ FROM (SELECT id FROM tenants WHERE id = ANY(%(tenant_ids)s) ORDER BY id FOR NO K
 
 MATCHES = """
 budget.tenant_id = asked.tenant_id AND budget.team_id = ANY(ARRAY['', asked.team_id])
-    AND budget.key_id = ANY(ARRAY['', asked.key_id])
+    AND budget.key_id = ANY(ARRAY['', asked.key_id] || asked.budget_key_ids)
 """
-"""Whether a budget is one that a request counts for: its tenant's, its team's, its key's."""
+"""Whether a budget is one that a request counts for: its tenant's, its team's, its key's or that of a key before it."""
+
+
+def asked_by_keys(table: str) -> str:
+    """The rows of a table as `asked`, each with the keys whose budgets its own key goes on with."""
+    return f"""(
+        SELECT each.*, keys.budget_key_ids FROM {table} AS each
+        LEFT JOIN LATERAL (SELECT * FROM keys k WHERE k.id = each.key_id LIMIT 1) AS keys
+            ON keys.tenant_id = each.tenant_id
+    ) AS asked"""  # noqa: S608 - made of constants
+
 
 BUDGETS = f"""
 CROSS JOIN LATERAL (

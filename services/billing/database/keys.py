@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy import ColumnElement, RowMapping, and_, func, insert, or_, selec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit.errors import FieldInvalid
+from services.billing.database.books import budgets
 from services.billing.database.engine import Database
 from services.billing.database.repeats import done_before
 from services.billing.database.schema import keys, teams, tenants
@@ -49,7 +51,7 @@ class KeyStore:
     async def replace(
         self, old_id: str, key: Key, after: timedelta, version: int = 0, once: Once | None = None
     ) -> tuple[Key, Key]:
-        """Write the successor of a key and set the time that the key itself ends; returns both.
+        """Write a key's successor, which goes on with its budgets, and set the time that the key ends; returns both.
 
         Raises:
             ResourceNotFound: If the tenant has no such key, or is deleted.
@@ -65,7 +67,8 @@ class KeyStore:
             if old.revoke_time:
                 raise FieldInvalid("key_id", "is revoked, or rotated already: rotate its successor")
             ended = await _change(connection, key.tenant_id, old_id, version, {"revoke_time": func.now() + after})
-            return await _insert(connection, key), ended
+            successor = replace(key, budget_key_ids=await _with_budgets(connection, old))
+            return await _insert(connection, successor), ended
 
     async def get(self, key_id: str) -> Key | None:
         """One key, whoever's it is."""
@@ -156,6 +159,7 @@ async def _insert(connection: AsyncConnection, key: Key) -> Key:
         "tags": list(key.tags),
         "policy": dict(key.policy),
         "user_id": key.user_id,
+        "budget_key_ids": list(key.budget_key_ids),
     }
     if key.team_id:
         await ensure_team(connection, key.tenant_id, key.team_id)
@@ -185,6 +189,13 @@ async def _one(connection: AsyncConnection, tenant_id: str, key_id: str, *, lock
     return _key(row)
 
 
+async def _with_budgets(connection: AsyncConnection, key: Key) -> tuple[str, ...]:
+    """A key and those before it, as far as they have budgets: every request looks each of them up."""
+    own = budgets.c.key_id.in_([key.id, *key.budget_key_ids])
+    statement = select(budgets.c.key_id).distinct().where(budgets.c.tenant_id == key.tenant_id, own)
+    return tuple((await connection.execute(statement.order_by(budgets.c.key_id))).scalars())
+
+
 def _chosen(which: KeyFilter) -> list[ColumnElement[bool]]:
     conditions = [
         (keys.c.team_id == which.team_id, which.team_id),
@@ -210,4 +221,5 @@ def _key(row: RowMapping) -> Key:
         user_id=row["user_id"],
         version=row["version"],
         team_models=tuple(row.get("team_models") or ()),
+        budget_key_ids=tuple(row["budget_key_ids"]),
     )

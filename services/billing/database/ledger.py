@@ -172,6 +172,7 @@ def ledger_row(row: RowMapping) -> LedgerRow:
         margin_points=row["margin_points"],
         correction=row["correction"],
         stop=row["stop"],
+        most_micros=row["most_micros"],
     )
 
 

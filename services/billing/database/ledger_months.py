@@ -6,8 +6,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.database.engine import Database
+from services.billing.database.wire import Wire
 
 MONTHS_AHEAD = 3
+FORGETTING_SECONDS = 600.0
+"""Longest that forgetting the requests of a dropped month may take: there may be millions."""
 DROPPING = 0x6C6C6D64
 """Advisory lock: replicas drop months one after the other."""
 
@@ -18,10 +21,14 @@ SELECT add_ledger_month(
     (date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => ahead)) AT TIME ZONE 'UTC')
 FROM generate_series(0, :months_ahead) AS ahead
 """)
-_FORGET = text("""
-DELETE FROM billed_requests
-WHERE create_time < (date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(months => :kept)) AT TIME ZONE 'UTC'
-""")
+_FORGET = """
+WITH gone AS (
+    DELETE FROM billed_requests WHERE create_time <
+        (date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(months => %(kept)s)) AT TIME ZONE 'UTC'
+    RETURNING 1
+)
+SELECT count(*) AS gone FROM gone
+"""
 _OLD = text("""
 SELECT inhrelid::regclass::text AS name FROM pg_inherits
 WHERE inhparent = 'ledger'::regclass AND inhrelid::regclass::text < 'ledger_'
@@ -65,8 +72,15 @@ class LedgerMonths:
                     await connection.execute(text(f"DROP TABLE {name}"))
                     dropped.append(name)
         if dropped:
-            await self._database.fetch("forget_billed", _FORGET, {"kept": kept})
+            await self._forget(kept)
         return dropped
+
+    async def _forget(self, kept: int) -> None:
+        wire = Wire(self._database, seconds=FORGETTING_SECONDS)
+        try:
+            await wire.fetch("forget_billed", _FORGET, kept=kept)
+        finally:
+            await wire.close()
 
 
 async def _can_go(connection: AsyncConnection, name: str) -> bool:

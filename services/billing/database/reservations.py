@@ -12,14 +12,15 @@ from typing import Any
 import orjson
 from psycopg.types.json import Jsonb
 
-from services.billing.database.grants import BUDGETS, GRANTED, LOCK, MATCHES
+from services.billing.database.grants import BUDGETS, GRANTED, LOCK, MATCHES, asked_by_keys
 from services.billing.database.wire import Wire
 from services.billing.lease import Lease
 from services.billing.reservations import Held, Hold
 
 _HOLD = f"""
 WITH RECURSIVE asked AS MATERIALIZED (
-    SELECT hold.*, coalesce(keys.team_id, '') AS team_id, standing.fingerprint AS standing_fingerprint,
+    SELECT hold.*, coalesce(keys.team_id, '') AS team_id, keys.budget_key_ids,
+        standing.fingerprint AS standing_fingerprint,
         standing.amount_micros AS standing_micros, standing.priced_at AS standing_priced_at,
         standing.expire_time AS standing_expire_time, standing.team_id AS standing_team_id,
         billed.request_id IS NOT NULL AS billed,
@@ -97,7 +98,7 @@ counted AS (
     UPDATE budgets SET reserved_micros = reserved_micros - freed.micros
     FROM (
         SELECT budget.tenant_id, budget.id, sum(asked.amount_micros)::bigint AS micros
-        FROM gone AS asked JOIN budgets AS budget ON {MATCHES} GROUP BY budget.tenant_id, budget.id
+        FROM {asked_by_keys("gone")} JOIN budgets AS budget ON {MATCHES} GROUP BY budget.tenant_id, budget.id
     ) AS freed
     WHERE (budgets.tenant_id, budgets.id) = (freed.tenant_id, freed.id)
 )

@@ -65,6 +65,8 @@ keys = Table(
     Column("policy", JSONB, nullable=False, server_default=text("'{}'")),
     Column("user_id", Text, nullable=False, server_default=""),
     Column("version", Integer, nullable=False, server_default="1"),
+    # Keys that it was rotated from and that had budgets: it spends from these too.
+    Column("budget_key_ids", ARRAY(Text), nullable=False, server_default="{}"),
     Index(None, "tenant_id", "create_time", "id"),
 )
 
@@ -160,6 +162,7 @@ alerts = Table(
     made(),
     Index("ix_alerts_unplanned", "id", postgresql_where=text("NOT planned")),
     Index(None, "fingerprint"),
+    Index(None, "create_time"),
 )
 
 alert_deliveries = Table(
@@ -197,5 +200,5 @@ audit_contents = Table(
     Column("key_id", BigInteger, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
     made(),
-    Index(None, "create_time"),
+    Index(None, "tenant_id", "create_time"),
 )

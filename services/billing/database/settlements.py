@@ -20,7 +20,7 @@ from services.billing.tenants.tenant import tenant_unknown
 
 _SETTLE = f"""
 WITH RECURSIVE asked AS MATERIALIZED (
-    SELECT settlement.*, tenants.id IS NOT NULL AS tenant_known, held.place AS held_at, keys.tags,
+    SELECT settlement.*, tenants.id IS NOT NULL AS tenant_known, held.place AS held_at, keys.tags, keys.budget_key_ids,
         least(settlement.cost_micros, coalesce(held.amount_micros, 0)) AS covered_micros,
         coalesce(held.amount_micros, 0) AS held_micros, billed.cost_micros AS billed_micros,
         tenants.id IS NOT NULL AND billed.cost_micros IS NULL
@@ -68,12 +68,12 @@ booked AS (
     INSERT INTO ledger (tenant_id, team_id, request_id, key_id, tags, model, deployment, provider, cache_status,
         input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, image_count, estimated,
         cost_micros, overrun_micros, margin_micros, margin_points, saved_micros, stopped_micros, currency_code,
-        finish_reason, stop, create_time, priced_at)
+        finish_reason, stop, create_time, priced_at, most_micros)
     SELECT tenant_id, team_id, request_id, key_id, coalesce(tags, '{{}}'), model, deployment, provider, 'miss',
         input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, image_count, estimated,
         charged_micros, charged.cost_micros - charged_micros, margin_micros, margin_points, 0,
         CASE WHEN finish_reason = 'content_filter' OR stop = 'repetition' THEN held_micros - covered_micros ELSE 0 END,
-        currency_code, finish_reason, stop, booked_at, priced_at
+        currency_code, finish_reason, stop, booked_at, priced_at, most_micros
     FROM charged JOIN billed USING (tenant_id, request_id) ORDER BY ordinal
 ),
 released AS (

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.audit.event import SEVERITIES
 from services.billing.compliance.violation import Violation
+from services.billing.database.ages import old_rows
 from services.billing.database.engine import Database
 from services.billing.database.schema import violations
 from services.billing.pagination import Position
@@ -26,13 +27,10 @@ FROM jsonb_to_recordset(CAST(:violations AS jsonb)) AS violation(
     tenant_id text, request_id text, key_id text, model text, type text, severity text, packs text[], outcome text,
     rule text, direction text, context text, create_time timestamptz)
 """)
-_SWEEP = text("""
-DELETE FROM violations WHERE id IN (
-    SELECT violation.id FROM violations AS violation LEFT JOIN tenants ON tenants.id = violation.tenant_id
-    WHERE violation.create_time < now() - make_interval(days => coalesce(nullif(violation_days, 0), :days))
-    LIMIT :most)
+_SWEEP = text(f"""
+DELETE FROM violations WHERE ctid = ANY(ARRAY({old_rows("violations")}))
 RETURNING id
-""")
+""")  # noqa: S608 - made of constants
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from meshkit.errors import DependencyUnavailable
 from services.billing.database.engine import Database, cut_off, translated
 from services.billing.metrics import STATEMENT_SECONDS
 
+_LIMITS = "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)"
+
 
 class Wire:
     """One connection, opened when it is needed, for one statement at a time."""
@@ -88,4 +90,5 @@ class Wire:
             await self._connection.execute("SET enable_seqscan = off")
             # Compiling a statement takes longer than any of them.
             await self._connection.execute("SET jit = off")
+            await self._connection.execute(_LIMITS, self._database.limits(self._seconds))
         return self._connection

@@ -11,19 +11,21 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.billing.database.engine import translated
 
-_MIGRATING = 0x6C6C6D6D
+MIGRATING = 0x6C6C6D6D
 """Advisory lock: processes that start together migrate one after the other."""
+_UNHURRIED = text("SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)")
 
 
 async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
-    """Run the migrations that are missing, all in one transaction.
+    """Run the migrations that are missing, all in one transaction, however long they take.
 
     Raises:
         DependencyUnavailable: If the database is away.
     """
     with translated():
         async with engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATING})
+            await connection.execute(_UNHURRIED)
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATING})
             await connection.run_sync(_upgrade, revision)
 
 

@@ -127,6 +127,8 @@ class Key:
     """Counts changes."""
     team_models: tuple[str, ...] = ()
     """Models that its team may name, as far as it was asked for; empty means all."""
+    budget_key_ids: tuple[str, ...] = ()
+    """Keys that it was rotated from and that had budgets: it spends from these too."""
 
     def within_team(self) -> Key:
         """The key as gateways are to take it: its own models narrowed to those of its team."""

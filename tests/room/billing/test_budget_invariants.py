@@ -42,7 +42,9 @@ from services.billing.reservations import Held, Hold, Settlement
 from services.billing.tenants.tenant import Key, NewTenant
 from tests.support.fix_postgres import Postgres
 
-TEAMS = {"key-a": "research", "key-b": "research", "key-c": "sales"}
+TEAMS = {"key-a": "research", "key-b": "research", "key-c": "sales", "key-d": "sales"}
+BEFORE = {"key-d": ("key-a",)}
+"""Keys that one was rotated from."""
 AMOUNTS = st.integers(0, 40)
 KEYS = st.sampled_from(sorted(TEAMS))
 SCOPES = st.sampled_from([("", ""), ("research", ""), ("sales", ""), ("", "key-a"), ("research", "key-b")])
@@ -52,11 +54,15 @@ UNBALANCED = """
 SELECT b.id FROM budgets b WHERE tenant_id = 'acme' AND (
     (NOT soft AND spent_micros + reserved_micros > limit_micros)
     OR spent_micros <> (
-        SELECT coalesce(sum(cost_micros), 0) FROM ledger l WHERE l.tenant_id = b.tenant_id
-            AND b.team_id IN ('', l.team_id) AND b.key_id IN ('', l.key_id) AND create_time >= period_start)
+        SELECT coalesce(sum(cost_micros), 0) FROM ledger l
+            LEFT JOIN keys k ON k.id = l.key_id AND k.tenant_id = l.tenant_id
+            WHERE l.tenant_id = b.tenant_id AND b.team_id IN ('', l.team_id)
+            AND b.key_id = ANY(ARRAY['', l.key_id] || k.budget_key_ids) AND l.create_time >= period_start)
     OR reserved_micros <> (
-        SELECT coalesce(sum(amount_micros), 0) FROM reservations r WHERE r.tenant_id = b.tenant_id
-            AND b.team_id IN ('', r.team_id) AND b.key_id IN ('', r.key_id)))
+        SELECT coalesce(sum(amount_micros), 0) FROM reservations r
+            LEFT JOIN keys k ON k.id = r.key_id AND k.tenant_id = r.tenant_id
+            WHERE r.tenant_id = b.tenant_id AND b.team_id IN ('', r.team_id)
+            AND b.key_id = ANY(ARRAY['', r.key_id] || k.budget_key_ids)))
 """
 
 
@@ -75,11 +81,13 @@ class Books:
         self.upkeep = BudgetUpkeep(upkeep)
 
     async def open(self) -> None:
-        """A tenant of three keys in two teams."""
+        """A tenant of four keys in two teams, one the successor of another."""
         await upgrade(self.database.engine)
         await TenantStore(self.database).create(NewTenant("acme", "Acme", 100, "RUB"))
         for key_id, team_id in TEAMS.items():
-            await KeyStore(self.database).create(Key(key_id, "acme", "", (), NOW, NOW, None, team_id))
+            before = BEFORE.get(key_id, ())
+            key = Key(key_id, "acme", "", (), NOW, NOW, None, team_id, budget_key_ids=before)
+            await KeyStore(self.database).create(key)
 
     async def close(self) -> None:
         """Close every connection."""

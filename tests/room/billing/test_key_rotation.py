@@ -11,10 +11,11 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from llmmesh.access.v1 import access_pb2
+from llmmesh.billing.v1 import budgets_pb2
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.errors import error_info
 from meshkit.identity import Identity, acting_as
-from tests.support.billing_room import ADMIN, Room, billing_room
+from tests.support.billing_room import ADMIN, RUBLE, Room, billing_room
 
 _numbers = count()
 POLICY = tenant_pb2.KeyPolicy(
@@ -71,6 +72,35 @@ async def test_a_new_key_has_the_rights_of_the_old_one_that_lives_on_for_the_ove
     assert new.expire_time.seconds - new.create_time.seconds == old.expire_time.seconds - old.create_time.seconds
     assert answer.old_key.id == old.id
     assert answer.old_key.revoke_time.seconds - time.time() == pytest.approx(3600, abs=30)
+
+
+async def test_a_new_key_spends_from_the_budget_of_the_old_one_however_often_it_is_rotated(
+    room: Room, owner: Identity
+) -> None:
+    old = await made(room, owner)
+    budget = budgets_pb2.CreateBudgetRequest(
+        tenant_id=owner.tenant_id, budget_id="of-the-key", key_id=old.id, limit_micros=3 * RUBLE
+    )
+    with acting_as(ADMIN):
+        await room.budgets.CreateBudget(budget)
+    await room.commit(user(old), await room.reserve(user(old), "r1"))
+    new = (await rotated(room, (await rotated(room, old)).key)).key
+    held = await room.reserve(user(new), "r2")
+    await room.reserve(user(old), "r3")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await room.reserve(user(new), "r4")
+    refused = error_info(caught.value)
+    assert refused
+    assert refused.metadata["budget"] == f"tenants/{owner.tenant_id}/budgets/of-the-key"
+    await room.commit(user(new), held)
+    with acting_as(ADMIN):
+        listing = budgets_pb2.ListBudgetsRequest(tenant_id=owner.tenant_id, key_id=new.id)
+        [told] = (await room.budgets.ListBudgets(listing)).budgets
+    assert (told.id, told.spent_micros, told.reserved_micros) == ("of-the-key", 2 * RUBLE, RUBLE)
+
+
+def user(key: tenant_pb2.Key) -> Identity:
+    return Identity(key.tenant_id, key.id, frozenset({"developer"}), "req")
 
 
 async def test_a_rotated_key_can_be_revoked_sooner_but_not_later_nor_rotated_twice(room: Room, owner: Identity) -> None:

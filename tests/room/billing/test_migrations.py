@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -18,7 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from services.billing.audit.chain import Head, Record, chained
 from services.billing.database import books, schema
 from services.billing.database.columns import metadata
-from services.billing.migrations.upgrade import upgrade
+from services.billing.database.engine import Database
+from services.billing.migrations.upgrade import MIGRATING, upgrade
+from tests.room.billing.conftest import awaited
+from tests.support.waiting import until
 
 KEPT = {
     "ledger": "id = DEFAULT",
@@ -57,6 +61,17 @@ async def test_processes_that_migrate_at_once_do_not_collide(engine: AsyncEngine
     await asyncio.gather(*(upgrade(engine) for _ in range(4)))
     async with engine.connect() as connection:
         assert (await connection.scalar(text("SELECT count(*) FROM alembic_version"))) == 1
+
+
+async def test_a_migration_waits_its_turn_however_little_a_call_may_wait(database_url: str) -> None:
+    database = Database(database_url, seconds=0.001, connections=1, lock_seconds=0.001)
+    with psycopg.connect(database.address, autocommit=True) as other:
+        with other.transaction():
+            other.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATING])
+            migrating = asyncio.create_task(upgrade(database.engine))
+            await until(lambda: asyncio.to_thread(awaited, other))
+        await migrating
+    await database.close()
 
 
 @pytest.mark.parametrize("table", [*KEPT])

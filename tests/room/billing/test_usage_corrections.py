@@ -98,6 +98,19 @@ async def test_what_was_used_beyond_the_estimate_is_billed_as_far_as_budgets_bea
     assert await sums(room, caller) == {(1, 10 * RUBLE)}
 
 
+async def test_a_correction_bills_no_more_than_the_request_may_cost(room: Room, caller: Identity) -> None:
+    request = billing_pb2.CreateReservationRequest(
+        request_id="r1", model="small", deployments=["local/small"], input_tokens=TOKENS_PER_RUBLE,
+        max_cost_micros=4 * RUBLE,
+    )  # fmt: skip
+    with acting_as(caller):
+        reservation = (await room.billing.CreateReservation(request)).reservation
+    await room.commit(caller, reservation, input_tokens=3 * TOKENS_PER_RUBLE, estimated=True)
+    correction = await correct(room, caller, "r1", 6)
+    assert (correction.cost_micros, correction.overrun_micros) == (RUBLE, 2 * RUBLE)
+    assert await sums(room, caller) == {(1, 4 * RUBLE)}
+
+
 async def test_an_overrun_is_given_back_first(room: Room, caller: Identity) -> None:
     await estimated(room, caller, "r1", 12)
     correction = await correct(room, caller, "r1", 9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import given
@@ -34,6 +35,14 @@ def test_both_rows_together_say_what_was_used_and_nobody_pays_more_than_was_gran
     assert overrun + more_overrun >= 0
     assert more_cost <= granted
     assert more_cost == 0 or used < cost or granted
+
+
+@given(cost=MONEY, room=MONEY, used=MONEY)
+def test_nobody_pays_more_than_the_request_may_cost(cost: int, room: int, used: int) -> None:
+    correction = Correction(replace(estimate(cost), most_micros=cost + room), Usage(), used)
+    more_cost, more_overrun = correction.charge(correction.wanted_micros)
+    assert cost + more_cost == min(used, cost + room)
+    assert more_cost + more_overrun == used - cost
 
 
 async def test_it_is_priced_like_the_estimate_and_adds_what_is_missing_of_each_kind() -> None:
