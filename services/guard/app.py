@@ -84,7 +84,8 @@ async def _escalation(
             from aiohttp import ClientSession  # 8 MB, for those who ask a cloud only
 
             http = await stack.enter_async_context(ClientSession())
-            judges.append(AzureContentSafety(http, config.azure_endpoint, config.azure_key.get_secret_value()))
+            key = config.azure_key.get_secret_value()
+            judges.append(AzureContentSafety(http, config.azure_endpoint, key, config.azure_region))
         else:
             log.info("layer_absent", layer=azure.LAYER, told="no LLMMESH_GUARD_AZURE_ENDPOINT: no cloud is asked")
         second_look = _second_look(config, inference, meaning, reloader) if meaning else None

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from meshkit import egress
+from meshkit.egress import Cargo, Destination, Region
+from meshkit.errors import EgressRefused
 from services.guard.escalation import JudgeFailed
 from services.guard.passages import Passage
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel
@@ -22,6 +25,7 @@ MOST_CALLS = 5
 CATEGORIES = ("Hate", "Sexual", "SelfHarm", "Violence")
 RISKS = {2: RiskLevel.LOW, 4: RiskLevel.HIGH, 6: RiskLevel.CRITICAL}
 """What its four levels mean here."""
+MAY_HOLD = frozenset({egress.DataClass.PUBLIC})
 OK = 200
 
 
@@ -29,22 +33,31 @@ class AzureContentSafety:
     """Asks the service."""
 
     layer = LAYER
-    leaves_the_house = True
 
-    def __init__(self, http: aiohttp.ClientSession, endpoint: str, key: str) -> None:
+    def __init__(self, http: aiohttp.ClientSession, endpoint: str, key: str, region: Region) -> None:
+        """`region` is where the resource processes what it is sent."""
+        self.destination = Destination(LAYER, region, MAY_HOLD)
+        egress.watch_refusals(LAYER)
         self._http = http
         self._base = f"{endpoint.rstrip('/')}/contentsafety"
         self._headers = {"Ocp-Apim-Subscription-Key": key}
 
-    async def findings(self, passages: Sequence[Passage]) -> list[Finding]:
+    async def findings(self, passages: Sequence[Passage], cargo: Cargo) -> list[Finding]:
         """What it finds in the words of whoever could mean harm.
 
         Raises:
-            JudgeFailed: If it refuses, or says what nobody understands.
+            JudgeFailed: If it refuses, says what nobody understands, or may not be sent this: then nothing was sent.
         """
+        self._admit(cargo)
         suspects = [each for each in passages if each.attacks and each.text.strip()]
         found = await asyncio.gather(*(self._findings(each.text, each.message_index) for each in suspects))
         return [each for findings in found for each in findings]
+
+    def _admit(self, cargo: Cargo) -> None:
+        try:
+            self.destination.admit(cargo, self._base)
+        except EgressRefused as error:
+            raise JudgeFailed(error.reason) from error
 
     async def _findings(self, text: str, message_index: int) -> list[Finding]:
         pieces = range(0, len(text), LONGEST_TEXT)

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import DirectoryPath, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from meshkit.egress import Region
 from meshkit.settings import ServiceSettings
 
 TIERS = frozenset({"free", "pro", "enterprise"})
@@ -29,6 +30,8 @@ class GuardConfig(ServiceSettings):
     """Address of an Azure AI Content Safety resource, https://NAME.cognitiveservices.azure.com; empty for none."""
     azure_key: SecretStr = SecretStr("")
     """Its subscription key."""
+    azure_region: Region = Region.GLOBAL
+    """Where it processes data: local, russia, eu or global."""
     escalation_seconds: float = Field(default=0.5, gt=0)
     """Longest that a text waits for the slower layers together, where neither its tenant nor its tier says else."""
     tier_escalation_seconds: Mapping[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)

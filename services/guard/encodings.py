@@ -29,6 +29,8 @@ JOINTS = re.compile(rb"[+/_-]+")
 BREAK = rb"(?:[ \r]{0,3}\n|(?:\\r)?\\n)"
 """The end of a line, also as JSON writes it and as `_white_space` leaves it."""
 LINE_BREAK = re.compile(BREAK)
+CODE_START = rb"(?:(?<!\\)|(?![bfnrt]))"
+"""Before a code: the letter of an escape, as of a line break, is no part of what stands behind it."""
 SHORTEST_PACKED = 12
 SHORTEST_CUT = 1024
 """Bytes of a code that may be a part of a longer one, cut inside a letter."""
@@ -198,14 +200,15 @@ ENCODINGS = (
         rb"[a-z0-9+/_-]{16}" + BREAK + rb"[a-z0-9+/_-]{2}",
         # A line on which other words follow is no part of a code. The look-behind is for time, as that of LEET.
         re.compile(
-            rb"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}(?:" + BREAK + rb"[A-Za-z0-9+/_-]{2,}"
+            rb"(?:(?<![A-Za-z0-9+/_-])|(?<=\\[bfnrt]))" + CODE_START + rb"[A-Za-z0-9+/_-]{16,}"
+            rb"(?:" + BREAK + rb"[A-Za-z0-9+/_-]{2,}"
             rb"(?![A-Za-z0-9+/_\x80-\xff-]|[ ,.:;!?]{1,3}[A-Za-z\x80-\xff]))+={0,6}"
         ),
         _wrapped,
     ),
     Encoding(
         rb"[a-z0-9+/_-]{16,}={0,6}(?:[^a-z0-9+/_=-]|$)",
-        re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,6}"),
+        re.compile(CODE_START + rb"[A-Za-z0-9+/_-]{16,}={0,6}"),
         _run,
         located=True,
     ),

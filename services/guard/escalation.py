@@ -1,9 +1,9 @@
 """Has a text judged by slower layers where the quick ones are unsure, and of the rest a sampled share.
 
 The embedding layer comes first, for every tenant, then those that the tenant wishes, our own model before a cloud. A
-cloud sees only what is public and hidden from nobody, and nothing of a tenant whose data stays in Russia: sending it
-would be a cross-border transfer. That a layer was not asked, and why, stands in the verdict, as does a failure that the
-tenant lets pass.
+cloud sees only what is public and hidden from nobody, and nothing of a tenant whose data may not be processed where
+the cloud is: sending it would be a cross-border transfer. That a layer was not asked, and why, stands in the verdict,
+as does a failure that the tenant lets pass.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from meshkit import egress
+from meshkit.egress import Cargo, Destination, Residency, barriers
 from meshkit.log import get_logger
 from services.guard import metrics
 from services.guard.passages import Passage
 from services.guard.second_look import LAYER as SECOND_LOOK
 from services.guard.second_look import SecondLook
-from services.guard.verdict import FAILED, FAILED_OPEN, Action, DataClass, Finding, Verdict, merge, note, undecided
+from services.guard.verdict import FAILED, FAILED_OPEN, Action, Finding, Verdict, merge, note, undecided
 
 log = get_logger()
 
@@ -43,11 +45,11 @@ class Judge(Protocol):
         """Its name in verdicts and policies."""
 
     @property
-    def leaves_the_house(self) -> bool:
-        """Whether it lets others see the text."""
+    def destination(self) -> Destination | None:
+        """Where it sends the text; None where that stays in the house."""
 
-    async def findings(self, passages: Sequence[Passage]) -> list[Finding]:
-        """Everything it finds in passages that belong together; raises JudgeFailed."""
+    async def findings(self, passages: Sequence[Passage], cargo: Cargo, /) -> list[Finding]:
+        """Everything it finds in passages that belong together, `cargo` being whose they are; raises JudgeFailed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Wishes:
 
     layers: frozenset[str] = frozenset()
     """Those that may judge its texts."""
-    stays_in_russia: bool = False
+    residency: Residency = Residency.GLOBAL
     sampled_share: float = 0.0
     """Share of texts that are judged although nothing asks for it."""
     budget_seconds: float | None = None
@@ -118,7 +120,7 @@ class Escalation:
 
     def of_answer(self, wishes: Wishes, *, prompt_unsure: bool) -> AnswerJudge | None:
         """What judges an answer beside its rules: our own model, where it is wished for and there is a reason."""
-        judge = next((each for each in self._judges if each.layer in wishes.layers and not each.leaves_the_house), None)
+        judge = next((each for each in self._judges if each.layer in wishes.layers and each.destination is None), None)
         if judge is None or not (prompt_unsure or self._chance.random() < wishes.sampled_share):
             return None
         return AnswerJudge(judge, wishes, self._budgets.of(wishes))
@@ -162,13 +164,17 @@ def _reason(verdict: Verdict, *, sampled: bool) -> str | None:
 
 def _barrier(judge: Judge, verdict: Verdict, wishes: Wishes) -> str | None:
     """Why a layer may not see the text."""
-    if not judge.leaves_the_house:
+    there, cargo = judge.destination, _cargo(verdict, wishes)
+    if there is None:
         return None
-    if wishes.stays_in_russia:
-        return "cross_border"
-    if verdict.data_class > DataClass.PUBLIC:
-        return "data_class"
+    if any(barriers(there.region, there.data_classes, cargo)):
+        return "cross_border" if cargo.data_class in there.data_classes else "data_class"
     return "masked" if verdict.action is Action.MASK else None
+
+
+def _cargo(verdict: Verdict, wishes: Wishes) -> Cargo:
+    """The text as the rule of what may leave sees it."""
+    return Cargo(egress.DataClass[verdict.data_class.name], wishes.residency)
 
 
 async def _asked(
@@ -178,7 +184,7 @@ async def _asked(
     started = time.perf_counter()
     try:
         async with asyncio.timeout_at(deadline):
-            found = await judge.findings(passages)
+            found = await judge.findings(passages, _cargo(verdict, wishes))
     except (JudgeFailed, TimeoutError) as error:
         log.warning("escalation_failed", layer=judge.layer, error=str(error) or type(error).__name__)
         return _failed(judge, _timed(judge, verdict, started), wishes), GAVE_NONE

@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from meshkit.egress import Cargo
 from services.guard.escalation import JudgeFailed
 from services.guard.passages import Passage, Speaker
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel
@@ -91,7 +92,7 @@ class LlamaGuard:
     """Judges the last message of a conversation that is not the application's own."""
 
     layer = LAYER
-    leaves_the_house = False
+    destination: None = None
 
     def __init__(self, continued: Continue, block_from: float, unsure_from: float) -> None:
         """A message is refused from the one probability on, and shown to further layers from the other on."""
@@ -99,7 +100,7 @@ class LlamaGuard:
         self._block_from = block_from
         self._unsure_from = unsure_from
 
-    async def findings(self, passages: Sequence[Passage]) -> list[Finding]:
+    async def findings(self, passages: Sequence[Passage], _cargo: Cargo) -> list[Finding]:
         """What it finds in the last message.
 
         Raises:

@@ -117,13 +117,14 @@ class PatternScanner:
         """Everything found in the text, as written and decoded; without `attacks`, only what concerns its data."""
         findings = _Findings()
         view = View(text)
-        for _ in range(MOST_LAYERS):
+        for layers_left in reversed(range(MOST_LAYERS + 1)):
             matches = self._matcher.scan(view.folded)
             self._note(view, matches, findings)
             findings.add_all(view, self._phrased(view))
             if attacks:
                 self._note_readings(view, matches, findings)
-            unwrapped = unwrap(view, sightings) if (sightings := self._sightings(matches)) else None
+            sightings = self._sightings(matches) if layers_left else []
+            unwrapped = unwrap(view, sightings) if sightings else None
             if unwrapped is None:
                 break
             view = unwrapped

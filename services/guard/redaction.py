@@ -47,7 +47,8 @@ class Redaction:
         clear_from = min(max(place, self._hidden_until), until)
         hidden, clear = text[place - start : clear_from - start], text[clear_from - start : until - start]
         if self._json is not None:
-            self.broken |= not self._json.hides(hidden) or (bool(clear) and self._json.is_escaping)
+            resumes = bool(clear) and clear_from == self._hidden_until
+            self.broken |= not self._json.hides(hidden) or (resumes and self._json.is_escaping)
             self._json.reads(clear)
         if not self.broken:
             pieces.append(clear)

@@ -48,5 +48,5 @@ def rulebook(rules: Sequence[Rule], version: str) -> Rulebook:
             for direction in Direction
             if any(rule.applies_to(direction) for rule in rules)
         },
-        answers=[AnswerRules(spoken, compile_database)] if spoken else [],
+        answers=[AnswerRules(spoken, compile_database, reads_escapes=True)] if spoken else [],
     )

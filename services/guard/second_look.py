@@ -10,8 +10,10 @@ verdict says so: a prompt is answered or refused with the embedding model away, 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import starmap
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +28,14 @@ LAYER = "embedding"
 RULE = "embedding.injection"
 UNSURE_RULE = "embedding.unsure"
 MOST_WINDOWS = 3
-"""Of one prompt that are looked at, the likeliest; the classifier decides about the rest."""
+"""Of the greatest length that are looked at in one prompt, and matches in one message that may all be acquitted."""
 LONGEST_WINDOW = 1000
 """Characters of one that are read."""
+WINDOW_COST = 50
+"""What a window costs beside its own characters, in characters: the model reads a prefix and marks with each."""
+ALLOWANCE = MOST_WINDOWS * (LONGEST_WINDOW + WINDOW_COST)
+"""Of one prompt: so many windows of the greatest length, or more that are shorter. The classifier decides about the
+rest, and of a hundred doubts, all that a verdict names, about one at least: none that it leaves out is likelier."""
 SURROUNDINGS = 250
 """Characters on either side of a pattern's match that are read with it."""
 
@@ -61,37 +68,29 @@ class SecondLook:
         if classifier.LAYER not in verdict.layer_seconds:
             return verdict  # refused before the classifier had its word: nothing is acquitted without it
         settled = [found for found in verdict.findings if not _is_open(found)]
-        opened = [found for found in verdict.findings if _is_open(found)]
-        contested = sum(found.action is Action.BLOCK for found in opened)
-        if not opened or contested > MOST_WINDOWS or any(found.action > Action.MASK for found in settled):
+        opened = sorted(filter(_is_open, verdict.findings), key=_urgency, reverse=True)
+        windows = list(_affordable(passages, opened))
+        contested = Counter(found.message_index for found in opened if found.action is Action.BLOCK)
+        # Unless all that is contested is looked at, the prompt is refused whatever the others say.
+        hopeless = contested.total() > len(windows) or max(contested.values(), default=0) > MOST_WINDOWS
+        if not opened or hopeless or any(found.action > Action.MASK for found in settled):
             return verdict
         started = time.perf_counter()
-        # The contested come first: unless all of them are looked at the prompt is refused whatever the others say.
-        questions = list(self._questions(passages, opened))
-        questions.sort(key=lambda each: (each.found.action, each.words), reverse=True)
-        asked, others = questions[:MOST_WINDOWS], questions[MOST_WINDOWS:]
-        settled += [self._stood_in(each) for each in others]
+        settled += map(self._stood_in, opened[len(windows) :])
         try:
-            settled += await self._looked_at(asked, seconds)
+            settled += await self._looked_at(list(starmap(self._question, windows)), seconds)
             outcome = "judged"
         except Unavailable:
             if contested:
                 return verdict  # what patterns refuse stays refused, whoever is away
-            settled += [*map(self._stood_in, asked), note(LAYER, FAILED)]
+            settled += [*map(self._stood_in, opened[: len(windows)]), note(LAYER, FAILED)]
             outcome = "failed"
         metrics.ESCALATIONS.labels(LAYER, "contested" if contested else "unsure", outcome).inc()
         times = {**verdict.layer_seconds, LAYER: time.perf_counter() - started}
         return merge(settled, times).at_least(verdict.data_class)
 
-    def _questions(self, passages: Sequence[Passage], opened: Iterable[Finding]) -> Iterator[Question]:
-        texts = {passage.message_index: passage.text for passage in passages}
-        for found in opened:
-            text = texts[found.message_index]
-            if found.action is Action.BLOCK:
-                window = text[max(0, found.start - SURROUNDINGS) : found.end + SURROUNDINGS][:LONGEST_WINDOW]
-                yield Question(found, window, self._words(window))
-            else:
-                yield Question(found, text[found.start : found.end][:LONGEST_WINDOW], found.score)
+    def _question(self, found: Finding, text: str) -> Question:
+        return Question(found, text, self._words(text) if found.action is Action.BLOCK else found.score)
 
     async def _looked_at(self, questions: Sequence[Question], seconds: float) -> list[Finding]:
         vectors = await self._embed([each.text for each in questions], seconds)
@@ -109,15 +108,31 @@ class SecondLook:
         elif score >= self._head.unsure_from:
             yield replace(found, rule=UNSURE_RULE, layer=LAYER, score=score)
 
-    def _stood_in(self, question: Question) -> Finding:
-        found = question.found
-        refuses = found.action is not Action.BLOCK and question.words >= self._stand_in_from
-        return _refusing(found) if refuses else found
+    def _stood_in(self, doubt: Finding) -> Finding:
+        return _refusing(doubt) if doubt.score >= self._stand_in_from else doubt
 
 
 def _is_open(found: Finding) -> bool:
     """Whether this layer has the last word on it."""
     return found.rule == classifier.UNSURE_RULE or (found.action is Action.BLOCK and not found.final)
+
+
+def _urgency(found: Finding) -> tuple[Action, float]:
+    """What is contested comes first, then the likeliest of the classifier's doubts."""
+    return found.action, found.score
+
+
+def _affordable(passages: Sequence[Passage], opened: Iterable[Finding]) -> Iterator[tuple[Finding, str]]:
+    """What is looked at: the first of what is open, each with the text that it is about."""
+    texts = {passage.message_index: passage.text for passage in passages}
+    left = ALLOWANCE
+    for found in opened:
+        around = SURROUNDINGS if found.action is Action.BLOCK else 0
+        window = texts[found.message_index][max(0, found.start - around) : found.end + around][:LONGEST_WINDOW]
+        left -= len(window) + WINDOW_COST
+        if left < 0:
+            return
+        yield found, window
 
 
 def _acquitted(found: Finding) -> Finding:

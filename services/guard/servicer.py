@@ -12,6 +12,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2, guard_pb2_grpc
 from llmmesh.tenant.v1 import tenant_pb2
+from meshkit.egress import Residency
 from meshkit.errors import FieldInvalid
 from meshkit.identity import current_identity
 from meshkit.reloading import Reloader
@@ -36,6 +37,12 @@ from services.guard.trials import Trials
 from services.guard.verdict import MOST_OF_A_RULE, Action, DataClass, Direction, Finding, Verdict
 
 LONGEST_PIECE = 8192
+RESIDENCIES = {
+    chat_pb2.DATA_RESIDENCY_UNSPECIFIED: Residency.GLOBAL,
+    chat_pb2.DATA_RESIDENCY_GLOBAL: Residency.GLOBAL,
+    chat_pb2.DATA_RESIDENCY_RUSSIA: Residency.RUSSIA,
+    chat_pb2.DATA_RESIDENCY_EU: Residency.EU,
+}
 
 
 class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
@@ -216,7 +223,7 @@ def wishes_of(
     budget = policy.escalation_budget.ToNanoseconds() / 1e9 if policy.HasField("escalation_budget") else None
     return Wishes(
         layers=frozenset(layer for layer, wanted in ((MODEL, policy.model), (CLOUD, policy.cloud)) if wanted),
-        stays_in_russia=residency == chat_pb2.DATA_RESIDENCY_RUSSIA,
+        residency=RESIDENCIES[residency],
         sampled_share=policy.sampled_share,
         budget_seconds=budget,
         tier=chat_pb2.Tier.Name(tier).removeprefix("TIER_").lower(),

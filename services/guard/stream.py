@@ -5,21 +5,22 @@ pieces and whatever invisible characters or look-alike letters it is written wit
 doubled, but that a placeholder takes the place of what is masked.
 
 What is held back is the shortest tail that could still become such a match: mostly nothing, at most
-`AnswerRules.longest` visible characters. Hyperscan finds the matches; the `regex` package's partial matching finds the
-tail, because Hyperscan does not tell how far an unfinished match has come.
+`AnswerRules.longest` visible characters and a backslash that may begin an escape. Hyperscan finds the matches; the
+`regex` package's partial matching finds the tail, because Hyperscan does not tell how far an unfinished match has come.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from meshkit.log import get_logger
+from services.guard.escapes import Escapes, without_halves
 from services.guard.folding import fold, origins
-from services.guard.matching import Compile, Event, ExpressionInvalid, StreamMatcher
+from services.guard.matching import Compile, ExpressionInvalid, StreamMatcher
 from services.guard.openings import Openings
-from services.guard.patterns import LAYER, MOST_FINDINGS, LoadedRule
+from services.guard.patterns import LAYER, MOST_FINDINGS, LoadedRule, Match
 from services.guard.redaction import Redaction
 from services.guard.repetition import Repetition
 from services.guard.verdict import Action, DataClass, Finding, RiskLevel, Verdict, merge, undecided
@@ -46,7 +47,9 @@ class Release:
 class AnswerRules:
     """The rules for answers, ready to watch any number of them."""
 
-    def __init__(self, rules: Sequence[LoadedRule], compiled: Compile) -> None:
+    def __init__(self, rules: Sequence[LoadedRule], compiled: Compile, *, reads_escapes: bool = False) -> None:
+        """With `reads_escapes` what matches counts, too, where JSON's line breaks and tabs are read as white space."""
+        self.reads_escapes = reads_escapes
         self.rules = [loaded for loaded in rules for _ in loaded.expressions]
         self.matcher = StreamMatcher([expression for loaded in rules for expression in loaded.expressions], compiled)
         held = [loaded for loaded in rules if loaded.rule.action in (Action.BLOCK, Action.MASK)]
@@ -76,14 +79,53 @@ def _openings(held: Sequence[LoadedRule]) -> Openings:
     return Openings([expression for loaded in held for expression in loaded.expressions])
 
 
+class _View:
+    """An answer as some sets of rules read it: folded, as far back as a match may begin."""
+
+    def __init__(self, sets: Sequence[AnswerRules], escapes: Escapes | None = None) -> None:
+        """With `escapes` these are read, and one byte may not be known yet."""
+        self.folded = b""
+        self.reads_escapes = escapes is not None
+        self._escapes = escapes
+        self._longest = max(rules.longest for rules in sets)
+        self._streams = [(rules, rules.matcher.open()) for rules in sets]
+
+    def take(self, written: bytes, *, last: bool) -> list[Match]:
+        """Read on; returns what matches, by its place in the whole answer."""
+        piece = self._escapes.read(written, last=last) if self._escapes else written
+        self.folded += piece
+        found: list[Match] = []
+        for rules, stream in self._streams:
+            events = stream.scan(piece)
+            if last:
+                events += stream.close()
+            found += [(rules.rules[number], start, end) for number, start, end in events]
+        return found
+
+    def open_from(self, undecided: int) -> int:
+        """Where an unfinished match of a rule begins that stops or masks; the end when there is none."""
+        earliest = max(undecided, len(self.folded) - self._longest)
+        return min(rules.openings.start(self.folded, earliest) for rules, _ in self._streams)
+
+    def forget(self, count: int) -> None:
+        """Drop the first bytes."""
+        self.folded = self.folded[count:]
+
+    def close(self) -> None:
+        """Let go of the matchers' memory. Closing again does nothing."""
+        for _, stream in self._streams:
+            stream.close()
+
+
 class AnswerWatch:
     """One answer on its way to the client."""
 
     def __init__(self, sets: Sequence[AnswerRules], most_repeated: int, *, json: bool = False) -> None:
         """Watch for several sets of rules at once. With `json` the answer stays JSON, or ends."""
         self._repetition = Repetition(most_repeated)
-        self._streams = [(rules, rules.matcher.open()) for rules in sets]
-        self._longest = max(rules.longest for rules in sets)
+        self._views = [_View(sets)]
+        if reading := [rules for rules in sets if rules.reads_escapes]:
+            self._views.append(_View(reading, Escapes()))
         self._reach = max(rules.reach for rules in sets)
         self._redaction = Redaction(json=json) if any(rules.masks for rules in sets) else None
         self._findings: dict[tuple[str, int], Finding] = {}
@@ -92,9 +134,8 @@ class AnswerWatch:
         self._seconds = 0.0
         self._received = 0
         self._held = ""
-        # The folded text from byte `_window_start` on, as far back as a match may begin; `_origins` has the character
+        # The views hold the folded text from byte `_window_start` on; `_origins` has the character
         # of the answer that each byte comes from, and bytes from `_undecided` on may belong to an unfinished match.
-        self._window = b""
         self._window_start = 0
         self._origins: list[int] = []
         self._undecided = 0
@@ -105,8 +146,8 @@ class AnswerWatch:
 
     def close(self) -> None:
         """Let go of the matchers' memory. Closing again does nothing."""
-        for _, stream in self._streams:
-            stream.close()
+        for view in self._views:
+            view.close()
 
     def feed(self, text: str, *, last: bool = False) -> Release:
         """Take the next piece; returns what may be shown. Nothing may follow a verdict.
@@ -126,7 +167,7 @@ class AnswerWatch:
 
     def _feed(self, text: str, *, last: bool) -> Release:
         stops, open_from = self._look(text, last)
-        until = min(*stops, open_from) if stops else len(self._window) if last else open_from
+        until = min(*stops, open_from) if stops else len(self._origins) if last else open_from
         released = self._release(until)
         if self._redaction and self._redaction.broken:
             self._stop(UNMASKABLE, "confidential")
@@ -152,45 +193,36 @@ class AnswerWatch:
         self._origins.extend(self._received + index for index in origins(text)[:-1])
         self._received += len(text)
         self._held += text
-        self._window += folded
-        stops: list[int] = []
-        for rules, stream in self._streams:
-            events = stream.scan(folded)
-            if last:
-                events += stream.close()
-            stops += self._judge(rules, events)
-        return stops, self._open_from()
+        stops = [start for view in self._views for start in self._judge(view, view.take(folded, last=last))]
+        return stops, min(view.open_from(self._undecided) for view in self._views)
 
-    def _judge(self, rules: AnswerRules, events: Sequence[Event]) -> list[int]:
-        """Note what was found; returns where matches begin that stop the answer."""
-        stops = []
-        for number, start, end in events:
-            loaded = rules.rules[number]
-            span = loaded.confirmed(self._window, start - self._window_start, end - self._window_start)
-            if span is None:
+    def _judge(self, view: _View, matches: Iterable[Match]) -> Iterator[int]:
+        """Note what was found; gives where matches begin that stop the answer."""
+        for loaded, start, end in matches:
+            span = loaded.confirmed(view.folded, start - self._window_start, end - self._window_start)
+            if span is not None and view.reads_escapes:
+                span = without_halves(self._views[0].folded, *span)
+            if span is None or span[0] >= span[1]:
                 continue
             self._note(loaded, *span)
             if loaded.rule.action is Action.BLOCK:
-                stops.append(span[0])
-        return stops
+                yield span[0]
 
     def _note(self, loaded: LoadedRule, start: int, end: int) -> None:
         rule = loaded.rule
-        key = (rule.id, self._origins[start])
+        found = loaded.finding(self._origins[start], self._origins[end - 1] + 1)
         if self._redaction and rule.action is Action.MASK:
-            self._redaction.hide(key[1], self._origins[end - 1] + 1, rule.id)
+            self._redaction.hide(found.start, found.end, rule.id)
         self._data_class = max(self._data_class, rule.data_class)
-        if len(self._findings) < MOST_FINDINGS or rule.action is Action.BLOCK or key in self._findings:
-            self._findings[key] = loaded.finding(key[1], self._origins[end - 1] + 1)
-
-    def _open_from(self) -> int:
-        """Where in the window an unfinished match of a rule begins that stops or masks; its end when there is none."""
-        earliest = max(self._undecided, len(self._window) - self._longest)
-        return min(rules.openings.start(self._window, earliest) for rules, _ in self._streams)
+        known = self._findings.get((rule.id, found.start))
+        if known is None and len(self._findings) >= MOST_FINDINGS and rule.action is not Action.BLOCK:
+            return
+        if known is None or known.end < found.end:
+            self._findings[rule.id, found.start] = found
 
     def _release(self, until: int) -> str:
         """Let go of the held text before a byte of the window."""
-        before = self._origins[until] if until < len(self._window) else self._received
+        before = self._origins[until] if until < len(self._origins) else self._received
         count = before - (self._received - len(self._held))
         assert count >= 0, "a match begins in text that has left"
         released, self._held = self._held[:count], self._held[count:]
@@ -199,9 +231,10 @@ class AnswerWatch:
 
     def _forget(self) -> None:
         """Drop what no match can begin in; one byte more stays, for it decides whether a word begins after it."""
-        gone = min(self._undecided, len(self._window) - self._reach) - 1
+        gone = min(self._undecided, len(self._origins) - self._reach) - 1
         if gone > 0:
-            self._window = self._window[gone:]
+            for view in self._views:
+                view.forget(gone)
             del self._origins[:gone]
             self._window_start += gone
             self._undecided -= gone

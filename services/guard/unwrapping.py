@@ -143,6 +143,4 @@ def _tokens(encoding: Encoding, folded: bytes, place: tuple[int, int] | None) ->
     if place is None:
         return encoding.token.finditer(folded)
     start, end = place
-    # The letter of an escape, as of a line break, is no part of a code behind it.
-    start += folded[start - 1 : start] == b"\\" and folded[start : start + 1] in b"bfnrt"
     return iter([token] if (token := encoding.token.search(folded, start, end)) else [])

@@ -94,16 +94,32 @@ def merge(findings: Iterable[Finding], layer_seconds: Mapping[str, float]) -> Ve
     )
 
 
-def _outermost(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """In order of place, without those inside another of the same rule, and not too many of any."""
-    counts: Counter[str] = Counter()
+def _outermost(findings: Iterable[Finding]) -> list[Finding]:
+    """In order of place, without those inside another of the same rule; of too many of any the strictest, likeliest."""
     reached: dict[tuple[str, int], int] = {}
-    for found in sorted(findings, key=lambda found: (found.message_index, found.start, -found.end)):
+    outermost: list[Finding] = []
+    for found in sorted(findings, key=_place):
         key = (found.rule, found.message_index)
-        if found.end > reached.get(key, -1) and counts[found.rule] < MOST_OF_A_RULE:
+        if found.end > reached.get(key, -1):
             reached[key] = found.end
-            counts[found.rule] += 1
+            outermost.append(found)
+    if len(outermost) <= MOST_OF_A_RULE:
+        return outermost
+    strictest = sorted(outermost, key=lambda found: (found.action, found.score), reverse=True)
+    return sorted(_few_of_each(strictest), key=_place)
+
+
+def _few_of_each(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The first findings of each rule."""
+    counts: Counter[str] = Counter()
+    for found in findings:
+        counts[found.rule] += 1
+        if counts[found.rule] <= MOST_OF_A_RULE:
             yield found
+
+
+def _place(found: Finding) -> tuple[int, int, int]:
+    return found.message_index, found.start, -found.end
 
 
 def note(layer: str, what: str) -> Finding:

@@ -6,22 +6,30 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 from google.protobuf import duration_pb2
+from prometheus_client import REGISTRY
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2
 from llmmesh.guard.v1.guard_pb2_grpc import GuardServiceStub
 from llmmesh.tenant.v1 import tenant_pb2
 from meshkit.client import connect
+from meshkit.egress import Cargo, DataClass, Region, Residency
 from services.guard.app import guard
+from services.guard.azure import AzureContentSafety
 from services.guard.config import GuardConfig
+from services.guard.escalation import JudgeFailed
+from services.guard.passages import Passage
 from tests.support.scripted_azure import KEY, ScriptedAzure, scripted_azure
 
 HELLO = "What is the capital of Russia?"
 ANYWHERE, RUSSIA = chat_pb2.DATA_RESIDENCY_GLOBAL, chat_pb2.DATA_RESIDENCY_RUSSIA
+EU = chat_pb2.DATA_RESIDENCY_EU
 SOON = duration_pb2.Duration(nanos=100_000_000)
+REFUSALS = "llmmesh_egress_refusals_total", {"destination": "azure"}
 
 
 CODENAME = {
@@ -116,12 +124,34 @@ async def test_harm_is_refused_from_medium_on(
     assert (verdict.action, verdict.risk_level, rules(verdict)) == (action, risk, ["azure.violence"])
 
 
-async def test_nothing_of_a_tenant_in_russia_goes_there_and_the_verdict_says_so(
-    azure: ScriptedAzure, stub: Any
+@pytest.mark.parametrize("residency", [RUSSIA, EU])
+async def test_nothing_of_a_tenant_bound_to_a_region_goes_there_and_the_verdict_says_so(
+    azure: ScriptedAzure, stub: Any, residency: chat_pb2.DataResidency.ValueType
 ) -> None:
-    verdict = await check(stub, residency=RUSSIA)
+    verdict = await check(stub, residency=residency)
     assert (verdict.action, rules(verdict)) == (guard_pb2.ACTION_ALLOW, ["azure.refused.cross_border"])
     assert azure.texts == []
+
+
+async def test_in_the_eu_it_is_asked_for_tenants_bound_to_the_eu_and_not_to_russia(azure: ScriptedAzure) -> None:
+    async with (
+        guard(config(azure, azure_region="eu")) as port,
+        connect(f"127.0.0.1:{port}", GuardServiceStub, wait_seconds=5) as stub,
+    ):
+        refused = await check(stub, residency=RUSSIA)
+        assert (rules(refused), azure.texts) == (["azure.refused.cross_border"], [])
+        await check(stub, residency=EU)
+    assert azure.texts == [HELLO]
+
+
+async def test_a_host_known_to_be_elsewhere_is_sent_nothing_whatever_its_region_is_said_to_be() -> None:
+    async with aiohttp.ClientSession() as http:
+        cloud = AzureContentSafety(http, "https://api.openai.com", KEY, Region.EU)
+        before = REGISTRY.get_sample_value(*REFUSALS)
+        assert before is not None, "an alert sees the first refusal, too"
+        with pytest.raises(JudgeFailed, match="EGRESS_REFUSED"):
+            await cloud.findings([Passage(HELLO)], Cargo(DataClass.PUBLIC, Residency.EU))
+    assert REGISTRY.get_sample_value(*REFUSALS) == before + 1
 
 
 async def test_nothing_above_public_goes_there(azure: ScriptedAzure, stub: Any) -> None:

@@ -8,6 +8,7 @@ import textwrap
 
 import pytest
 
+from services.guard.matching import MOST_EVENTS
 from services.guard.patterns import PatternScanner
 from tests.support.attacks import ATTACK, RULE, spans
 
@@ -79,4 +80,28 @@ def test_a_code_behind_a_line_break_of_json_is_as_deep_as_it_is(scanner: Pattern
     code = ATTACK
     for _ in range(2):
         code = "\\n" + base64.b64encode(code.encode()).decode()
+    assert spans(scanner, code)
+
+
+@pytest.mark.parametrize("width", [20, 50, 76])
+def test_a_code_of_several_lines_behind_a_line_break_of_json_is_read_as_a_whole(
+    scanner: PatternScanner, width: int
+) -> None:
+    code = in_lines(f"{PROSE}{ATTACK}. {PROSE}", width, "\\n")
+    assert spans(scanner, f'{{"mail": "Hello,\\n{code}"}}') == [code]
+
+
+def test_codes_one_in_another_behind_line_breaks_of_json_are_read_however_many_long_words_are_beside_them(
+    scanner: PatternScanner,
+) -> None:
+    code = ATTACK
+    for _ in range(3):
+        code = "\\n" + base64.b64encode(code.encode()).decode()
+    assert spans(scanner, code + "\\nthe_name_of_some_file" * (MOST_EVENTS + 1))
+
+
+def test_what_only_the_last_layer_uncovers_is_found(scanner: PatternScanner) -> None:
+    code = f"\\n{ATTACK.replace('ignore', '1gn0re').replace('previous', 'pr3vious')}"
+    for _ in range(2):
+        code = base64.b64encode(code.encode()).decode()
     assert spans(scanner, code)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
+from services.guard.escapes import Escapes, without_halves
 from services.guard.folding import fold, origins
 from services.guard.masking import kind
 from services.guard.matching import ExpressionInvalid, compile_database
@@ -23,6 +24,7 @@ from tests.support.random_rules import RandomRule, random_rules
 TEXTS_OF_ONE_EXAMPLE = 20
 many = settings(max_examples=110, deadline=None, suppress_health_check=list(HealthCheck))
 LOOSE = "abcABC12- _.\n\u0430\u0412\u0436\u200b\u0301\uff11\u6f22\u00e9\U0001f600"
+ESCAPES = ("\\n", "\\t", "\\")
 
 
 def masking(pattern: str, rule_id: str = "tenant.name", longest: int = 30) -> LoadedRule:
@@ -55,14 +57,23 @@ def shown(sets: Sequence[AnswerRules], pieces: Sequence[str], *, as_json: bool =
     return text, release
 
 
-def expected(rules: Sequence[RandomRule], text: str) -> str:
+def matches(rule: RandomRule, folded: bytes, *, reads_escapes: bool) -> list[tuple[int, int]]:
+    """Where a rule matches a text as it stands, and with escapes read."""
+    found = rule.matches(folded)
+    if reads_escapes:
+        read = Escapes().read(folded, last=True)
+        found += [without_halves(folded, *match) for match in rule.matches(read)]
+    return [(start, end) for start, end in found if start < end]
+
+
+def expected(rules: Sequence[RandomRule], text: str, *, reads_escapes: bool = False) -> str:
     """The text with every run of matched characters replaced, by way of a search that uses no engine of expressions."""
     folded, places = fold(text), origins(text)
     spans = sorted(
         (places[start], -(places[end - 1] + 1), rule.loaded.rule.id)
         for rule in rules
         if rule.loaded.rule.action is Action.MASK
-        for start, end in rule.matches(folded)
+        for start, end in matches(rule, folded, reads_escapes=reads_escapes)
     )
     result, done = "", -1
     for start, minus_end, rule_id in spans:
@@ -83,7 +94,7 @@ def texts(rules: Sequence[RandomRule], chance: Random) -> str:
     parts = []
     for _ in range(chance.randint(0, 6)):
         sample = chance.choice(rules).piece.sample(chance)
-        loose = "".join(chance.choices(LOOSE, k=chance.randint(0, 8)))
+        loose = "".join(chance.choices([*LOOSE, *ESCAPES], k=chance.randint(0, 8)))
         parts.append(chance.choice([sample, sample, loose, sample[: chance.randint(0, len(sample))]]))
     return "".join(parts)
 
@@ -95,21 +106,24 @@ def cut(text: str, chance: Random) -> list[str]:
     return [text[start:end] for start, end in itertools.pairwise(edges)]
 
 
-def ready(rules: Sequence[RandomRule]) -> list[AnswerRules]:
+def ready(rules: Sequence[RandomRule], *, reads_escapes: bool = False) -> list[AnswerRules]:
     """Each rule a set of its own, as packs' and a tenant's are."""
     try:
-        return [AnswerRules([rule.loaded], compile_database) for rule in rules]
+        return [AnswerRules([rule.loaded], compile_database, reads_escapes=reads_escapes) for rule in rules]
     except ExpressionInvalid:
         reject()
 
 
+@pytest.mark.parametrize("reads_escapes", [False, True])
 @many
 @given(random_rules(("mask", "allow")), st.integers(0, 2**32))
-def test_what_is_masked_is_replaced_however_the_answer_is_cut(rules: list[RandomRule], seed: int) -> None:
-    sets, chance = ready(rules), Random(seed)
+def test_what_is_masked_is_replaced_however_the_answer_is_cut(
+    reads_escapes: bool, rules: list[RandomRule], seed: int
+) -> None:
+    sets, chance = ready(rules, reads_escapes=reads_escapes), Random(seed)
     for _ in range(TEXTS_OF_ONE_EXAMPLE):
         text = texts(rules, chance)
-        assert shown(sets, cut(text, chance))[0] == expected(rules, text)
+        assert shown(sets, cut(text, chance))[0] == expected(rules, text, reads_escapes=reads_escapes)
 
 
 @many
@@ -181,3 +195,21 @@ def test_an_expression_that_is_slow_to_watch_for_holds_more_and_leaks_nothing() 
     answer, release = shown(sets, [text[at : at + 7] for at in range(0, len(text), 7)])
     assert answer == "x" * 300 + "a" * 60 + "c[NAME]" + "y" * 300
     assert release.verdict is not None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "left"),
+    [
+        (r"\bfalcon\b", r'{"a": "who:\nfalcon\tflies"}', r'{"a": "who:\n[NAME]\tflies"}'),
+        (r"falcon\s{1,4}nine", r'{"a": "the falcon\n\tnine"}', r'{"a": "the [NAME]"}'),
+        (r"\sfalcon\s", r'{"a": "the\nfalcon\n"}', r'{"a": "the\n[NAME]\n"}'),
+        (r"\bfalcon\b", r'{"a": "C:\\nfalcon"}', r'{"a": "C:\\n[NAME]"}'),
+        (r"C:\\\\new", r'{"a": "in C:\\new"}', r'{"a": "in [NAME]"}'),
+        (r"\bfalcon\b", r'{"a": "no\nname \u00e9"}', r'{"a": "no\nname \u00e9"}'),
+    ],
+    ids=["behind a line", "on two lines", "between lines", "of a path", "as it stands", "nothing"],
+)
+def test_line_breaks_and_tabs_of_json_are_white_space_at_every_cut(pattern: str, text: str, left: str) -> None:
+    sets = [AnswerRules([masking(pattern)], compile_database, reads_escapes=True)]
+    cuts = [[text[:place], text[place:]] for place in range(len(text))]
+    assert {shown(sets, pieces, as_json=True)[0] for pieces in [*cuts, list(text)]} == {left}

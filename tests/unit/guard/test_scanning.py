@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import codecs
 import time
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +16,7 @@ from services.guard.cascade import LONGEST_CONTESTED, Cascade
 from services.guard.passages import SLICE, Passage, slices
 from services.guard.patterns import MOST_FINDINGS, PatternScanner
 from services.guard.policy import Policy
-from services.guard.verdict import Action, DataClass, Direction, Finding, RiskLevel, merge
+from services.guard.verdict import MOST_OF_A_RULE, Action, DataClass, Direction, Finding, RiskLevel, merge
 from tests.support.attacks import ATTACK, RULE, spans
 
 
@@ -193,6 +194,18 @@ def test_merging_takes_the_strictest_and_orders_by_place() -> None:
         RiskLevel.MEDIUM,
         DataClass.INTERNAL,
     )
+
+
+def test_of_more_findings_of_a_rule_than_a_verdict_names_the_likeliest_are_named() -> None:
+    doubts = [replace(finding("a", 0, 3), message_index=number, score=0.5) for number in range(MOST_OF_A_RULE)]
+    likelier = replace(finding("a", 0, 3), message_index=MOST_OF_A_RULE, score=0.6)
+    assert merge([*doubts, likelier], {}).findings == (*doubts[:-1], likelier)
+
+
+def test_of_more_findings_of_a_rule_than_a_verdict_names_one_that_refuses_counts() -> None:
+    notes = [replace(finding("a", 0, 3), message_index=number) for number in range(MOST_OF_A_RULE)]
+    refusal = replace(finding("a", 0, 3, Action.BLOCK), message_index=MOST_OF_A_RULE)
+    assert merge([*notes, refusal], {}).action == Action.BLOCK
 
 
 def test_nothing_found_is_allowed_low_and_public() -> None:

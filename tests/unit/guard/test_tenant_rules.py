@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from meshkit.errors import FieldInvalid, GuardUnavailable
 from services.guard.rulebook import Rulebook
+from services.guard.stream import AnswerWatch
 from services.guard.tenant_rules import KeptRules, TenantRules
 from services.guard.trials import Trials, Words
 from services.guard.verdict import Direction
@@ -121,3 +123,11 @@ async def test_a_bomb_ends_its_own_process_and_nothing_else() -> None:
         await trials.tried([rule("eagle", must_match=["eagle"], must_not_match=["x"]), rule("((a{1,50}){1,50}){1,50}")])
     assert caught.value.metadata["field"] == "rules[1].patterns[0]"
     assert len(await trials.tried([rule()])) == 1
+
+
+async def test_a_word_behind_a_line_break_of_json_is_hidden_in_an_answer() -> None:
+    shelf = Shelf(rule(r"\bfalcon\b"))
+    book = await TenantRules(shelf.get, 2).of("acme", shelf.kept.version)
+    assert book is not None
+    with closing(AnswerWatch(book.answers, 0, json=True)) as watch:
+        assert watch.feed(r'{"a": "the\nfalcon"}', last=True).text == r'{"a": "the\n[CODENAME]"}'
