@@ -11,6 +11,9 @@ from deploy.envoy.schema import NEVER_REFUSED, Node, http_filter, listener
 from deploy.envoy.telemetry import REQUEST_ID, rpc_metrics, tracing
 from deploy.envoy.topology import Topology
 
+CONNECTION_SECONDS = 300
+"""How long a client keeps to one Envoy: it looks for others, such as one added since, when it connects anew."""
+
 
 def mesh_listener(topology: Topology, methods: Sequence[Method]) -> Node:
     """Where rooms connect. Identity headers pass: whoever reaches this port, or is certified for it, is trusted."""
@@ -29,6 +32,8 @@ def mesh_listener(topology: Topology, methods: Sequence[Method]) -> Node:
             "request_id_extension": REQUEST_ID,
             # Rooms hold streams open for news that may be hours away; deadlines are the callers'.
             "stream_idle_timeout": "0s",
+            # The client is told to connect anew; its streams end over the old connection, whenever that is.
+            "common_http_protocol_options": {"max_connection_duration": f"{CONNECTION_SECONDS}s"},
             **tracing(topology),
         },
         transport=from_rooms(topology.tls) if topology.tls else None,

@@ -113,6 +113,11 @@ def known_region(url: str) -> Region | None:
     return KNOWN_REGIONS.get((urlsplit(url).hostname or "").rstrip("."))
 
 
+def watch_refusals(destination: str) -> None:
+    """Show how often `destination` was refused from 0 on: a count that appears at 1 is no increase to an alert."""
+    REFUSALS.labels(destination)
+
+
 def refused(destination: str, why: str, cargo: Cargo) -> EgressRefused:
     """The error of a call that was stopped, once it is counted and logged."""
     REFUSALS.labels(destination).inc()

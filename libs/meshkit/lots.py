@@ -61,6 +61,17 @@ def temperature_of(options: chat_pb2.GenerationOptions) -> float:
     return options.temperature if options.HasField("temperature") else USUAL_TEMPERATURE
 
 
+def shows_remote_media(prompt: chat_pb2.ChatPrompt) -> bool:
+    """Whether it shows an image, or another medium, by its address alone: what lies there may change."""
+    parts = (part for message in prompt.messages for part in message.content)
+    return any(_is_remote(part) for part in parts)
+
+
+def _is_remote(part: chat_pb2.ContentPart) -> bool:
+    url = part.image_url.url
+    return (bool(url) and not url.startswith("data:")) or '"http' in part.raw_json
+
+
 def extra(options: chat_pb2.GenerationOptions, name: str) -> object:
     """What a request says under a name that is none of ours; None when it says nothing that can be read."""
     text = options.extra_json.get(name, "")

@@ -38,7 +38,8 @@ class InferenceConfig(ServiceSettings):
     cpu_kv_gib: float = Field(default=1.0, gt=0)
     """On a CPU: memory for the attention cache of each chat model, in GiB."""
     cpu_cores: str = Field(default="", pattern=r"^[0-9,-]*$")
-    """On a CPU: cores the engine computes on, such as `0-3,8`. Empty: all but one, which the other services need."""
+    """On a CPU: cores the engine computes on, such as `0-3,8`. Empty: all that the machine and the container's limit
+    allow but one, which the other services need."""
     gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1)
     """On a GPU: part of its memory that each chat model takes."""
     embedding_threads: int = Field(default=min(2, os.cpu_count() or 1), ge=1)

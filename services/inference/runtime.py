@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from services.inference.config import InferenceConfig
 
 GIB = 2**30
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where a container reads how much of the CPU it may use: microseconds, or `max`, of each period."""
 
 
 def prepare_environment(sources: Iterable[str], environment: MutableMapping[str, str]) -> None:
@@ -43,11 +46,26 @@ def engine_arguments(config: InferenceConfig, device: str) -> dict[str, Any]:
     }
 
 
-def bind_cores(config: InferenceConfig, environment: MutableMapping[str, str]) -> None:
-    """Keep the engine to the chosen cores.
+def bind_cores(config: InferenceConfig, environment: MutableMapping[str, str], quota: Path = CPU_QUOTA) -> None:
+    """Keep the engine to the chosen cores, else within the time its container may use.
 
     Left to itself it leaves one core idle. Its threads wait for each other by spinning, so on a core that it shares
     with busy services it slows down tenfold.
     """
     if config.cpu_cores:
         environment["VLLM_CPU_OMP_THREADS_BIND"] = config.cpu_cores
+        return
+    granted = granted_cores(quota)
+    if granted is not None and granted < len(os.sched_getaffinity(0)):
+        # It would count the machine's cores, and take the same ones in every container.
+        environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, int(granted) - 1)))
+
+
+def granted_cores(quota: Path) -> float | None:
+    """How many cores' time a container may use; None where nothing limits it."""
+    try:
+        limit, period = quota.read_text().split()
+    except OSError:
+        return None
+    return None if limit == "max" else int(limit) / int(period)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -12,6 +12,7 @@ from meshkit.log import get_logger
 from services.router.breaker import Call
 from services.router.deployment import Deployment
 from services.router.measures import ATTEMPTS, FIRST_TOKEN_SECONDS, OPENINGS, TOKENS_PER_SECOND
+from services.router.providers.dispatch import Dispatch, enter_dispatch
 from services.router.providers.provider import FailureKind, ProviderFailure
 from services.router.standing import Standing
 from services.router.vitals import SHORTEST_SPEECH_SECONDS, Ending
@@ -39,6 +40,8 @@ class Attempt:
     began: float
     first_token_at: float | None = None
     over: bool = False
+    dispatch: Dispatch = field(default_factory=Dispatch)
+    """Whether its request has left us."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -129,6 +132,7 @@ def _ran_out(failure: ProviderFailure) -> bool:
 
 async def observed(attempt: Attempt, ask: Callable[[Deployment], Awaitable[Answer]]) -> Answer:
     """The answer to `ask`; the attempt goes on when there is one."""
+    enter_dispatch(attempt.dispatch)
     try:
         answer = await ask(attempt.deployment)
     except ProviderFailure as failure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from llmmesh.chat.v1 import chat_pb2
-from meshkit.egress import refused
+from meshkit.egress import refused, watch_refusals
 from services.router.constraints import Limits, forbidden
 from services.router.deployment import Deployment
 from services.router.providers.provider import AnswerEvent, Condition, Embedded, Provider
@@ -16,6 +16,8 @@ class Egress:
 
     def __init__(self, providers: Mapping[str, Provider]) -> None:
         self._providers = providers
+        for name in providers:
+            watch_refusals(name)
 
     def stream_chat(
         self, deployment: Deployment, prompt: chat_pb2.ChatPrompt, limits: Limits

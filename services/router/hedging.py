@@ -116,7 +116,8 @@ class Race(Generic[Answer]):
             if not isinstance(answer, BaseException):
                 await self._let_go(attempt, answer)
         for attempt in self._running.values() if lost else ():
-            self.failed.append((attempt, ProviderFailure(FailureKind.OUTPACED, "another answered first")))
+            kind = FailureKind.UNASKED if attempt.dispatch.held else FailureKind.OUTPACED
+            self.failed.append((attempt, ProviderFailure(kind, "another answered first")))
 
     async def _let_go(self, attempt: Attempt, answer: Answer) -> None:
         """Close an answer that nobody wants, and end its attempt."""

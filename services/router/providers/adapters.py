@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeVar
 
 import aiohttp
@@ -21,6 +22,7 @@ from services.router.endpoints import (
     YandexDeployment,
 )
 from services.router.providers.credentials import Credential, FixedCredential, RenewedCredential
+from services.router.providers.dispatch import current_dispatch
 from services.router.providers.gate import Gate
 from services.router.providers.gigachat import GigaChatProvider
 from services.router.providers.http import Endpoint, Wire
@@ -116,7 +118,22 @@ async def opened_providers(
 def http_session(most_connections: int, *, keep: bool = True) -> aiohttp.ClientSession:
     """A way out: data goes where the routes say, with no cookies, proxies or passwords from the surroundings."""
     connector = aiohttp.TCPConnector(limit=most_connections, force_close=not keep)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+    # Connections that are not kept carry tokens, and no prompts.
+    traces = [_departures()] if keep else []
+    return aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, trace_configs=traces
+    )
+
+
+def _departures() -> aiohttp.TraceConfig:
+    """Notes of each request when it leaves us."""
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(_departed)
+    return trace
+
+
+async def _departed(_: aiohttp.ClientSession, __: SimpleNamespace, ___: aiohttp.TraceRequestHeadersSentParams) -> None:
+    current_dispatch().held = False
 
 
 class Adapters:

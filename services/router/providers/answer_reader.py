@@ -22,14 +22,23 @@ LARGEST_COUNT = 2**30
 
 FINISH_REASONS = {
     "stop": chat_pb2.FINISH_REASON_STOP,
-    "length": chat_pb2.FINISH_REASON_LENGTH,
+    "stop_sequence": chat_pb2.FINISH_REASON_STOP,
+    "eos": chat_pb2.FINISH_REASON_STOP,
+    "eos_token": chat_pb2.FINISH_REASON_STOP,
+    "end_turn": chat_pb2.FINISH_REASON_STOP,
+    "endoftext": chat_pb2.FINISH_REASON_STOP,
+    "complete": chat_pb2.FINISH_REASON_STOP,
     "tool_calls": chat_pb2.FINISH_REASON_TOOL_CALLS,
+    "tool_use": chat_pb2.FINISH_REASON_TOOL_CALLS,
     "function_call": chat_pb2.FINISH_REASON_TOOL_CALLS,
     "content_filter": chat_pb2.FINISH_REASON_CONTENT_FILTER,
-    "repetition": chat_pb2.FINISH_REASON_LENGTH,
+    "safety": chat_pb2.FINISH_REASON_CONTENT_FILTER,
+    "sensitive": chat_pb2.FINISH_REASON_CONTENT_FILTER,
 }
-GAVE_UP = frozenset({"error", "abort"})
-"""Ends of answers that are not whole; vLLM says the latter of requests that its engine dropped."""
+"""In small letters. Any other end counts as `length`: nobody knows that such an answer is whole."""
+GAVE_UP = frozenset({"error", "abort", "insufficient_system_resource", "network_error"})
+"""Ends of answers that are not whole; vLLM says `abort` of requests that its engine dropped, DeepSeek and Zhipu say the
+last two."""
 
 
 class AnswerReader:
@@ -117,11 +126,11 @@ class AnswerReader:
         choice = _first_choice(chunk)
         if choice is None:
             return
-        word = choice.get("finish_reason")
+        word = (choice.get("finish_reason") or "").lower()
         if word in GAVE_UP:
             raise ProviderFailure(FailureKind.UNAVAILABLE, f"gave up: finish_reason {word!r}")
         if word:
-            self.finish_reason = FINISH_REASONS.get(word, chat_pb2.FINISH_REASON_STOP)
+            self.finish_reason = FINISH_REASONS.get(word, chat_pb2.FINISH_REASON_LENGTH)
         if delta := choice.get("delta"):
             self._add(delta, said)
 

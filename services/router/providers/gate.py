@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from services.router.providers.dispatch import current_dispatch
 from services.router.providers.provider import FailureKind, ProviderFailure
 
 MOST_WAITING = 64
@@ -36,6 +37,7 @@ class Gate:
         if self._places.locked() and (self._waiting >= MOST_WAITING or not self._wait_seconds):
             raise _busy(self._wait_seconds)
         self._waiting += 1
+        current_dispatch().held = True
         try:
             async with asyncio.timeout(self._wait_seconds or None):
                 await self._places.acquire()

@@ -19,6 +19,7 @@ from meshkit.egress import Cargo, Destination
 from services.router.deployment import TimeLimits
 from services.router.providers.answer_reader import AnswerReader, decoded
 from services.router.providers.credentials import Credential
+from services.router.providers.dispatch import current_dispatch
 from services.router.providers.error_reply import http_failure
 from services.router.providers.provider import AnswerEvent, Condition, FailureKind, Health, ProviderFailure
 
@@ -185,6 +186,7 @@ class Endpoint:
             EgressRefused: If what is posted may not go there: then nothing was sent.
         """
         self._destination.admit(cargo, self._base_url + path)
+        current_dispatch().held = True
         authorization = await self._credential.authorization()
         async with self._requested(path, body, authorization) as response:
             if response.status != UNAUTHORIZED or not await self._credential.renew(authorization):

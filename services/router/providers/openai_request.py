@@ -73,6 +73,11 @@ def _salt(tenant_id: str) -> str:
     return hashlib.sha256(f"llmmesh cache {tenant_id}".encode()).hexdigest()
 
 
+def _pseudonym(user: str) -> str:
+    """What providers know an end user by: always the same, no name or address, and another for each tenant."""
+    return hashlib.sha256(f"llmmesh user {current_identity().tenant_id} {user}".encode()).hexdigest()
+
+
 def _options(options: chat_pb2.GenerationOptions, max_tokens_field: str) -> Iterator[tuple[str, Any]]:
     for name in SAMPLING:
         if options.HasField(name):
@@ -82,7 +87,7 @@ def _options(options: chat_pb2.GenerationOptions, max_tokens_field: str) -> Iter
     if options.stop:
         yield "stop", list(options.stop)
     if options.user:
-        yield "user", options.user
+        yield "user", _pseudonym(options.user)
     if options.tools_json:
         yield "tools", [orjson.Fragment(tool) for tool in options.tools_json]
     if options.tool_choice_json:

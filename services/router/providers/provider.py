@@ -87,6 +87,8 @@ class FailureKind(StrEnum):
     """It answers as many of us as it may at once; nothing was asked of it."""
     OUTPACED = "outpaced"
     """Another, asked beside it, spoke first; what it made of the request until then may have to be paid for."""
+    UNASKED = "unasked"
+    """Another spoke first while the request to it still waited here: nothing was asked of it."""
 
     @property
     def is_of_the_request(self) -> bool:
@@ -107,6 +109,7 @@ _OF_THE_REQUEST = frozenset(
         FailureKind.WARMING,
         FailureKind.BUSY,
         FailureKind.OUTPACED,
+        FailureKind.UNASKED,
     }
 )
 _REASONS = {
@@ -119,6 +122,7 @@ _REASONS = {
     FailureKind.WARMING: "MODEL_WARMING",
     FailureKind.BUSY: "RATE_LIMITED",
     FailureKind.OUTPACED: "PROVIDER_TIMEOUT",
+    FailureKind.UNASKED: "PROVIDER_TIMEOUT",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -10,7 +11,7 @@ from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
 from meshkit.errors import error_reason
 from meshkit.identity import Identity, acting_as
-from tests.support.router_room import Told
+from tests.support.router_room import Told, cloud
 
 SOON = {"strategies": {"hedges": {"m": {"after_seconds": 0.05}}}}
 FOREVER_MS = 60_000
@@ -29,6 +30,19 @@ async def test_the_first_to_speak_answers_and_the_other_is_hung_up_on(make_room)
         assert (outpaced.usage.input_tokens, outpaced.usage.output_tokens) == (9, 0), "it read the prompt"
         assert told.finished.provider_time.ToMilliseconds() >= 50
         await room.cheap.until(lambda now: now.aborted_streams == 1 and now.open_connections == 0)
+
+
+async def test_one_whose_connection_never_opens_has_read_nothing_and_is_owed_nothing(make_room):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        unheard = f"https://127.0.0.1:{mute.getsockname()[1]}/v1"
+        async with make_room(
+            lambda cheap, dear: [cloud("cheap", cheap, base_url=unheard), cloud("dear", dear)], SOON
+        ) as room:
+            told = await room.answer()
+    assert told.route.deployment == "dear"
+    (unasked,) = told.route.failed_attempts
+    assert (unasked.deployment, unasked.reason) == ("cheap", "PROVIDER_TIMEOUT")
+    assert not unasked.HasField("usage")
 
 
 async def test_the_first_one_asked_may_still_be_the_first_to_speak(make_room):

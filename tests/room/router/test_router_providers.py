@@ -12,6 +12,8 @@ from tests.support.provider_cases import BY_NAME, ENVIRONMENT, Authority, privat
 from tests.support.router_room import cloud
 from tests.support.scripted_provider import ScriptedProvider, scripted_provider
 
+HEDGED = {"strategies": {"hedges": {"m": {"after_seconds": 0.05}}}}
+
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
@@ -24,7 +26,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def entry(name: str, server: ScriptedProvider, authority: Authority, **changes: object) -> dict[str, object]:
+def entry(name: str, server: ScriptedProvider, authority: Authority, /, **changes: object) -> dict[str, object]:
     """The case's entry as YAML can hold it."""
     written = routes_entry(BY_NAME[name], server, authority)
     return {key: str(value) if isinstance(value, Path) else value for key, value in {**written, **changes}.items()}
@@ -63,6 +65,40 @@ async def test_when_gigachat_has_no_turn_to_spare_another_answers_and_its_breake
         await server.until(lambda now: now.aborted_streams == 1)
         server.set(stall_after_chunks=-1)
         assert (await room.answer()).route.deployment == "gigachat"
+
+
+async def test_what_waits_for_its_turn_while_another_answers_costs_nothing(make_room, authority):
+    case, turns = BY_NAME["gigachat"], {"concurrency": 1, "queue_seconds": 20}
+    patient = {"connect_seconds": 2, "first_token_seconds": 20, "idle_chunk_seconds": 20}
+
+    def entries(cheap: ScriptedProvider, _: ScriptedProvider) -> list[dict[str, object]]:
+        holder = entry("gigachat", server, authority, name="holder", serves="held", timeouts=patient, **turns)
+        return [holder, entry("gigachat", server, authority, timeouts=patient, **turns), cloud("second", cheap)]
+
+    async with (
+        scripted_provider(wire=case.wire(), tls=authority.server, stall_after_chunks=1) as server,
+        make_room(entries, HEDGED) as room,
+    ):
+        holding = room.stub.StreamGenerateChat(room.request(model="held"), timeout=20)
+        assert (await holding.read()).route.deployment == "holder"
+        told = await room.answer()
+        assert told.route.deployment == "second"
+        assert [each.deployment for each in told.route.failed_attempts] == ["gigachat"]
+        assert not told.route.failed_attempts[0].HasField("usage"), "it has not left us"
+        assert server.counters.requests == 1
+        holding.cancel()
+
+
+async def test_what_waits_for_a_token_while_another_answers_costs_nothing(make_room, authority):
+    case = BY_NAME["gigachat"]
+    async with (
+        scripted_provider(wire=case.wire(), tls=authority.server, token_ms=60_000) as server,
+        make_room(lambda cheap, _: [entry("gigachat", server, authority), cloud("second", cheap)], HEDGED) as room,
+    ):
+        told = await room.answer()
+        assert told.route.deployment == "second"
+        assert not told.route.failed_attempts[0].HasField("usage"), "it has not left us"
+        assert server.counters.requests == 0
 
 
 async def test_what_a_provider_has_no_word_for_is_answered_by_another_or_named(make_room, authority):

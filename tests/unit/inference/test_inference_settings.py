@@ -54,10 +54,41 @@ def test_the_engine_can_be_kept_to_some_cores():
     assert environment == {"VLLM_CPU_OMP_THREADS_BIND": "0-2"}
 
 
-def test_otherwise_the_engine_chooses_its_cores():
+def test_otherwise_the_engine_chooses_its_cores(tmp_path):
     environment = {}
-    bind_cores(InferenceConfig(), environment)
+    bind_cores(InferenceConfig(), environment, tmp_path / "missing")
     assert environment == {}
+
+
+@pytest.mark.parametrize(
+    ("limit", "threads"), [("400000 100000", "3"), ("250000 100000", "1"), ("50000 100000", "1"), ("30000 5000", "5")]
+)
+def test_a_container_granted_less_than_the_cores_it_sees_computes_on_one_less_than_that(
+    limit, threads, tmp_path, monkeypatch
+):
+    assert bound_under(limit, tmp_path, monkeypatch) == {
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": threads,
+    }
+
+
+@pytest.mark.parametrize("limit", ["max 100000", "800000 100000", "900000 100000"])
+def test_a_container_granted_every_core_it_sees_lets_the_engine_choose(limit, tmp_path, monkeypatch):
+    assert bound_under(limit, tmp_path, monkeypatch) == {}
+
+
+def test_threads_that_the_operator_set_stay(tmp_path, monkeypatch):
+    bound = bound_under("400000 100000", tmp_path, monkeypatch, OMP_NUM_THREADS="2")
+    assert bound["OMP_NUM_THREADS"] == "2"
+
+
+def bound_under(limit, tmp_path, monkeypatch, **environment):
+    """The environment of an engine that sees eight cores, in a container with a limit."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
+    quota = tmp_path / "cpu.max"
+    quota.write_text(f"{limit}\n")
+    bind_cores(InferenceConfig(), environment, quota)
+    return environment
 
 
 def test_with_folders_alone_the_libraries_stay_off_the_network(tmp_path):

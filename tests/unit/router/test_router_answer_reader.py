@@ -61,7 +61,12 @@ def test_text_reasoning_and_refusal_are_told_apart():
         ("tool_calls", chat_pb2.FINISH_REASON_TOOL_CALLS),
         ("content_filter", chat_pb2.FINISH_REASON_CONTENT_FILTER),
         ("eos_token", chat_pb2.FINISH_REASON_STOP),
+        ("STOP", chat_pb2.FINISH_REASON_STOP),
+        ("tool_use", chat_pb2.FINISH_REASON_TOOL_CALLS),
         ("repetition", chat_pb2.FINISH_REASON_LENGTH),
+        ("model_length", chat_pb2.FINISH_REASON_LENGTH),
+        ("MAX_TOKENS", chat_pb2.FINISH_REASON_LENGTH),
+        ("a word of tomorrow", chat_pb2.FINISH_REASON_LENGTH),
     ],
 )
 def test_finish_reasons(word, reason):
@@ -70,7 +75,7 @@ def test_finish_reasons(word, reason):
     assert reader.ended().finish_reason == reason
 
 
-@pytest.mark.parametrize("word", ["error", "abort"])
+@pytest.mark.parametrize("word", ["error", "abort", "insufficient_system_resource", "Error"])
 def test_an_answer_that_was_given_up_is_no_whole_one(word):
     reader = AnswerReader()
     said(reader, chunk({"content": "half"}))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from prometheus_client import REGISTRY
 
 from meshkit.deadline import enter_deadline, time_left
 from meshkit.egress import Residency
@@ -207,6 +208,11 @@ async def test_the_way_out_refuses_what_the_limits_forbid_whoever_asks(deploymen
         egress.stream_chat(far, None, limits("far", residency=Residency.RUSSIA))
     with pytest.raises(EgressRefused, match="nothing was sent"):
         await egress.embed(far, ["x"], limits("other"))
+
+
+def test_refusals_of_a_deployment_are_shown_before_there_are_any():
+    Egress({"unrefused": None})
+    assert REGISTRY.get_sample_value("llmmesh_egress_refusals_total", {"destination": "unrefused"}) == 0
 
 
 async def test_of_two_who_answer_at_once_one_is_discarded_and_its_call_is_over(failover, ranked):

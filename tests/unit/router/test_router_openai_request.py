@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import orjson
 
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.identity import Identity, acting_as
 from services.router.providers.openai_request import chat_body, embeddings_body
 
 TOOL = '{"type": "function",\n "function": {"name": "f", "parameters": {"b": 1.0, "a": 12345678901234567890}}}'
@@ -46,11 +49,24 @@ def test_extras_cannot_change_who_answers_or_what_it_costs(deployment):
 
 
 def test_unset_options_are_left_out_and_zeros_are_sent(deployment):
-    options = chat_pb2.GenerationOptions(temperature=0, seed=0, max_output_tokens=5, stop=["END"], user="u")
+    options = chat_pb2.GenerationOptions(temperature=0, seed=0, max_output_tokens=5, stop=["END"])
     body = orjson.loads(chat_body(chat_pb2.ChatPrompt(options=options), deployment()))
     assert (body["temperature"], body["seed"], body["max_tokens"]) == (0, 0, 5)
-    assert (body["stop"], body["user"]) == (["END"], "u")
+    assert body["stop"] == ["END"]
     assert "top_p" not in body
+    assert "user" not in body
+
+
+def test_an_end_user_is_known_by_a_hash_of_its_own_in_each_tenant(deployment):
+    def known_as(user: str, tenant: str) -> str:
+        prompt = chat_pb2.ChatPrompt(options=chat_pb2.GenerationOptions(user=user))
+        with acting_as(Identity(tenant_id=tenant)):
+            return orjson.loads(chat_body(prompt, deployment()))["user"]
+
+    ada = known_as("ada@example.org", "acme")
+    assert re.fullmatch("[0-9a-f]{64}", ada)
+    assert known_as("ada@example.org", "acme") == ada
+    assert len({ada, known_as("bob@example.org", "acme"), known_as("ada@example.org", "other")}) == 3
 
 
 def test_the_token_limit_takes_the_word_the_endpoint_knows(deployment):

@@ -340,7 +340,7 @@ class ImageUrl(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """https: or data: URL."""
+    """https: or data:image/ URL."""
     detail: _builtins.str
     """low, high or auto; empty means the provider's default."""
     def __init__(

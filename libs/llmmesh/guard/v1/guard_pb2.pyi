@@ -770,7 +770,7 @@ class Detection(_message.Message):
     rule: _builtins.str
     """Rule name, such as "injection.override.en"."""
     layer: _builtins.str
-    """Layer that found it: "names", "patterns", "tenant_rules", "classifier", "llama_guard", "azure"."""
+    """Layer that found it: "names", "patterns", "tenant_rules", "classifier", "embedding", "llama_guard", "azure"."""
     category: _builtins.str
     """Category, such as "prompt_injection" or "personal_data"."""
     severity: Global___RiskLevel.ValueType

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RouterServiceStub:
-    """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for ListProviders.
+    """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for RPCs with an
+    access rule.
     """
 
     def __init__(self, channel):
@@ -83,7 +84,8 @@ class RouterServiceStub:
 
 
 class RouterServiceServicer:
-    """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for ListProviders.
+    """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for RPCs with an
+    access rule.
     """
 
     def StreamGenerateChat(self, request, context):
@@ -212,7 +214,8 @@ def add_RouterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RouterService:
-    """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for ListProviders.
+    """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for RPCs with an
+    access rule.
     """
 
     @staticmethod

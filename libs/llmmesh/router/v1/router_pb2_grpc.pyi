@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RouterServiceStub:
-    """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for ListProviders."""
+    """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for RPCs with an
+    access rule.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -63,7 +65,9 @@ class RouterServiceStub:
 
 @_typing.type_check_only
 class RouterServiceAsyncStub(RouterServiceStub):
-    """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for ListProviders."""
+    """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for RPCs with an
+    access rule.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamGenerateChat: _aio.UnaryStreamMultiCallable[_router_pb2.StreamGenerateChatRequest, _router_pb2.StreamGenerateChatResponse]  # type: ignore[assignment]
@@ -95,7 +99,9 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """What the strategy `learned` knows, as the router that is asked has it."""
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for ListProviders."""
+    """Picks a deployment, falls back until the first token, streams. Callers inside the mesh only, but for RPCs with an
+    access rule.
+    """
 
     @_abc_1.abstractmethod
     def StreamGenerateChat(

@@ -713,7 +713,9 @@ class GuardPolicy(_message.Message):
     sampled_share: _builtins.float
     """Share of prompts, and of answers, that the slower layers see although nothing asks for it, 0 to 1."""
     cloud: _builtins.bool
-    """Whether texts may be judged by a cloud. Never those of a tenant whose data stays in Russia, nor any above public."""
+    """Whether texts may be judged by a cloud. Never those of a tenant whose data may not be processed where that is, nor
+    any above public.
+    """
     model: _builtins.bool
     """Whether texts may be judged by the guard model that our own machines run, where the mesh has one."""
     rules_version: _builtins.str
