@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.tenant.v1 import tenant_pb2
-from meshkit.lots import temperature_of
+from meshkit.lots import shows_remote_media, temperature_of
 
 CACHEABLE_CLASSES = frozenset({chat_pb2.DATA_CLASS_PUBLIC, chat_pb2.DATA_CLASS_INTERNAL})
 """Anything stricter, or not classified, is never kept."""
@@ -53,7 +53,7 @@ def prompt_refusal(prompt: chat_pb2.ChatPrompt, limits: Limits) -> str:
         return "temperature"
     if any(message.role == chat_pb2.ROLE_TOOL for message in prompt.messages):
         return "tool_results"
-    return ""
+    return "remote_media" if shows_remote_media(prompt) else ""
 
 
 def exact_refusal(request: cache_pb2.StoreAnswerRequest, limits: Limits) -> str:

@@ -17,7 +17,7 @@ from services.cache.admission import Limits, prompt_refusal
 from services.cache.codec import Codec, EntryUnusable
 from services.cache.keys import entry_id_of, exact_key, key_scope, question_of
 from services.cache.metrics import UNUSABLE
-from services.cache.purging import ExactSelection, Forgotten, selection_of
+from services.cache.purging import ExactSelection, Forgotten, note_of, selection_of
 from services.cache.sealing import Seals
 from services.cache.semantic import SemanticCache
 from services.cache.vectorstores.port import Match, Selection
@@ -221,7 +221,7 @@ class AnswerCache:
         exact = ExactSelection(selection, self._codec)
         try:
             if not dry_run:
-                await self._exact.note_purge(selection.tenant_id)
+                await self._exact.note_purge(note_of(selection), selection.stored_until)
             forgotten.exact_count = await self._exact.forget(
                 exact.scope, exact.key, exact.takes if exact.needs_entries else None, dry_run=dry_run
             )

@@ -144,6 +144,7 @@ def _semantic(
         candidates=config.candidates,
         longest_question_characters=config.longest_question_characters,
         most_entries=config.most_semantic_entries,
+        tenant_share=max(1, int(config.most_semantic_entries * config.semantic_tenant_share)),
     )
     words = WordVectors.packaged()
     return SemanticCache(words, embedder, scorer, store, verifier, bound, limits, time.time, tally.vetoed)

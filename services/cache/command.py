@@ -1,4 +1,4 @@
-"""`llmmesh-cache`: fill the cache before the first question, and predict from a log what it would answer."""
+"""`llmmesh-cache`: fill the cache before the first question, predict what it would answer, forget reports of hits."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from meshkit.client import connect
 from meshkit.dependency import Unavailable
 from meshkit.identity import Identity, acting_as
 from services.cache.config import CacheConfig
+from services.cache.forget_reports import forget_reports_parser
 from services.cache.likeness import Likeness, difference_by, embedded, guessed
 from services.cache.scoring import Scorer
 from services.cache.simulation import Asked, Difference, Prediction, Simulation
@@ -243,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _import_parser(commands.add_parser("import", help="store question and answer pairs for a tenant"))
     _simulate_parser(commands.add_parser("simulate", help="predict the hit rate from a log of questions"))
+    forget_reports_parser(commands.add_parser("forget-reports", help="begin a tenant's bound on wrong hits anew"))
     return parser
 
 

@@ -63,7 +63,9 @@ class CacheConfig(ServiceSettings):
     similarity_threshold: float = Field(default=0.88, gt=0, le=1)
     """Least cosine similarity of a semantic candidate; belongs to the embedding model."""
     most_semantic_entries: int = Field(default=100_000, gt=0)
-    """Semantic entries kept, of all tenants together; those that save least go first. About 12 KB of memory each."""
+    """Semantic entries kept, of all tenants together; those that save least go first. About 9.5 KB of memory each."""
+    semantic_tenant_share: float = Field(default=0.5, gt=0, le=1)
+    """Part of them beyond which a tenant's own go before anybody else's. While there is room it may have more."""
     candidates: int = Field(default=6, gt=0)
     """Questions that are judged before a semantic lookup is a miss, of four times as many plausible ones."""
     longest_question_characters: int = Field(default=1000, gt=0)

@@ -121,6 +121,13 @@ class ErrorBound:
         if len(self._disputed) > self._most_disputed:
             self._disputed.popitem(last=False)
 
+    def forget(self, tenant_id: str) -> None:
+        """Unlearn whatever the tenant reported: its evidence is the calibration set again."""
+        self._tenants.pop(tenant_id, None)
+        for entry in [entry for entry in self._disputed if entry[0] == tenant_id]:
+            del self._disputed[entry]
+        self._forget_states(tenant_id)
+
     def restore(self, tenant_id: str, right: Mapping[int, int], wrong: Mapping[int, int]) -> None:
         """Take over what was reported to all replicas, by level of certainty.
 

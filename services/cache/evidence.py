@@ -35,6 +35,7 @@ class SharedEvidence:
         self._bound = bound
         self._every_seconds = every_seconds
         self._seen = 0
+        self._begun: dict[str, int] = {}
 
     async def run(self) -> None:
         """Follow the reports until cancelled; while Redis is away thresholds stay as they are."""
@@ -46,6 +47,9 @@ class SharedEvidence:
     async def _catch_up(self) -> None:
         self._seen, told = await self._records.evidence_since(self._seen)
         for tenant_id, reported in told.items():
+            if reported.begun > self._begun.get(tenant_id, 0):
+                self._begun[tenant_id] = reported.begun
+                self._bound.forget(tenant_id)
             self._bound.restore(tenant_id, _levels(reported.counts, RIGHT), _levels(reported.counts, WRONG))
             for entry in reported.disputed:
                 entry_id, _, level = entry.rpartition(":")

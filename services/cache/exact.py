@@ -29,11 +29,17 @@ PURGE_KEPT_MS = 3_600_000
 
 _NOTE_PURGE = """
 local time = redis.call('TIME')
-redis.call('SET', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000), 'PX', ARGV[1])
+local latest = time[1] * 1000 + math.floor(time[2] / 1000)
+if ARGV[2] ~= '' then latest = math.min(latest, tonumber(ARGV[2])) end
+local before = redis.call('GET', KEYS[1])
+if before then latest = math.max(latest, tonumber(before)) end
+redis.call('SET', KEYS[1], latest, 'PX', ARGV[1])
 """
 _PUT = """
-local purged = redis.call('GET', KEYS[2])
-if purged and tonumber(purged) >= tonumber(ARGV[3]) then return 0 end
+for place = 2, #KEYS do
+  local purged = redis.call('GET', KEYS[place])
+  if purged and tonumber(purged) >= tonumber(ARGV[3]) then return 0 end
+end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
@@ -87,35 +93,39 @@ class ExactStore:
             raise Unavailable("redis is away")  # nobody else waits for the outcome
         return await self._lookups.get(key)
 
-    async def put(self, key: str, entry: bytes, *, ttl_seconds: float, scope: str, asked: float) -> bool:
-        """Write an entry that Redis forgets after `ttl_seconds`; False, and no entry, when `scope` was purged since.
+    async def put(self, key: str, entry: bytes, *, ttl_seconds: float, notes: Sequence[str], asked: float) -> bool:
+        """Write an entry that Redis forgets after `ttl_seconds`; False, and no entry, when it was purged since asked.
 
         Raises:
             Unavailable: If Redis is away.
         """
         ttl_ms = max(1, round(ttl_seconds * 1000))
-        keys = [key, PURGE_PREFIX + scope]
+        keys = [key, *(PURGE_PREFIX + note for note in notes)]
         arguments: list[bytes | int] = [entry, ttl_ms, int(asked * 1000)]
         said = await self._dependency.ask(lambda: self._put(keys, arguments), timeout_seconds=WRITE_SECONDS)
         return bool(said)
 
-    async def note_purge(self, scope: str) -> None:
-        """Note that a purge begins: answers to questions asked until now are not written any more.
+    async def note_purge(self, note: str, stored_until: float | None = None) -> None:
+        """Note that a purge begins: answers that it takes, to questions asked until now, are not written any more.
+
+        Of a purge of what was stored until some time (Unix seconds), those asked until then.
 
         Raises:
             Unavailable: If Redis is away.
         """
-        keys, arguments = [PURGE_PREFIX + scope], [PURGE_KEPT_MS]
+        keys = [PURGE_PREFIX + note]
+        arguments: list[int | str] = [PURGE_KEPT_MS, "" if stored_until is None else int(stored_until * 1000)]
         await self._dependency.ask(lambda: self._note_purge(keys, arguments), timeout_seconds=PURGE_SECONDS)
 
-    async def was_purged(self, scope: str, asked: float) -> bool:
-        """Whether a purge began since a question was asked (Unix seconds).
+    async def was_purged(self, notes: Sequence[str], asked: float) -> bool:
+        """Whether a purge noted so began since a question was asked (Unix seconds).
 
         Raises:
             Unavailable: If Redis is away.
         """
-        said = await self._dependency.ask(lambda: self._redis.get(PURGE_PREFIX + scope), timeout_seconds=PURGE_SECONDS)
-        return said is not None and int(said) >= int(asked * 1000)
+        keys = [PURGE_PREFIX + note for note in notes]
+        said = await self._dependency.ask(lambda: self._redis.mget(keys), timeout_seconds=PURGE_SECONDS)
+        return any(purged is not None and int(purged) >= int(asked * 1000) for purged in said)
 
     async def take_lease(self, key: str, token: str, *, seconds: float, useless: bytes = b"") -> Lease:
         """Take the sole right to answer `key` unless there is an entry, or another has it; it ends by itself.

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from urllib.parse import quote
 
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.anybody import as_anybody
 from services.cache.verification.courtesy import without_courtesy
 
 KEY_PREFIX = "llmmesh:cache:2:"
@@ -36,8 +37,8 @@ class Question:
 
 
 def exact_key(tenant_id: str, prompt: chat_pb2.ChatPrompt, guard_policy_version: str) -> str:
-    """The Redis key of an answer: equal only for a tenant's byte-equal prompts under one guard policy."""
-    digest = _fingerprint(_canonical(prompt), guard_policy_version, b"exact")
+    """The Redis key: equal only for a tenant's byte-equal prompts, whoever asks, under one guard policy."""
+    digest = _fingerprint(as_anybody(prompt), guard_policy_version, b"exact")
     return f"{key_scope(tenant_id, prompt.model)}{digest}"
 
 
@@ -60,23 +61,16 @@ def question_of(prompt: chat_pb2.ChatPrompt, guard_policy_version: str) -> Quest
     if last.role != chat_pb2.ROLE_USER or not text:
         return None
     context = chat_pb2.ChatPrompt()
-    context.CopyFrom(_canonical(prompt))
-    kept = [part for part in last.content if part.WhichOneof("part") != "text"]
+    context.CopyFrom(as_anybody(prompt))
     del context.messages[-1].content[:]
-    context.messages[-1].content.extend(kept)
+    context.messages[-1].content.extend(_beside_the_text(last))
     return Question(text, _fingerprint(context, guard_policy_version, b"context"), prompt.model)
 
 
-def _canonical(prompt: chat_pb2.ChatPrompt) -> chat_pb2.ChatPrompt:
-    """The prompt less what changes no answer: the end user's name, and options of which none is set."""
-    if not prompt.HasField("options") or (prompt.options.ByteSize() and not prompt.options.user):
-        return prompt
-    plain = chat_pb2.ChatPrompt()
-    plain.CopyFrom(prompt)
-    plain.options.user = ""
-    if not plain.options.ByteSize():
-        plain.ClearField("options")
-    return plain
+def _beside_the_text(turn: chat_pb2.ChatMessage) -> list[chat_pb2.ContentPart]:
+    """The images and the like of a turn, with an empty text in each text's place: what it speaks of hangs on that."""
+    parts = [chat_pb2.ContentPart(text="") if part.WhichOneof("part") == "text" else part for part in turn.content]
+    return parts if any(part.WhichOneof("part") != "text" for part in parts) else []
 
 
 def _fingerprint(prompt: chat_pb2.ChatPrompt, guard_policy_version: str, purpose: bytes) -> str:

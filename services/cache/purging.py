@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
-from meshkit.lots import extra, person_of
+from meshkit.lots import extra
 from services.cache.codec import Codec, EntryUnusable
 from services.cache.keys import key_scope
 from services.cache.vectorstores.port import Selection
@@ -56,18 +57,16 @@ class ExactSelection:
         except EntryUnusable:
             return True
         in_time = chosen.stored_until is None or stored.answer.create_time.ToNanoseconds() / 1e9 <= chosen.stored_until
-        whose = not chosen.subject or stored.subject == chosen.subject
+        whose = not chosen.subject or chosen.subject in stored.subject.split()
         return in_time and whose and stored.question.startswith(chosen.question_prefix)
 
 
-def subject_of(prompt: chat_pb2.ChatPrompt) -> str:
-    """Whom an answer is about, as the application names its users; empty when it does not say."""
-    person = person_of(prompt.options)
-    if person:
-        return person
-    metadata = extra(prompt.options, "metadata")
-    subject = metadata.get("subject", "") if isinstance(metadata, dict) else ""
-    return subject if isinstance(subject, str) else ""
+def subjects_of(prompt: chat_pb2.ChatPrompt) -> list[str]:
+    """Whom an answer is about, by every name that the application gives; empty when it does not say."""
+    options, metadata = prompt.options, extra(prompt.options, "metadata")
+    subject = metadata.get("subject") if isinstance(metadata, dict) else None
+    named = (options.user, extra(options, "safety_identifier"), subject)
+    return list(dict.fromkeys(name for name in named if isinstance(name, str) and name))
 
 
 def selection_of(tenant_id: str, request: cache_pb2.PurgeAnswersRequest, subject: str, now: float) -> Selection:
@@ -80,3 +79,22 @@ def selection_of(tenant_id: str, request: cache_pb2.PurgeAnswersRequest, subject
         reference=request.entry_id,
         stored_until=now - request.min_age.ToNanoseconds() / 1e9 if request.HasField("min_age") else None,
     )
+
+
+def note_of(selection: Selection) -> str:
+    """The name a purge is noted by: the narrowest thing that all it takes have in common."""
+    for kind in ("reference", "subject", "model"):
+        if value := getattr(selection, kind):
+            return _note(selection.tenant_id, kind, value)
+    return _note(selection.tenant_id)
+
+
+def notes_on(tenant_id: str, stored: cache_pb2.StoredAnswer) -> list[str]:
+    """The names that a purge which takes the answer may be noted by."""
+    answer = stored.answer
+    about = [("reference", answer.entry_id), *(("subject", each) for each in stored.subject.split())]
+    return [_note(tenant_id), *(_note(tenant_id, kind, value) for kind, value in (*about, ("model", answer.model)))]
+
+
+def _note(*parts: str) -> str:
+    return ":".join(quote(part, safe="") for part in parts)

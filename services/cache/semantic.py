@@ -57,6 +57,8 @@ class SemanticLimits:
     longest_question_characters: int
     most_entries: int
     """Of all tenants together."""
+    tenant_share: int
+    """Where there are more, those of tenants that have more than so many go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,7 @@ class SemanticCache:
         worths, self._worths = self._worths, {}
         if worths:
             await self._store.reprice(worths)
-        return await self._store.forget_cheapest(self._limits.most_entries)
+        return await self._store.forget_cheapest(self._limits.most_entries, share=self._limits.tenant_share)
 
     async def forget_expired(self) -> int:
         """Remove expired answers; returns how many. Raises Unavailable."""

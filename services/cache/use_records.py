@@ -38,6 +38,14 @@ end
 return 1
 """
 """One step: a report counts once and is evidence for all replicas, or it was not taken."""
+BEGUN = "begun"
+"""The field of a tenant's evidence that says when it was begun anew, in milliseconds of Unix time."""
+_BEGIN_ANEW = """
+local time = redis.call('TIME')
+redis.call('DEL', KEYS[1], KEYS[4])
+redis.call('HSET', KEYS[1], ARGV[1], time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('ZADD', KEYS[2], redis.call('INCR', KEYS[3]), ARGV[2])
+"""
 REPORT_PREFIX = "llmmesh:cachereport:1:"
 CONNECTIONS = 2
 SECONDS = 1.0
@@ -53,6 +61,8 @@ class Reported:
     """By verdict and level of certainty."""
     disputed: Sequence[str]
     """Entries that were wrong, each with the level."""
+    begun: int = 0
+    """When all that it had reported was forgotten last; 0 when it never was."""
 
 
 class UseRecords:
@@ -62,6 +72,7 @@ class UseRecords:
         self._redis = Redis(connection_pool=pool)
         self._kept_seconds = kept_seconds
         self._report = self._redis.register_script(_REPORT)
+        self._begin_anew = self._redis.register_script(_BEGIN_ANEW)
         self._dependency = Dependency("redis for use records", faults=(RedisError,))
 
     async def add(
@@ -110,6 +121,14 @@ class UseRecords:
         noted = await self._dependency.ask(lambda: self._report(keys=keys, args=told), timeout_seconds=SECONDS)
         return bool(noted)
 
+    async def forget_reports(self, tenant_id: str) -> Reported:
+        """Forget what a tenant reported, here and in every replica that follows; returns what that was."""
+        told = await self._reported(tenant_id, 0)
+        evidence, disputed = _key(EVIDENCE_PREFIX, tenant_id, ""), _key(DISPUTED_PREFIX, tenant_id, "")
+        keys, arguments = [evidence, CHANGES, CHANGES + ":n", disputed], [BEGUN, tenant_id]
+        await self._dependency.ask(lambda: self._begin_anew(keys, arguments), timeout_seconds=SECONDS)
+        return told
+
     async def evidence_since(self, number: int) -> tuple[int, dict[str, Reported]]:
         """What tenants reported, of those with reports after that number, and the number to go on from."""
         latest = int(await self._dependency.ask(lambda: self._redis.get(CHANGES + ":n"), timeout_seconds=SECONDS) or 0)
@@ -129,9 +148,9 @@ class UseRecords:
         pipeline.hgetall(_key(EVIDENCE_PREFIX, tenant_id, ""))
         pipeline.zrangebyscore(_key(DISPUTED_PREFIX, tenant_id, ""), f"({after}", "+inf")
         counts, disputed = await self._dependency.ask(pipeline.execute, timeout_seconds=SECONDS)
-        return Reported(
-            {field.decode(): int(count) for field, count in counts.items()}, [entry.decode() for entry in disputed]
-        )
+        told = {field.decode(): int(count) for field, count in counts.items()}
+        begun = told.pop(BEGUN, 0)
+        return Reported(told, [entry.decode() for entry in disputed], begun)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from services.cache.admission import Limits, exact_refusal, lifetime_seconds, se
 from services.cache.codec import Codec
 from services.cache.keys import Question, entry_id_of, exact_key, question_of
 from services.cache.metrics import STORES
-from services.cache.purging import QUESTION_CHARACTERS, subject_of
+from services.cache.purging import QUESTION_CHARACTERS, notes_on, subjects_of
 from services.cache.sealing import Seals
 from services.cache.semantic import Answer, SemanticCache
 from services.cache.vectorstores.port import Selection
@@ -96,16 +96,17 @@ class AnswerWriter:
         return cache_pb2.StoredAnswer(
             answer=answer,
             question=question.text[:QUESTION_CHARACTERS] if question else "",
-            subject=self._seals.pseudonym(tenant_id, subject_of(request.prompt)),
+            subject=" ".join(self._seals.pseudonym(tenant_id, name) for name in subjects_of(request.prompt)),
         )
 
     async def _write_exact(self, order: _Order, key: str) -> str:
         """What came of it, in one word."""
         entry = self._codec.pack(order.stored, order.tenant_id, key)
+        notes = notes_on(order.tenant_id, order.stored)
         for pause_seconds in (*WRITE_PAUSES_SECONDS, 0.0):
             try:
                 written = await self._exact.put(
-                    key, entry, ttl_seconds=order.ttl_seconds, scope=order.tenant_id, asked=order.asked
+                    key, entry, ttl_seconds=order.ttl_seconds, notes=notes, asked=order.asked
                 )
             except Unavailable:
                 await asyncio.sleep(pause_seconds)
@@ -154,10 +155,11 @@ class AnswerWriter:
         log.error("purged_answer_left", reference=selection.reference)
 
     async def _was_purged(self, order: _Order) -> bool | None:
-        """Whether a purge began meanwhile; None while Redis is away, when nobody knows."""
+        """Whether a purge of it began meanwhile; None while Redis is away, when nobody knows."""
+        notes = notes_on(order.tenant_id, order.stored)
         for pause_seconds in (*WRITE_PAUSES_SECONDS, 0.0):
             try:
-                return await self._exact.was_purged(order.tenant_id, order.asked)
+                return await self._exact.was_purged(notes, order.asked)
             except Unavailable:
                 await asyncio.sleep(pause_seconds)
         return None

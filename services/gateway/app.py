@@ -39,7 +39,7 @@ async def gateway(config: GatewayConfig) -> AsyncIterator[int]:
             GuardPolicy(config.guard_policy_max_stale_seconds),
         )
         outboxes = Outboxes.to(peers, config)
-        flights = Flights(config.flight_seconds)
+        flights = Flights(here_seconds=config.answer_timeout_seconds, elsewhere_seconds=config.flight_seconds)
         accounts = Accounts(
             outboxes.events.put,
             outboxes.records.put,
@@ -47,7 +47,7 @@ async def gateway(config: GatewayConfig) -> AsyncIterator[int]:
             outboxes.contents.put,
             peers.billing.record_events,
         )
-        resources = Resources(peers, known, accounts, outboxes.settlements.put, outboxes.answers.put, flights, limiter)
+        resources = Resources(peers, known, accounts, outboxes.settlements.put, outboxes.tell_cache, flights, limiter)
         async with (
             background(peers, known, outboxes, limiter, config),
             running(

@@ -23,7 +23,9 @@ from services.gateway.resources import CacheOrder, Knowledge
 
 RECORD_BATCH = 200
 SETTLEMENT_WORKERS = 4
-STORE_WORKERS = 4
+STORE_WORKERS = 32
+"""An answer is under way until the semantic level has it too, which may take seconds."""
+LEASE_WORKERS = 4
 
 log = get_logger()
 
@@ -36,6 +38,7 @@ class Outboxes:
     records: Outbox[billing_pb2.UsageRecord]
     events: Outbox[audit_pb2.Event]
     contents: Outbox[contents_pb2.KeepContentsRequest]
+    leases: Outbox[CacheOrder]
     answers: Outbox[CacheOrder]
     uses: Outbox[cache_pb2.CacheUse]
 
@@ -62,14 +65,20 @@ class Outboxes:
             events=Outbox("audit", peers.billing.record_events, batched),
             contents=Outbox("contents", peers.billing.keep_contents, OutboxLimits(config.store_capacity)),
             uses=Outbox("cache_uses", peers.cache.record_uses, batched),
+            leases=Outbox("leases", tell_cache, OutboxLimits(config.store_capacity, attempts=1, workers=LEASE_WORKERS)),
             answers=Outbox(
                 "answers", tell_cache, OutboxLimits(config.store_capacity, attempts=1, workers=STORE_WORKERS)
             ),
         )
 
+    def tell_cache(self, order: CacheOrder) -> bool:
+        """Have the cache told; leases wait for no answers, for others wait for them. False when there is no room."""
+        gives_back = isinstance(order.request, cache_pb2.ReleaseLeaseRequest)
+        return (self.leases if gives_back else self.answers).put(order)
+
     def each(self) -> Sequence[Outbox[Any]]:
         """All of them, the most important first."""
-        return (self.settlements, self.records, self.events, self.contents, self.answers, self.uses)
+        return (self.settlements, self.records, self.events, self.contents, self.leases, self.answers, self.uses)
 
 
 @asynccontextmanager

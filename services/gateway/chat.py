@@ -23,7 +23,7 @@ from services.gateway.output_format import OutputFormat, output_format
 from services.gateway.pacing import foreseen_tokens, within_limits
 from services.gateway.planning import Plan, planned
 from services.gateway.policies import TenantPolicy
-from services.gateway.remembering import answer_to_store, lookup, may_be_shared, store_request
+from services.gateway.remembering import answer_to_store, lookup, may_be_shared, still_served, store_request
 from services.gateway.replay import overheard, replayed
 from services.gateway.resources import CacheOrder, Resources
 from services.gateway.screening import Masked, masked_prompt, screen, shown_messages
@@ -102,7 +102,7 @@ class _Flow:
     async def _events(self, offer: Offer) -> AsyncGenerator[Event, None]:
         """The order of things."""
         added_tokens = assign(self._question.prompt, offer.split, self._exchange.caller)
-        hit = await self._exact_answer()
+        hit = await self._exact_answer(offer)
         async with aclosing(self._replayed(hit) if hit else await self._unheard_of(offer, added_tokens)) as events:
             async for event in events:
                 yield event
@@ -143,7 +143,7 @@ class _Flow:
         Nothing found is used before the verdict, nor when the data is too sensitive.
         """
         version = self._guard_version()
-        async with running_beside(self._semantic_answer(version)) as search:
+        async with running_beside(self._semantic_answer(version, plan.offer)) as search:
             with Advance(self._reserved_unless_found(search, plan)) as advance:
                 await self._screened()
                 hit = self._usable(await search, version, flight)
@@ -171,7 +171,7 @@ class _Flow:
         """What judges this tenant's texts, or "" when it is not known."""
         return self._known.guard_policy.version(self._policy.guard.rules_version)
 
-    async def _exact_answer(self) -> Hit | None:
+    async def _exact_answer(self, offer: Offer) -> Hit | None:
         """An answer to these very bytes; it is bound to the guard's policy, so it has passed this very guard."""
         if not self._question.cache.reads or not self._policy.cache_exact or not self._exchange.cacheable:
             self._exchange.cache_status = BYPASS
@@ -181,9 +181,10 @@ class _Flow:
             self._exchange.cache_status = UNAVAILABLE
             return None
         self._lookup = lookup(self._question, self._policy, version, EXACT, self._config.flight_seconds)
-        self._found = await self._peers.cache.look_up(self._lookup)
+        found = await self._peers.cache.look_up(self._lookup)
+        self._found = still_served(found, offer)
         if self._found.answer is None:
-            self._exchange.cache_status = UNAVAILABLE if self._found.unavailable else MISS
+            self._exchange.cache_status = UNAVAILABLE if found.unavailable else MISS
             return None
         self._exchange.guard_policy_version = version
         return Hit(self._found.answer, gateway_pb2.CACHE_STATUS_EXACT)
@@ -247,11 +248,12 @@ class _Flow:
     async def _reserved_unless_found(self, search: asyncio.Task[Found | None], plan: Plan) -> Spending | None:
         return None if await search else await self._reserved(plan)
 
-    async def _semantic_answer(self, version: str) -> Found | None:
-        allowed = self._policy.cache_semantic and self._question.cache.semantic
-        if self._exchange.cache_status != MISS or not allowed:
+    async def _semantic_answer(self, version: str, offer: Offer) -> Found | None:
+        allowed = self._policy.cache_semantic and self._question.cache.semantic and version
+        if self._exchange.cache_status == BYPASS or self._found.unreachable or not allowed:
             return None
         found = await self._peers.cache.look_up(lookup(self._question, self._policy, version, SEMANTIC))
+        found = still_served(found, offer)
         return found if found.answer else None
 
     async def _reserved(self, plan: Plan, suffix: str = "") -> Spending:

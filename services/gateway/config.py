@@ -45,7 +45,8 @@ class GatewayConfig(ServiceSettings):
     semantic_timeout_seconds: float = Field(default=1.0, gt=0)
     """Longest wait for the semantic cache; after it the request goes on without."""
     flight_seconds: float = Field(default=30.0, ge=0)
-    """Longest wait for the answer to the same question of another caller; 0 shares none."""
+    """Longest wait for another gateway's answer to the same question, and how soon it is asked anew if that one died;
+    0 shares none. Within a process the wait is `answer_timeout_seconds`."""
     guard_timeout_seconds: float = Field(default=3.0, gt=0)
     """Longest wait for a verdict."""
     billing_timeout_seconds: float = Field(default=3.0, gt=0)

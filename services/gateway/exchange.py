@@ -246,8 +246,9 @@ class Exchange:
 
     @property
     def cacheable(self) -> bool:
-        """Whether the cache may hold this exchange: judged by one policy, not astray, its data not too sensitive."""
-        sound = not self.unguarded and not self.mixed_guard_policies and not self.strays
+        """Whether the cache may hold this exchange: judged by all of one policy, not astray, not too sensitive."""
+        judged = not self.unguarded and not any(rule.endswith(".failed_open") for rule in self.guard_rules)
+        sound = judged and not self.mixed_guard_policies and not self.strays
         return sound and self.data_class <= LAST_CACHED_CLASS
 
     def route(self, free_in: str = "", *, whole: bool = False) -> Route:

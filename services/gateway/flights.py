@@ -35,6 +35,8 @@ class Found:
     """Whether another has that right."""
     copy_seconds: float = 0.0
     """How long after it was asked for the answer may be given again."""
+    unreachable: bool = False
+    """Whether it was the cache that was `unavailable`, not what it keeps its answers in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +121,14 @@ class Flight:
 
 
 class Flights:
-    """What is being asked in this process, by question."""
+    """What is being asked in this process, by question.
 
-    def __init__(self, longest_seconds: float) -> None:
-        self._longest_seconds = longest_seconds
+    Who asks here is waited for as long as an answer may take: here nobody dies unnoticed, as another process may.
+    """
+
+    def __init__(self, *, here_seconds: float, elsewhere_seconds: float) -> None:
+        self._here_seconds = here_seconds
+        self._elsewhere_seconds = elsewhere_seconds
         self._under_way: dict[Hashable, Flight] = {}
         self._recent: dict[Hashable, Flight] = {}
 
@@ -145,7 +151,7 @@ class Flights:
         landed = self._recent.get(key)
         if found.unavailable and landed is not None and asked_at < landed.landed_at:
             return _follower(landed, found)
-        until = asyncio.get_running_loop().time() + self._longest_seconds
+        until = asyncio.get_running_loop().time() + self._here_seconds
         while (leader := self._under_way.get(key)) is not None:
             if hears and await leader.begun(until) and leader.live and not leader.live.broadcast.ended:
                 return _follower(leader, found)
@@ -153,16 +159,14 @@ class Flights:
                 return Flight(_own_lease(leader, found))
             if not leader.abandoned:
                 return _follower(leader, found)
-        return await self._lead(key, found, await_answer, until)
+        return await self._lead(key, found, await_answer)
 
-    async def _lead(
-        self, key: Hashable, found: Found, await_answer: Callable[[float], Awaitable[Found]], until: float
-    ) -> Flight:
+    async def _lead(self, key: Hashable, found: Found, await_answer: Callable[[float], Awaitable[Found]]) -> Flight:
         flight = self._under_way[key] = Flight(found.lease_id, lambda flight: self._ended(key, flight))
         if not found.leased_elsewhere:
             return flight
         try:
-            found = await await_answer(max(0.0, until - asyncio.get_running_loop().time()))
+            found = await await_answer(self._elsewhere_seconds)
         except BaseException:
             flight.abandoned = True
             flight.land(None)

@@ -102,8 +102,9 @@ class Generation:
         self, steps: Steps, request: router_pb2.StreamGenerateChatRequest, *, json_text: bool
     ) -> AsyncGenerator[Piece, None]:
         if self._exchange.unwatched:
-            async for piece in unwatched(steps):
-                yield self._noted(piece)
+            async with aclosing(unwatched(steps)) as pieces:
+                async for piece in pieces:
+                    yield self._noted(piece)
             return
         tee = Tee(
             self._peers.guard.watch,

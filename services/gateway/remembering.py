@@ -9,12 +9,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
-from meshkit.lots import temperature_of
+from meshkit.anybody import as_anybody
+from meshkit.lots import shows_remote_media, temperature_of
 from services.gateway.cache_control import duration
+from services.gateway.catalogue import Offer
 from services.gateway.exchange import Exchange, Question
 from services.gateway.flights import Found
 from services.gateway.policies import TenantPolicy
 
+IMPORTED = "import"
+"""Who answered what was brought into the cache before anybody asked."""
 HIGHEST_SHARED_TEMPERATURE = 1.0
 """Hotter samples are each caller's own; the cache's usual limit."""
 
@@ -26,16 +30,30 @@ def lookup(
     level: cache_pb2.CacheLevel.ValueType,
     lease_seconds: float = 0.0,
 ) -> cache_pb2.LookupAnswerRequest:
-    """Ask one level; with `lease_seconds` a miss may bring the sole right to answer, if the answer will be stored."""
+    """Ask one level; with `lease_seconds` a miss may bring the sole right to answer, if the answer will be stored.
+
+    Who asks is left out, so that who asks the same shares copies, look-ups and flights too.
+    """
     lease = duration(lease_seconds) if lease_seconds and question.cache.writes else None
     return cache_pb2.LookupAnswerRequest(
-        prompt=question.prompt,
+        prompt=as_anybody(question.prompt),
         guard_policy_version=guard_policy_version,
         level=level,
         max_age=duration(question.cache.max_age_seconds),
         lease=lease,
         limits=policy.cache_limits if lease else None,
     )
+
+
+def still_served(found: Found, offer: Offer) -> Found:
+    """What was found; nothing, as when the cache cannot tell, where its deployment may not answer any more.
+
+    The offer holds all that may, also those that just now cannot.
+    """
+    answer = found.answer
+    if answer is None or answer.deployment in offer.deployments or answer.provider == IMPORTED:
+        return found
+    return Found(unavailable=True)
 
 
 def may_be_shared(question: Question, policy: TenantPolicy, found: Found) -> bool:
@@ -51,8 +69,9 @@ def may_be_shared(question: Question, policy: TenantPolicy, found: Found) -> boo
     highest = HIGHEST_SHARED_TEMPERATURE
     if limits is not None and limits.HasField("highest_temperature"):
         highest = min(highest, limits.highest_temperature)
-    has_tool_results = any(message.role == chat_pb2.ROLE_TOOL for message in prompt.messages)
-    return not has_tool_results and temperature_of(prompt.options) <= highest
+    if temperature_of(prompt.options) > highest or shows_remote_media(prompt):
+        return False
+    return not any(message.role == chat_pb2.ROLE_TOOL for message in prompt.messages)
 
 
 def answer_to_store(exchange: Exchange) -> cache_pb2.CachedAnswer | None:

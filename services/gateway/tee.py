@@ -173,11 +173,15 @@ def joined(pieces: Sequence[chat_pb2.ToolCallDelta]) -> list[chat_pb2.ToolCallDe
 
 
 async def unwatched(steps: Steps) -> AsyncGenerator[Piece, None]:
-    """The same pieces without a guard, for a tenant whose policy says so while the guard is away."""
-    async for step in steps:
-        yield _piece(step)
-        if step.HasField("finished"):
-            return
+    """The same pieces without a guard, for a tenant whose policy says so while the guard is away.
+
+    Closing this generator closes `steps` at once.
+    """
+    async with aclosing(steps):
+        async for step in steps:
+            yield _piece(step)
+            if step.HasField("finished"):
+                return
     raise ProviderStreamBroken("The answer ended before it was complete: ask again.")
 
 

@@ -170,17 +170,18 @@ async def test_forgetting_a_model_leaves_the_tenants_other_models(store: VectorS
     [
         Selection("acme", question_prefix="How t"),
         Selection("acme", subject="ann"),
+        Selection("acme", subject="u-17"),
         Selection("acme", reference="small:1"),
         Selection("acme", stored_until=NOW - 5),
         Selection("acme", sealed_by_others_than="k2"),
         Selection("acme", model="small", question_prefix="How", subject="ann", reference="small:1", stored_until=NOW),
     ],
-    ids=["prefix", "subject", "reference", "age", "key", "all"],
+    ids=["prefix", "subject", "other name", "reference", "age", "key", "all"],
 )
 async def test_a_selection_is_counted_and_then_forgotten_and_nothing_else(
     store: VectorStore, selection: Selection
 ) -> None:
-    chosen = entry(subject="ann", reference="small:1", stored_at=NOW - 10, sealed_by="k1")
+    chosen = entry(subject="ann u-17", reference="small:1", stored_at=NOW - 10, sealed_by="k1")
     await store.put(chosen)
     kept = replace(chosen, question="Anything else?", subject="bob", reference="small:2", stored_at=NOW - 1)
     await store.put(replace(kept, sealed_by="k2", entry_id=str(uuid.uuid4())))
@@ -196,11 +197,25 @@ async def test_when_there_are_too_many_those_worth_least_go(store: VectorStore) 
     entries = [entry(question=str(worth), worth=float(worth)) for worth in (5, 1, 4, 2, 3)]
     for each in entries:
         await store.put(each)
-    assert await store.forget_cheapest(5) == 0
+    assert await store.forget_cheapest(5, share=5) == 0
     await store.reprice({entries[1].entry_id: 9.0, str(uuid.uuid4()): 7.0})
-    assert await store.forget_cheapest(3) == 2
+    assert await store.forget_cheapest(3, share=5) == 2
     left = {match.question: match.worth for match in await store.nearest(near(limit=9))}
     assert left == {"1": 9.0, "4": 4.0, "5": 5.0}
+
+
+async def test_a_tenant_with_more_than_its_share_makes_room_before_others_do(store: VectorStore) -> None:
+    async def left(tenant_id: str) -> set[str]:
+        return {match.question for match in await store.nearest(near(tenant_id=tenant_id, limit=9))}
+
+    for worth in (6, 9, 7, 8):
+        await store.put(entry(question=str(worth), worth=float(worth)))
+    await store.put(entry(tenant_id="rival", question="cheap", worth=1.0))
+    assert await store.forget_cheapest(5, share=2) == 0
+    assert await store.forget_cheapest(4, share=2) == 1
+    assert (await left("acme"), await left("rival")) == ({"7", "8", "9"}, {"cheap"})
+    assert await store.forget_cheapest(2, share=2) == 2
+    assert (await left("acme"), await left("rival")) == ({"8", "9"}, set())
 
 
 async def test_forgetting_the_expired_leaves_what_is_valid(store: VectorStore) -> None:

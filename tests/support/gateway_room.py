@@ -62,6 +62,8 @@ class ScriptedGuard(GuardServiceServicer):
         self.unsure = False
         self.fails_in_answers = False
         self.fails_in_prompts = False
+        self.fails_open = False
+        """Whether a layer is away whose tenants let that pass."""
         self.prompts: list[Any] = []
         self.openings: list[Any] = []
         """The first piece of every answer."""
@@ -109,7 +111,11 @@ class ScriptedGuard(GuardServiceServicer):
             data_class=chat_pb2.DATA_CLASS_CONFIDENTIAL if private else chat_pb2.DATA_CLASS_PUBLIC,
             detections=[
                 guard_pb2.Detection(rule=rule)
-                for rule, there in (("words.forbidden", blocked), ("scripted.failed", failed))
+                for rule, there in (
+                    ("words.forbidden", blocked),
+                    ("scripted.failed", failed),
+                    ("scripted.failed_open", self.fails_open),
+                )
                 if there
             ],
             policy_version=self.policy_version,

@@ -47,9 +47,9 @@ class EdgeStore:
         """Set what entries are worth, by id; those that are gone stay gone."""
         await self._ask("reprice", {"worths": worths}, PURGE_SECONDS)
 
-    async def forget_cheapest(self, most: int) -> int:
-        """Remove the entries worth least until at most `most` are left in all; returns how many."""
-        return int(await self._ask("forget_cheapest", {"most": most}, PURGE_SECONDS))
+    async def forget_cheapest(self, most: int, *, share: int) -> int:
+        """Remove the entries worth least until at most `most` are left in all, first of tenants above their share."""
+        return int(await self._ask("forget_cheapest", {"most": most, "share": share}, PURGE_SECONDS))
 
     async def forget_expired(self, now: float) -> int:
         """Remove entries expired by `now`; returns how many."""

@@ -48,6 +48,7 @@ from services.cache.vectorstores.payload import (
 )
 from services.cache.vectorstores.port import Dimensions, Glance, Near, Selection
 from services.cache.vectorstores.sketches import SketchIndex
+from services.cache.vectorstores.surplus import surplus
 
 Found: TypeAlias = tuple[str, float, dict[str, Any] | None]
 """Id, similarity and payload."""
@@ -125,15 +126,13 @@ class Shard:
             if self._engine.retrieve([UUID(entry_id)], with_payload=False, with_vector=False):
                 self._engine.update(UpdateOperation.set_payload([UUID(entry_id)], {WORTH: worth}))
 
-    def forget_cheapest(self, most: int) -> int:
-        """Remove the entries worth least until at most `most` are left; returns how many."""
+    def forget_cheapest(self, most: int, *, share: int) -> int:
+        """Remove the entries worth least until at most `most` are left, first of tenants with more than `share`."""
         excess = self.count() - most
         if excess <= 0:
             return 0
-        cheapest, _ = self._engine.scroll(ScrollRequest(limit=excess, order_by=OrderBy(WORTH)))
-        self._engine.update(UpdateOperation.delete_points([point.id for point in cheapest]))
-        self._drop(cheapest)
-        return len(cheapest)
+        going = surplus(self.sketches.counts(), excess=excess, share=share)
+        return sum(self._remove_cheapest(number, tenant_id) for tenant_id, number in going)
 
     def forget_expired(self, now: float) -> int:
         """Remove entries expired by `now`; returns how many."""
@@ -154,6 +153,14 @@ class Shard:
     def _note(self, entry_id: str, sketch: Sequence[float], payload: Mapping[str, Any]) -> None:
         place = (payload["tenant"], payload["context"])
         self.sketches.put(entry_id, place, np.array(sketch, dtype=np.float32), payload[EXPIRY])
+
+    def _remove_cheapest(self, number: int, tenant_id: str) -> int:
+        """Of one tenant, or of all where none is named."""
+        whose = Filter(must=[_equals("tenant", tenant_id)]) if tenant_id else None
+        cheapest, _ = self._engine.scroll(ScrollRequest(limit=number, filter=whose, order_by=OrderBy(WORTH)))
+        self._engine.update(UpdateOperation.delete_points([point.id for point in cheapest]))
+        self._drop(cheapest)
+        return len(cheapest)
 
     def _remove(self, condition: Filter) -> int:
         if not self._engine.count(CountRequest(filter=condition)):

@@ -22,14 +22,14 @@ ANSWERING = ("question", "answer", "tokens", WORTH, "saves", "reference")
 """Fields that a match is made of."""
 
 
-def payload_of(entry: Entry) -> dict[str, str | float]:
+def payload_of(entry: Entry) -> dict[str, str | float | list[str]]:
     """What to store with an entry's vector."""
     return {
         "tenant": entry.tenant_id,
         "context": entry.context,
         "model": entry.model,
         "reference": entry.reference,
-        "subject": entry.subject,
+        "subject": entry.subject.split(),  # a filter asks for any of them
         SEALED_BY: entry.sealed_by,
         EXPIRY: entry.expires_at,
         STORED: entry.stored_at,

@@ -38,9 +38,9 @@ class Entry:
     reference: str = ""
     """What the entry is called at both levels."""
     subject: str = ""
-    """Pseudonym of the person it was stored for."""
+    """Pseudonyms of the person it was stored for, separated by spaces."""
     sealed_by: str = ""
-    """The key of the pseudonym."""
+    """The key of the pseudonyms."""
     worth: float = 0.0
     """What it has saved or may save; the least worth is forgotten first."""
     saves: float = 0.0
@@ -139,8 +139,11 @@ class VectorStore(Protocol):
     async def reprice(self, worths: Mapping[str, float]) -> None:
         """Set what entries are worth, by id; those that are gone stay gone."""
 
-    async def forget_cheapest(self, most: int) -> int:
-        """Remove the entries worth least until at most `most` are left in all; returns how many."""
+    async def forget_cheapest(self, most: int, *, share: int) -> int:
+        """Remove the entries worth least until at most `most` are left in all; returns how many.
+
+        Those of tenants with more than `share` go first, down to it.
+        """
 
     async def forget_expired(self, now: float) -> int:
         """Remove entries expired by `now` (Unix seconds); returns how many."""

@@ -28,6 +28,7 @@ from services.cache.vectorstores.payload import (
     payload_of,
 )
 from services.cache.vectorstores.port import Dimensions, Entry, Glance, Match, Near, Plausible, Selection
+from services.cache.vectorstores.surplus import surplus
 
 T = TypeVar("T")
 
@@ -104,14 +105,28 @@ class QdrantServerStore:
         ]
         await self._ask(lambda: self._client.batch_update_points(self._collection, changes, wait=True), PURGE_SECONDS)
 
-    async def forget_cheapest(self, most: int) -> int:
-        """Remove the entries worth least until at most `most` are left in all; returns how many."""
-        excess = await self._count(None) - most
-        if excess <= 0:
+    async def forget_cheapest(self, most: int, *, share: int) -> int:
+        """Remove the entries worth least until at most `most` are left in all, first of tenants above their share."""
+        held = await self._count(None)
+        if held <= most:
             return 0
+        going = surplus(await self._largest(held // share + 1), excess=held - most, share=share)
+        return sum([await self._remove_cheapest(number, tenant_id) for tenant_id, number in going])
+
+    async def _largest(self, tenants: int) -> dict[str, int]:
+        """The tenants with most entries, so many of them, with how many they have."""
+        counted = await self._ask(
+            lambda: self._client.facet(self._collection, "tenant", limit=tenants, exact=True), PURGE_SECONDS
+        )
+        return {str(tenant.value): tenant.count for tenant in counted.hits}
+
+    async def _remove_cheapest(self, number: int, tenant_id: str) -> int:
+        """Of one tenant, or of all where none is named."""
+        whose = models.Filter(must=[_equals("tenant", tenant_id)]) if tenant_id else None
+        by_worth = models.OrderBy(key=WORTH)
         cheapest, _ = await self._ask(
             lambda: self._client.scroll(
-                self._collection, limit=excess, order_by=models.OrderBy(key=WORTH), with_payload=False
+                self._collection, scroll_filter=whose, limit=number, order_by=by_worth, with_payload=False
             ),
             PURGE_SECONDS,
         )

@@ -6,6 +6,8 @@ is then compared by the sketch itself, one byte a number.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -50,6 +52,10 @@ class SketchIndex:
         """Ids and cosines of the nearest entries of a partition that have not expired, best first."""
         partition = self._partitions.get(place)
         return partition.near(sketch, now, at_least, limit) if partition else []
+
+    def counts(self) -> Mapping[str, int]:
+        """Entries by tenant."""
+        return Counter(tenant_id for tenant_id, _ in self._places.values())
 
     def __len__(self) -> int:
         return len(self._places)

@@ -73,7 +73,7 @@ class CachePeer:
             response = await self._stub.LookupAnswer(request, timeout=time_left(seconds + wait_seconds))
         except grpc.aio.AioRpcError as error:
             log.warning("cache_unavailable", code=error.code().name, details=error.details())
-            return Found(unavailable=True)
+            return Found(unavailable=True, unreachable=True)
         answer = response.answer if response.HasField("answer") else None
         return Found(
             answer,

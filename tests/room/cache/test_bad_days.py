@@ -127,6 +127,7 @@ async def timed(redis_url: str, inference_target: str, tmp_path: Path) -> AsyncI
             candidates=4,
             longest_question_characters=1000,
             most_entries=2,
+            tenant_share=1,
         )
         bound = calibrated(target=0.01)
         semantic = SemanticCache(

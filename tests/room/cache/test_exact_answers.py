@@ -202,7 +202,7 @@ async def test_a_damaged_entry_is_a_miss(stub: Any, redis: Any) -> None:
 
 async def test_lookups_made_together_share_round_trips(redis_url: str, redis: Any) -> None:
     async with exact_store(redis_url, pool_size=2, timeout_seconds=2) as exact:
-        await exact.put("k1", b"one", ttl_seconds=60, scope="t1", asked=time.time())
+        await exact.put("k1", b"one", ttl_seconds=60, notes=["t1"], asked=time.time())
         await redis.config_resetstat()
         found = await asyncio.gather(*(exact.get(f"k{number % 4}") for number in range(200)))
     assert (await redis.info("commandstats"))["cmdstat_mget"]["calls"] == 1

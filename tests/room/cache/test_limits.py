@@ -24,13 +24,22 @@ async def redis(redis_url: str) -> Any:
     await client.aclose()
 
 
+def shown(part: chat_pb2.ContentPart) -> chat_pb2.ChatPrompt:
+    """A question of what is shown beside it."""
+    asked = prompt("Is the gate open?")
+    asked.messages[0].content.append(part)
+    return asked
+
+
 @pytest.mark.parametrize(
     "refused",
     [
         prompt(messages=[message("Weather?"), message("{}", chat_pb2.ROLE_TOOL), message("And?")]),
         prompt(options=chat_pb2.GenerationOptions(temperature=1.1)),
+        shown(chat_pb2.ContentPart(image_url=chat_pb2.ImageUrl(url="https://cam.example.org/latest.jpg"))),
+        shown(chat_pb2.ContentPart(raw_json='{"type":"video_url","video_url":{"url":"https://cam.example.org/"}}')),
     ],
-    ids=["tool results", "temperature"],
+    ids=["tool results", "temperature", "an image by its address", "a video by its address"],
 )
 async def test_what_only_its_caller_may_have_is_neither_kept_nor_leased(stub: Any, redis: Any, refused: Any) -> None:
     with acting_as(ACME):
@@ -38,6 +47,13 @@ async def test_what_only_its_caller_may_have_is_neither_kept_nor_leased(stub: An
         stored = await stub.StoreAnswer(store(refused))
     assert (found.lease_id, found.leased_elsewhere, list(stored.levels)) == ("", False, [])
     assert await redis.dbsize() == 0
+
+
+async def test_the_answer_to_an_image_that_is_sent_along_is_kept(stub: Any) -> None:
+    asked = shown(chat_pb2.ContentPart(image_url=chat_pb2.ImageUrl(url="data:image/png;base64,AAAA")))
+    with acting_as(ACME):
+        await stub.StoreAnswer(store(asked))
+        assert (await stub.LookupAnswer(lookup(asked))).HasField("answer")
 
 
 async def test_a_tenants_limits_bound_what_is_kept_and_how_long(stub: Any, redis: Any) -> None:

@@ -85,6 +85,15 @@ async def test_a_person_may_be_named_in_other_ways(stub: Any, tenant: Identity, 
         assert await purge(stub, subject="ann") == (1, 1)
 
 
+@pytest.mark.parametrize("name", ["u-17", "ann", "case 4"])
+async def test_of_a_person_with_several_names_each_will_do(stub: Any, tenant: Identity, name: str) -> None:
+    others = {"safety_identifier": '"ann"', "metadata": '{"subject":"case 4"}'}
+    with acting_as(tenant):
+        await stub.StoreAnswer(store(prompt(options=chat_pb2.GenerationOptions(user="u-17", extra_json=others))))
+        assert await purge(stub, subject="bob") == (0, 0)
+        assert await purge(stub, subject=name) == (1, 1)
+
+
 async def test_an_erasure_of_one_tenant_does_not_reach_the_same_person_in_another(stub: Any, tenant: Identity) -> None:
     with acting_as(Identity(tenant_id=f"rival-{tenant.tenant_id}")):
         await stub.StoreAnswer(store(by(ANN, "What is my plan?")))
@@ -181,15 +190,58 @@ async def test_an_answer_on_its_way_while_a_purge_runs_does_not_appear_after_it(
         assert await held(stub, question) == [question]
 
 
-async def test_an_answer_to_a_question_asked_before_a_purge_is_not_stored_after_it(stub: Any, tenant: Identity) -> None:
+@pytest.mark.parametrize(
+    "criteria",
+    [{}, {"subject": ANN}, {"model": "small"}, {"question_prefix": "What"}, {"min_age": timedelta(0)}],
+    ids=["all", "subject", "model", "prefix", "age"],
+)
+async def test_an_answer_to_a_question_asked_before_a_purge_is_not_stored_after_it(
+    stub: Any, tenant: Identity, criteria: dict[str, Any]
+) -> None:
+    asked = Timestamp()
+    asked.GetCurrentTime()
+    late = store(by(ANN, "What is my plan?"), question_time=asked)
+    with acting_as(tenant):
+        await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest(**criteria))
+        assert not (await stub.StoreAnswer(late)).levels
+        assert await held(stub, "What is my plan?") == []
+    with acting_as(Identity(tenant_id=f"rival-{tenant.tenant_id}")):
+        assert (await stub.StoreAnswer(late)).levels
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [{"subject": ANN}, {"model": "large"}, {"entry_id": f"small:{'0' * 48}"}, {"min_age": timedelta(hours=1)}],
+    ids=["subject", "model", "entry", "age"],
+)
+async def test_a_purge_of_other_answers_stops_none_on_its_way(
+    stub: Any, tenant: Identity, criteria: dict[str, Any]
+) -> None:
     asked = Timestamp()
     asked.GetCurrentTime()
     with acting_as(tenant):
-        await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest(subject=ANN))
-        assert not (await stub.StoreAnswer(store(prompt("What is my plan?"), question_time=asked))).levels
-        assert await held(stub, "What is my plan?") == []
-    with acting_as(Identity(tenant_id=f"rival-{tenant.tenant_id}")):
-        assert (await stub.StoreAnswer(store(prompt("What is my plan?"), question_time=asked))).levels
+        await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest(**criteria))
+        assert len((await stub.StoreAnswer(store(by("bob", "What is his plan?"), question_time=asked))).levels) == 2
+
+
+async def test_an_entry_purged_by_its_id_is_not_stored_again_by_who_asked_before(stub: Any, tenant: Identity) -> None:
+    asked = Timestamp()
+    asked.GetCurrentTime()
+    late = store(prompt(), question_time=asked)
+    with acting_as(tenant):
+        await stub.StoreAnswer(late)
+        entry_id = (await stub.LookupAnswer(lookup(prompt()))).answer.entry_id
+        assert await purge(stub, entry_id=entry_id) == (1, 1)
+        assert not (await stub.StoreAnswer(late)).levels
+
+
+async def test_a_purge_of_older_answers_takes_back_nothing_of_one_of_all(stub: Any, tenant: Identity) -> None:
+    asked = Timestamp()
+    asked.GetCurrentTime()
+    with acting_as(tenant):
+        await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest())
+        await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest(min_age=timedelta(hours=1)))
+        assert not (await stub.StoreAnswer(store(prompt(), question_time=asked))).levels
 
 
 @pytest.mark.parametrize(

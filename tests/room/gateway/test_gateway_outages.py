@@ -43,6 +43,14 @@ async def test_a_tenant_that_fails_open_is_answered_unjudged_and_nothing_is_kept
     assert front.first.counters.requests == 2
 
 
+async def test_what_a_layer_of_the_guard_let_pass_because_it_was_away_is_not_kept(tenant: Tenant, front: Front) -> None:
+    front.guard.fails_open = True
+    replies = [await tenant.chat("One layer was away.") for _ in range(2)]
+    assert [reply.headers["x-llmmesh-cache"] for reply in replies] == ["bypass", "bypass"]
+    front.guard.fails_open = False
+    assert (await tenant.chat("One layer was away.")).headers["x-llmmesh-cache"] == "miss"
+
+
 async def test_the_answer_to_a_prompt_that_could_not_be_judged_is_watched_all_the_same(front: Front) -> None:
     daring = await front.tenant(guard_fail_open=True)
     front.guard.fails_in_prompts = True

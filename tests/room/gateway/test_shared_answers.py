@@ -195,6 +195,17 @@ def pieces(reply: Reply) -> list[str]:
     return [text for choice in choices if (text := choice[0]["delta"].get("content"))]
 
 
+async def test_the_people_of_a_tenant_share_in_the_gateways_memory(tenant: Tenant, front: Front) -> None:
+    front.first.set(ttft_ms=300)
+    async with second_gateway(front, cache_target="127.0.0.1:1") as alone:
+        lonely = Tenant(alone, tenant.identity)
+        people = [(f"u{number}", {"subject": f"case {number}"}) for number in range(20)]
+        asked = (lonely.chat("Who is asking?", user=name, metadata=more) for name, more in people)
+        replies = await asyncio.gather(*asked)
+    assert {said(reply) for reply in replies} == {FOX}
+    assert front.first.counters.requests == 1
+
+
 async def test_while_the_cache_is_away_a_crowd_is_still_one_model_call(tenant: Tenant, front: Front) -> None:
     front.first.set(ttft_ms=300)
     async with second_gateway(front, cache_target="127.0.0.1:1") as alone:

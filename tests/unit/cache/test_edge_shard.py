@@ -39,7 +39,7 @@ def test_what_is_removed_is_not_held_in_memory_either(store: Shard) -> None:
     for expires_at in (1.0, 2.0, 9.0, 9.0, 9.0):
         put(store, expires_at=expires_at, worth=expires_at)
     put(store, tenant_id="rival", worth=9.0)
-    for remove, left in ((lambda: store.forget_expired(1.5), 5), (lambda: store.forget_cheapest(4), 4)):
+    for remove, left in ((lambda: store.forget_expired(1.5), 5), (lambda: store.forget_cheapest(4, share=4), 4)):
         assert (remove(), store.count(), len(store.sketches)) == (1, left, left)
     assert store.forget(Selection("acme")) == 3
     assert store.count() == len(store.sketches) == 1

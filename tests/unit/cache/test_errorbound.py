@@ -151,3 +151,16 @@ def test_evidence_of_all_replicas_takes_the_place_of_ones_own() -> None:
     taught.observe("acme", 0.91, right=False)
     taught.restore("acme", {}, {level_of(0.91): 9})
     assert taught.state("acme") == told.state("acme")
+
+
+def test_a_tenant_whose_reports_are_forgotten_has_the_calibration_set_alone() -> None:
+    errors = bound(*RIGHT * 2)
+    before = errors.state("acme")
+    for tenant_id in ("acme", "rival"):
+        for _ in range(9):
+            errors.observe(tenant_id, 0.9, right=False, entry_id="e1")
+    errors.forget("acme")
+    assert errors.state("acme") == before
+    assert errors.admits("acme", 0.9, entry_id="e1")
+    assert errors.state("rival").reported_wrong == 9
+    assert not errors.admits("rival", 0.9, entry_id="e1")

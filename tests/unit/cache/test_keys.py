@@ -34,6 +34,8 @@ CHANGES = {
     "tool choice": prompt(options=OPTIONS(tool_choice_json='"none"')),
     "format": prompt(options=OPTIONS(response_format_json="{}")),
     "extra": prompt(options=OPTIONS(extra_json={"n": "2"})),
+    "metadata": prompt(options=OPTIONS(extra_json={"metadata": '{"team":"red"}'})),
+    "metadata that are none": prompt(options=OPTIONS(extra_json={"metadata": '["subject"]'})),
 }
 
 
@@ -46,16 +48,45 @@ def test_tenant_and_policy_change_the_key() -> None:
     assert len({key(prompt()), key(prompt(), tenant="rival"), key(prompt(), policy="p2")}) == 3
 
 
-@pytest.mark.parametrize("options", [OPTIONS(user="bob"), OPTIONS()])
-def test_the_end_user_and_empty_options_do_not_change_the_key(options: chat_pb2.GenerationOptions) -> None:
+NO_PART = {
+    "no options": OPTIONS(),
+    "user": OPTIONS(user="bob"),
+    "person": OPTIONS(extra_json={"metadata": '{"subject":"bob"}'}),
+    **{
+        name: OPTIONS(extra_json={name: said})
+        for name, said in (
+            ("safety_identifier", '"bob"'),
+            ("prompt_cache_key", '"bob"'),
+            ("prompt_cache_retention", '"24h"'),
+            ("store", "true"),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("options", NO_PART.values(), ids=list(NO_PART))
+def test_who_asks_and_what_a_provider_keeps_do_not_change_the_key(options: chat_pb2.GenerationOptions) -> None:
     assert key(prompt(options=options)) == key(prompt())
+    assert question(prompt(options=options)) == question(prompt())
+
+
+def test_of_metadata_only_the_person_does_not_change_the_key() -> None:
+    def told(metadata: str) -> str:
+        return key(prompt(options=OPTIONS(seed=1, extra_json={"metadata": metadata})))
+
+    assert told('{"team":"red","subject":"bob"}') == told('{"team":"red"}')
+    assert told('{"team":"red","subject":"bob"}') != told('{"team":"blue","subject":"bob"}')
 
 
 def test_making_a_key_leaves_the_prompt_alone() -> None:
-    asked = prompt(options=OPTIONS(user="bob", seed=1))
+    def asked_by_bob() -> chat_pb2.ChatPrompt:
+        extra = {"metadata": '{"subject":"bob"}', "store": "true"}
+        return prompt(options=OPTIONS(user="bob", seed=1, extra_json=extra))
+
+    asked = asked_by_bob()
     key(asked)
     question_of(asked, "p1")
-    assert asked == prompt(options=OPTIONS(user="bob", seed=1))
+    assert asked == asked_by_bob()
 
 
 def test_the_order_in_which_extra_fields_were_set_does_not_matter() -> None:
@@ -109,6 +140,19 @@ def test_an_image_beside_the_text_belongs_to_the_context() -> None:
         return prompt(messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=[text, picture])])
 
     assert question(seen("https://a")).context != question(seen("https://b")).context
+
+
+def test_where_texts_stand_among_images_belongs_to_the_context() -> None:
+    first, second = (chat_pb2.ContentPart(image_url=chat_pb2.ImageUrl(url=f"data:image/png,{n}")) for n in "12")
+    texts = [chat_pb2.ContentPart(text=text) for text in ("Is this", "as tall as that?")]
+
+    def shown(*parts: chat_pb2.ContentPart) -> chat_pb2.ChatPrompt:
+        return prompt(messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=parts)])
+
+    among, behind = question(shown(texts[0], first, texts[1], second)), question(shown(*texts, first, second))
+    assert among.text == behind.text
+    assert among.context != behind.context
+    assert question(shown(*texts)).context == question(prompt()).context
 
 
 @pytest.mark.parametrize(

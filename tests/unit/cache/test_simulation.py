@@ -113,7 +113,7 @@ def test_a_log_that_cannot_be_read_is_explained_in_one_line(
     assert complaint in str(caught.value)
 
 
-@pytest.mark.parametrize("command", [[], ["import"], ["simulate"]])
+@pytest.mark.parametrize("command", [[], ["import"], ["simulate"], ["forget-reports"]])
 def test_help_is_there(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])

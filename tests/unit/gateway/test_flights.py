@@ -21,7 +21,7 @@ async def board(flights: Flights, found: Found, asked_at: float) -> Flight:
 
 
 async def landed() -> Flights:
-    flights = Flights(longest_seconds=1)
+    flights = Flights(here_seconds=1, elsewhere_seconds=1)
     with await board(flights, Found(), time.perf_counter()) as leader:
         leader.land(HIT)
     return flights
@@ -43,7 +43,7 @@ async def test_who_reaches_the_cache_believes_the_cache() -> None:
 
 
 async def test_who_follows_gives_back_a_lease_of_its_own_and_never_the_leaders() -> None:
-    flights = Flights(longest_seconds=1)
+    flights = Flights(here_seconds=1, elsewhere_seconds=1)
     with await board(flights, Found(lease_id="first"), time.perf_counter()) as leader:
         shared, own = [
             asyncio.create_task(board(flights, Found(lease_id=lease_id), time.perf_counter()))
@@ -52,3 +52,25 @@ async def test_who_follows_gives_back_a_lease_of_its_own_and_never_the_leaders()
         await asyncio.sleep(0)
         leader.land(HIT)
     assert [(each.hit, each.lease_id) for each in (await shared, await own)] == [(HIT, ""), (HIT, "second")]
+
+
+async def test_an_answer_of_the_same_process_is_waited_for_however_soon_leases_end() -> None:
+    flights = Flights(here_seconds=60, elsewhere_seconds=0)
+    with await board(flights, Found(), time.perf_counter()) as leader:
+        follower = asyncio.create_task(board(flights, Found(), time.perf_counter()))
+        await asyncio.sleep(0)
+        leader.land(HIT)
+    assert (await follower).hit is HIT
+
+
+async def test_another_process_is_waited_for_as_long_as_its_lease_lasts() -> None:
+    waits: list[float] = []
+
+    async def elsewhere(seconds: float) -> Found:
+        waits.append(seconds)
+        return Found(HIT.answer)
+
+    flights = Flights(here_seconds=60, elsewhere_seconds=30)
+    leased = Found(leased_elsewhere=True)
+    flight = await flights.board("question", leased, elsewhere, hears=False, asked_at=time.perf_counter())
+    assert (waits, flight.hit) == ([30], HIT)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from prometheus_client import REGISTRY
+
 from meshkit.errors import BillingUnavailable, ReservationConflict
 from services.gateway.measures import OUTBOX_DROPPED
 from services.gateway.outbox import Outbox, OutboxLimits
@@ -75,6 +77,11 @@ async def test_a_full_outbox_drops_what_comes_and_counts_it() -> None:
     before = dropped("full")
     assert [outbox.put(item) for item in range(4)] == [True, True, False, False]
     assert dropped("full") - before == 2
+
+
+async def test_drops_are_shown_before_there_are_any() -> None:
+    Outbox("unused", Room().take, OutboxLimits(1))
+    assert REGISTRY.get_sample_value("llmmesh_outbox_dropped_total", {"outbox": "unused"}) == 0
 
 
 async def test_items_that_are_refused_are_dropped_and_those_behind_them_arrive() -> None:

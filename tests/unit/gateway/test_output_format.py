@@ -18,6 +18,7 @@ PERSON = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+DRAFT_4 = "http://json-schema.org/draft-04/schema#"
 TREE = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}}
 
 
@@ -82,6 +83,11 @@ def test_a_fault_says_where_and_what_without_the_answers_own_words(text: str, to
         {"$ref": "http://127.0.0.1:1/schema"},
         {"$ref": "#/$defs/none"},
         {"$dynamicRef": "#a"},
+        {"$schema": DRAFT_4, "id": "http://127.0.0.1:1/schema"},
+        {"$schema": DRAFT_4, "properties": {"a": {"id": "#a"}}},
+        {"items": {"$schema": DRAFT_4, "id": "a"}},
+        {"#": {"$defs": {"a": {}}}, "$defs": {"a": {}}, "$ref": "./#/$defs/a"},
+        {"$defs": {"a": {"b": {}}, "a/b": {}}, "$ref": "#/$defs/a%2Fb"},
         {"description": "x" * 70_000},
         nested(300),
         "no schema",
@@ -113,6 +119,29 @@ def test_a_schema_that_unfolds_without_end_costs_nobody_any_time(keyword: str) -
     with pytest.raises(FieldInvalid, match="branches too much"):
         output_format(wanted(branching(keyword, 60)))
     assert time.perf_counter() - started < 1
+
+
+def test_an_id_of_draft_4_hides_no_work() -> None:
+    parts = branching("anyOf", 60)["$defs"]
+    elsewhere = {"id": "http://127.0.0.1:1/", "$defs": parts, "allOf": [{"$ref": "#/$defs/a0"}]}
+    schema = {"$schema": DRAFT_4, "$defs": {name: {} for name in parts}, "allOf": [elsewhere]}
+    with pytest.raises(FieldInvalid, match="must do without id"):
+        output_format(wanted(schema))
+
+
+def test_a_reference_in_other_letters_hides_no_work() -> None:
+    schema = branching("anyOf", 60)
+    schema["$defs"]["%610"] = {}
+    schema["$ref"] = "#/$defs/%610"
+    with pytest.raises(FieldInvalid, match="branches too much"):
+        output_format(wanted(schema))
+
+
+@pytest.mark.parametrize("version", [{}, {"$schema": DRAFT_4}])
+def test_a_property_may_be_called_id(version: dict[str, str]) -> None:
+    schema = {**version, "properties": {"id": {"type": "string"}}}
+    assert fault(schema, '{"id": "a"}') is None
+    assert fault(schema, '{"id": 1}') is not None
 
 
 def test_an_answer_nested_to_make_a_schema_unfold_costs_nobody_any_time() -> None:

@@ -75,6 +75,15 @@ def test_sensitive_data_and_what_nobody_judged_is_not_cacheable() -> None:
     assert not exchange.cacheable
 
 
+@pytest.mark.parametrize("direction", ["input", "output"])
+def test_what_a_layer_let_pass_because_it_was_away_is_not_cacheable(direction: Any) -> None:
+    exchange = Exchange(ADA, "m")
+    exchange.judged(verdict(guard_pb2.ACTION_ALLOW, "words.found"))
+    assert exchange.cacheable
+    exchange.judged(verdict(guard_pb2.ACTION_ALLOW, "llama_guard.failed_open"), direction)
+    assert not exchange.cacheable
+
+
 def test_an_answer_judged_by_another_policy_than_its_prompt_is_not_cacheable() -> None:
     exchange = Exchange(ADA, "m")
     exchange.judged(verdict(guard_pb2.ACTION_ALLOW))

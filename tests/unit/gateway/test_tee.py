@@ -120,6 +120,22 @@ async def test_a_caller_who_leaves_cancels_the_one_who_speaks() -> None:
     await asyncio.wait_for(closed.wait(), 2)
 
 
+async def test_who_leaves_an_unwatched_answer_cancels_the_one_who_speaks_at_once() -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield said("again and again ")
+        finally:
+            closed.set()
+
+    pieces = unwatched(endless())
+    await anext(pieces)
+    await pieces.aclose()
+    assert closed.is_set()
+
+
 async def test_reasoning_is_watched_apart_from_text() -> None:
     steps = spoken(said(reasoning="se"), said(text="cret", reasoning="x"), FINISHED)
     items = await heard(tee(guard(forbidden="secret")).through(steps))
