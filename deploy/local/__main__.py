@@ -99,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_VARIABLES = "Variables: LLMMESH_PORT, LLMMESH_HOST, LLMMESH_VAR, LLMMESH_ROUTES, LLMMESH_PRICES, LLMMESH_MODELS_DIR, \
-LLMMESH_LOCAL_MODELS; see docs/running.md."
+_VARIABLES = "Variables: LLMMESH_PORT, LLMMESH_HOST, LLMMESH_VAR, LLMMESH_ROUTES, LLMMESH_PRICES, LLMMESH_ISSUERS, \
+LLMMESH_MODELS_DIR, LLMMESH_LOCAL_MODELS, LLMMESH_GATEWAYS; see docs/running.md."
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ import shlex
 import sys
 from pathlib import Path
 
+import yaml
+
 from deploy.local.keys import TENANT
 from deploy.local.launch import Launch
-from deploy.local.settings import DEFAULT_MODEL, LocalSettings
+from deploy.local.settings import LocalSettings
 from deploy.local.stores import database_url
 
 
@@ -50,22 +52,34 @@ def read_mesh_env(settings: LocalSettings) -> dict[str, str]:
 
 
 def welcome(settings: LocalSettings) -> str:
-    """The address, a key, and three commands to paste."""
-    mesh = read_mesh_env(settings)
-    return _WELCOME.format(
-        url=mesh["LLMMESH_URL"],
-        key=mesh["LLMMESH_API_KEY"],
-        model=DEFAULT_MODEL,
-        python=sys.executable,
-        log=settings.log,
-    )
+    """The address, a key, and three commands to paste where a model can answer them."""
+    mesh, model = read_mesh_env(settings), _model(settings)
+    url, key = mesh["LLMMESH_URL"], mesh["LLMMESH_API_KEY"]
+    access = _ACCESS.format(url=url, key=key, log=settings.log)
+    return access + (_COMMANDS.format(url=url, key=key, model=model, python=sys.executable) if model else _NO_MODEL)
 
 
-_WELCOME = """
+def _model(settings: LocalSettings) -> str:
+    """A chat model of the routes, one that this machine has loaded before any other; empty when there is none."""
+    deployments = yaml.safe_load(settings.routes.read_bytes())["deployments"]
+    chats = [each for each in deployments if not each.get("embeds") and not each.get("shadow")]
+    loaded = {pair.partition("=")[0] for pair in settings.chat_models.split(",")}
+    here: list[str] = [each["serves"] for each in chats if each["adapter"] == "local" and each["model"] in loaded]
+    elsewhere: list[str] = [each["serves"] for each in chats if each["adapter"] != "local"]
+    return next(iter([*here, *elsewhere]), "")
+
+
+_ACCESS = """
   URL  {url}/v1
   Key  {key}
   Logs {log}
+"""
 
+_NO_MODEL = """
+No chat model is served: LLMMESH_LOCAL_MODELS loads those of this machine, the routes name others; see docs/running.md.
+"""
+
+_COMMANDS = """
 # One answer
 curl -s {url}/v1/chat/completions -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
   -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'

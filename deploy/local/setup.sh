@@ -26,7 +26,8 @@ if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
 fi
 
 if ! command -v uv >/dev/null; then
-    [[ -x .venv/bin/python ]] || "$python" -m venv .venv
+    # Where ensurepip failed, an environment without pip is left.
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
     .venv/bin/python -m pip install --quiet --require-hashes -r deploy/docker/installer.lock
     PATH=$PWD/.venv/bin:$PATH
 fi

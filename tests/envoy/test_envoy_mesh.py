@@ -12,19 +12,23 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceStub
-from llmmesh.gateway.v1 import gateway_pb2
+from llmmesh.gateway.v1 import gateway_pb2, openai_pb2
 from llmmesh.gateway.v1.gateway_pb2_grpc import GatewayServiceStub
+from llmmesh.gateway.v1.openai_pb2_grpc import OpenAIServiceStub
 from meshkit.client import connect
 from meshkit.errors import error_reason
 from meshkit.identity import Identity, acting_as
-from tests.envoy.rooms import CacheRoom, cache_rooms, gateway_room
+from tests.envoy.rooms import CacheRoom, OpenAIRoom, cache_rooms, gateway_room
 from tests.support.fix_envoy import RunningEnvoy, StartEnvoy, running_envoy
+from tests.support.waiting import until
 
 LOOKUP = cache_pb2.LookupAnswerRequest()
 STORE = cache_pb2.StoreAnswerRequest()
+WAITING = openai_pb2.CreateChatCompletionRequest(body=HttpBody(data=b'{"do": "wait"}'))
 
 
 @asynccontextmanager
@@ -110,6 +114,26 @@ async def test_identity_and_request_id_travel_unchanged(start_envoy: StartEnvoy)
     assert name == "acme/key-7/request-7"
 
 
+async def test_a_client_connects_anew_after_a_while_and_its_streams_go_on(
+    start_envoy: StartEnvoy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.envoy.mesh.CONNECTION_SECONDS", 0.5)
+    room = OpenAIRoom()
+    async with gateway_room(room) as port:
+        envoy = await start_envoy({"gateway": [port]})
+        await envoy.healthy("gateway")
+        async with (
+            connect(envoy.mesh_target, OpenAIServiceStub, wait_seconds=5) as openai,
+            connect(envoy.mesh_target, GatewayServiceStub) as gateway,
+        ):
+            with acting_as(Identity("acme", "key-1", frozenset({"developer"}))):
+                answer = aiter(openai.CreateChatCompletion(WAITING))
+                assert (await anext(answer)).data == b"data: 1\n\n"
+                await _connected_anew(envoy, gateway)
+            room.go_on.set()
+            assert [piece.data async for piece in answer] == [b"data: 2\n\n"]
+
+
 async def test_prometheus_tells_rpcs_of_the_mesh_apart(start_envoy: StartEnvoy) -> None:
     async with cache_rooms(CacheRoom()) as ports:
         envoy = await start_envoy({"cache": ports})
@@ -137,6 +161,23 @@ async def test_clients_that_take_every_connection_shut_out_nobody_inside(tmp_pat
         async with cache_of(envoy) as cache:
             await cache.LookupAnswer(LOOKUP)
         assert await _some_are_refused(envoy, crowd, 2), "connections inside freed places of clients when they ended"
+
+
+async def _connected_anew(envoy: RunningEnvoy, gateway: GatewayServiceStub) -> None:
+    """Call on until a connection more has been made than the first call had."""
+    async with httpx.AsyncClient(base_url=envoy.admin_url) as admin:
+
+        async def connections() -> int:
+            await gateway.ListModels(gateway_pb2.ListModelsRequest())
+            line = (await admin.get("/stats?filter=http.mesh.downstream_cx_total")).text
+            return int(line.removeprefix("http.mesh.downstream_cx_total: "))
+
+        first = await connections()
+
+        async def more() -> bool:
+            return await connections() > first
+
+        await until(more)
 
 
 async def _some_are_refused(envoy: RunningEnvoy, crowd: AsyncExitStack, count: int) -> bool:

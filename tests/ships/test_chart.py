@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
+from typing import get_args
+from urllib.parse import urlsplit
 
 import jsonschema_rs
 import kubernetes_validate  # type: ignore[import-untyped]
@@ -12,11 +15,18 @@ import yaml
 from deploy.envoy.catalogue import DESCRIPTOR_SET, ROOMS
 from deploy.envoy.render import to_yaml
 from deploy.envoy.topology import Tls, containers
+from services.billing.config import BillingConfig
+from services.router.endpoints import AnyDeployment
 from tests.ships.chart import CHART, Manifest, container_of, helm, of_kind, rendered
 
 VARIANTS = ["default", *sorted(path.name.removesuffix("-values.yaml") for path in CHART.glob("ci/*-values.yaml"))]
 WORKLOADS = {*ROOMS, "envoy"}
 LARGEST_CONFIG_MAP_BYTES = 1024 * 1024
+LARGEST_ANNOTATION_BYTES = 262_144
+"""A client-side apply keeps a whole object in one."""
+CONNECTIONS_BESIDE_THE_POOL = 6
+POSTGRES_CONNECTIONS = 97
+"""Of the 100 it takes by default, three are kept for its superuser."""
 TLS = "/etc/llmmesh-tls"
 
 CERTIFICATE = {
@@ -103,6 +113,31 @@ def test_every_deployment_scales_down_slower_than_it_drains(shipped: list[Manife
         assert scaler["spec"]["scaleTargetRef"]["name"] == deployments[component]["metadata"]["name"]
         assert scaler["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
         assert "replicas" not in deployments[component]["spec"]
+
+
+def test_what_runs_on_a_gpu_is_not_scaled_by_its_cpu(manifests: list[Manifest]) -> None:
+    for component, deployment in of_kind(manifests, "Deployment").items():
+        if "nvidia.com/gpu" in container_of(deployment)["resources"]["limits"]:
+            assert component not in of_kind(manifests, "HorizontalPodAutoscaler")
+            assert deployment["spec"]["replicas"] > 1
+
+
+def test_billing_as_large_as_it_grows_leaves_postgres_connections(shipped: list[Manifest]) -> None:
+    each = BillingConfig.model_fields["database_connections"].default + CONNECTIONS_BESIDE_THE_POOL
+    pods_while_rolled_out = of_kind(shipped, "HorizontalPodAutoscaler")["billing"]["spec"]["maxReplicas"] + 1
+    assert each * pods_while_rolled_out < POSTGRES_CONNECTIONS
+
+
+def test_a_rollout_waits_longer_than_a_pod_may_take_to_start(manifests: list[Manifest]) -> None:
+    for deployment in of_kind(manifests, "Deployment").values():
+        probe = container_of(deployment)["startupProbe"]
+        assert deployment["spec"]["progressDeadlineSeconds"] > probe["periodSeconds"] * probe["failureThreshold"]
+
+
+def test_a_cache_that_keeps_its_vectors_itself_has_memory_for_them(manifests: list[Manifest]) -> None:
+    cache = container_of(of_kind(manifests, "Deployment")["cache"])
+    embedded = "LLMMESH_CACHE_QDRANT_URL" not in {variable["name"] for variable in cache["env"]}
+    assert cache["resources"]["limits"] == {"cpu": "2", "memory": "1Gi" if embedded else "512Mi"}
 
 
 def test_every_container_is_probed_and_limited(manifests: list[Manifest]) -> None:
@@ -194,6 +229,23 @@ def test_only_envoy_reaches_the_services_and_only_the_router_leaves(shipped: lis
         assert [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for [peer] in callers] == ["envoy"]
         outside = [peer for rule in spec["egress"] for peer in rule.get("to", []) if "ipBlock" in peer]
         assert bool(outside) == (room == "router")
+
+
+def test_the_router_reaches_every_port_its_adapters_call_unless_told_otherwise(shipped: list[Manifest]) -> None:
+    rules = of_kind(shipped, "NetworkPolicy")["router"]["spec"]["egress"]
+    outside = [rule for rule in rules if any("ipBlock" in peer for peer in rule.get("to", []))]
+    adapters = get_args(get_args(AnyDeployment)[0])
+    defaults = [field.default for adapter in adapters for field in adapter.model_fields.values()]
+    urls = [urlsplit(value) for value in defaults if isinstance(value, str) and value.startswith("https://")]
+    assert urls
+    assert {url.port or 443 for url in urls} <= {port["port"] for rule in outside for port in rule["ports"]}
+
+
+def test_what_is_too_large_for_a_client_side_apply_is_marked(manifests: list[Manifest]) -> None:
+    for manifest in manifests:
+        if len(json.dumps(manifest)) > LARGEST_ANNOTATION_BYTES:
+            options = manifest["metadata"]["annotations"]["argocd.argoproj.io/sync-options"]
+            assert options == "ServerSideApply=true"
 
 
 def test_secrets_are_named_never_held(manifests: list[Manifest]) -> None:

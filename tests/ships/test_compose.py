@@ -143,6 +143,11 @@ def test_no_secret_is_in_the_file() -> None:
     assert re.findall(r"://\w+:(?!\$\{)[^@/\s]+@", text) == []
 
 
+def test_keys_in_the_folder_where_it_looks_for_them_are_not_committed() -> None:
+    [folder] = set(re.findall(r"\$\{LLMMESH_TLS_FOLDER:-\./(\w+)\}", (FOLDER / "compose.mtls.yaml").read_text()))
+    assert f"{folder}/" in (FOLDER / ".gitignore").read_text().split()
+
+
 def test_files_it_mounts_are_in_the_tree(compose: dict[str, Service]) -> None:
     for service in compose.values():
         for volume in service.get("volumes", []):

@@ -16,11 +16,14 @@ import yaml
 from prometheus_client import REGISTRY
 
 from deploy.envoy.catalogue import ROOMS
+from services.router.providers.provider import FailureKind
 from tests.support.fix_envoy import running_envoy
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "observability"
 TARGET_LABELS = {"job", "instance", "le"}
+SCRAPED = {"up": frozenset({"job", "instance"})}
+"""What Prometheus itself adds of each target."""
 
 Series = dict[str, frozenset[str]]
 """Labels by metric name."""
@@ -56,6 +59,19 @@ def selectors(expression: Any) -> Iterator[promql_parser.VectorSelector]:
         yield from selectors(argument)
 
 
+def first_matcher(alert: str) -> Any:
+    """The only matcher of the first selector of an alert."""
+    [expression] = [rule["expr"] for rule in alerts() if rule["alert"] == alert]
+    [matcher] = next(selectors(promql_parser.parse(expression))).matchers.matchers
+    return matcher
+
+
+def scrape_jobs(file: str) -> list[dict[str, Any]]:
+    """The jobs of a scrape configuration."""
+    jobs: list[dict[str, Any]] = yaml.safe_load((FOLDER / file).read_text())["scrape_configs"]
+    return jobs
+
+
 def groupings(expression: str) -> set[str]:
     """Labels an expression groups by."""
     return {label for group in re.findall(r"by \(([^)]*)\)", expression) for label in re.split(r",\s*", group)}
@@ -87,7 +103,7 @@ async def envoy_series(tmp_path_factory: pytest.TempPathFactory) -> Series:
 
 @pytest.mark.parametrize("expression", expressions())
 def test_every_series_and_label_exists(expression: str, own_series: Series, envoy_series: Series) -> None:
-    known = {**envoy_series, **own_series}
+    known = {**envoy_series, **own_series, **SCRAPED}
     labels: set[str] = set(TARGET_LABELS)
     for selector in selectors(promql_parser.parse(expression)):
         assert selector.name in known
@@ -102,6 +118,21 @@ def test_every_alert_says_how_bad_it_is_and_what_it_means() -> None:
         assert rule["annotations"]["summary"]
 
 
+def test_a_deployment_that_has_only_ever_failed_is_noticed() -> None:
+    matcher = first_matcher("DeploymentFailing")
+    assert matcher.op == promql_parser.MatchOp.NotRe
+    outcomes = ("completed", "cancelled", "broken", *FailureKind)
+    its_own = {kind for kind in FailureKind if not kind.is_of_the_request}
+    noticed = {outcome for outcome in outcomes if not re.fullmatch(matcher.value, outcome)}
+    assert noticed == {"broken", FailureKind.NOT_FOUND, *its_own}
+
+
+@pytest.mark.parametrize("file", ["prometheus.yaml", "prometheus-kubernetes.yaml"])
+def test_every_target_that_is_scraped_is_missed_when_it_is_down(file: str) -> None:
+    matcher = first_matcher("TargetDown")
+    assert all(re.fullmatch(matcher.value, job["job_name"]) for job in scrape_jobs(file))
+
+
 def test_alert_names_are_unique() -> None:
     names = [rule["alert"] for rule in alerts()]
     assert len(names) == len(set(names))
@@ -113,6 +144,6 @@ def test_panels_do_not_overlap() -> None:
 
 
 def test_prometheus_scrapes_every_service_and_envoy_of_the_compose_file() -> None:
-    jobs = yaml.safe_load((FOLDER / "prometheus.yaml").read_text())["scrape_configs"]
+    jobs = scrape_jobs("prometheus.yaml")
     targets = {target for job in jobs for group in job["static_configs"] for target in group["targets"]}
     assert targets == {f"{name}:9090" for name in (*ROOMS, "envoy")}
