@@ -1,6 +1,6 @@
 """Trains the forest of the cache's verifier, weighs it against the cross-encoder, and writes weights and calibration.
 
-    python -m tests.eval.cache.training
+    python -m tests.eval.cache.training [--keep-forest]
 
 The forest learns from the part "train", as the cross-encoder did (`crossencoder.py`), and how much each counts from the
 part "weighing". What both then make of the part "calibration" is the calibration: no topic of one part is in another,
@@ -9,6 +9,7 @@ so the scores are as good, and as bad, as on topics nobody wrote down. "heldout"
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.tree._tree import Tree
 
 from services.cache.config import CacheConfig
 from services.cache.errorbound import ErrorBound, Outcome
@@ -94,7 +96,7 @@ class Measured:
             for p, accurate, outline in zip(self.pairs, self.accurate, self.outlines, strict=True)
         ]
         self.names = tuple(rows[0])
-        self.features = np.array([[row[name] for name in self.names] for row in rows], dtype=np.float32)
+        self.features = np.array([[row[name] for name in self.names] for row in rows], dtype=np.float16)
         self.same = np.array([pair.same for pair in self.pairs])
 
     def rows(self, chosen: slice = slice(None)) -> Iterator[dict[str, float]]:
@@ -164,40 +166,52 @@ class Judged:
 
 
 def write(forest: ExtraTreesClassifier, names: Sequence[str], into: Path) -> None:
-    """Write the trees as arrays, in the order in which they are walked: by levels, leaves leading to themselves."""
-    trees = [tree.tree_ for tree in forest.estimators_]
-    roots = np.cumsum([0, *(tree.node_count for tree in trees[:-1])])
-    left, right = (
-        np.concatenate([np.where(side < 0, side, side + root) for side, root in zip(sides, roots, strict=True)])
-        for sides in ([tree.children_left for tree in trees], [tree.children_right for tree in trees])
-    )
-    levels = [roots]
-    while len(inner := levels[-1][left[levels[-1]] >= 0]):
-        levels.append(np.stack([left[inner], right[inner]], axis=1).ravel())
-    order = np.concatenate(levels)
-    place = np.argsort(order)
-    leaf = left[order] < 0
-    joined = {name: np.concatenate([getattr(tree, name) for tree in trees])[order] for name in ("feature", "threshold")}
-    shares = np.concatenate([tree.value[:, 0, 1] / tree.value[:, 0].sum(axis=1) for tree in trees])[order]
+    """Write the trees one after another as arrays, in the order in which they are walked."""
+    walked = [_walked(each.tree_, nowhere=len(names)) for each in forest.estimators_]
+    features, limits, belows = zip(*walked, strict=True)
     np.savez_compressed(
         into,
         features=np.array(names),
-        trees=len(trees),
-        feature=np.where(leaf, 0, joined["feature"]).astype(np.int16),
-        limit=np.where(leaf, np.float32(np.inf), _rounded_down(joined["threshold"])),
-        below=np.where(leaf, np.arange(len(order)), place[left[order]]).astype(np.int32),
-        share=np.where(leaf, shares, 0).astype(np.float16),
+        roots=np.cumsum([0, *map(len, belows[:-1])]).astype(np.int32),
+        feature=np.concatenate(features),
+        limit=np.concatenate(limits),
+        below=np.concatenate(belows),
     )
 
 
-def _rounded_down(limits: NDArray[np.float64]) -> NDArray[np.float32]:
-    """In single precision, so that every feature stays on its side of the limit."""
-    near = limits.astype(np.float32)
-    return np.where(near > limits, np.nextafter(near, np.float32(-np.inf)), near)
+def _walked(tree: Tree, nowhere: int) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint16]]:
+    """Which feature each node asks for, its limit and where those below stand; `nowhere` is what a leaf asks for."""
+    left, right = tree.children_left, tree.children_right
+    levels = [np.array([0])]
+    while len(inner := levels[-1][left[levels[-1]] >= 0]):
+        levels.append(np.stack([left[inner], right[inner]], axis=1).ravel())
+    order = np.concatenate(levels)
+    leaf, place = left[order] < 0, np.argsort(order)
+    below = np.where(leaf, np.arange(len(order)), place[left[order]])
+    assert nowhere <= np.iinfo(np.uint8).max, nowhere
+    assert below.max() <= np.iinfo(np.uint16).max, len(order)
+    shares = tree.value[order, 0, 1] / tree.value[order, 0].sum(axis=1)
+    limits = np.where(leaf, shares.astype(np.float16), _rounded_down(tree.threshold[order]))
+    return np.where(leaf, nowhere, tree.feature[order]).astype(np.uint8), limits, below.astype(np.uint16)
+
+
+def _rounded_down(limits: NDArray[np.float64]) -> NDArray[np.float16]:
+    """In half precision, so that every feature, which is read in that too, stays on its side of the limit."""
+    near = limits.astype(np.float16)
+    return np.where(near > limits, np.nextafter(near, np.float16(-np.inf)), near)
 
 
 def main() -> None:
     """Train, check what was written, and write the calibration."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--keep-forest", action="store_true", help="only weigh and calibrate, for a new cross-encoder")
+    forest = Forest.packaged() if parser.parse_args().keep_forest else trained_forest()
+    weighed, judged = (Judged.of(Measured(load(part)), forest) for part in ("weighing", "calibration"))
+    calibrate(weighed.weighing(), judged)
+
+
+def trained_forest() -> Forest:
+    """The forest, trained, written, and read again as the service reads it."""
     pairs = next(samples(load("train")))
     measured = Measured([*pairs, *echoes(pairs)])
     WEIGHTS.mkdir(exist_ok=True)
@@ -206,8 +220,7 @@ def main() -> None:
     forest = Forest(WEIGHTS / "forest.npz")
     again = forest.estimates(list(measured.rows(slice(100))))
     assert np.allclose(again, trained.predict_proba(measured.features[:100])[:, 1], atol=1e-3)
-    weighed, judged = (Judged.of(Measured(load(part)), forest) for part in ("weighing", "calibration"))
-    calibrate(weighed.weighing(), judged)
+    return forest
 
 
 def calibrate(weighing: Weighing, judged: Judged) -> None:
