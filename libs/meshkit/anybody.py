@@ -27,14 +27,14 @@ def as_anybody(prompt: chat_pb2.ChatPrompt) -> chat_pb2.ChatPrompt:
 
 def _is_personal(options: chat_pb2.GenerationOptions) -> bool:
     named = options.user or NO_PART_IN_ANSWERS & options.extra_json.keys()
-    return bool(named) or "subject" in _metadata(options)
+    return bool(named) or "subject" in metadata_of(options)
 
 
 def _depersonalize(options: chat_pb2.GenerationOptions) -> None:
     options.user = ""
     for name in NO_PART_IN_ANSWERS & options.extra_json.keys():
         del options.extra_json[name]
-    metadata = _metadata(options)
+    metadata = metadata_of(options)
     if "subject" not in metadata:
         return
     del metadata["subject"], options.extra_json["metadata"]
@@ -42,6 +42,7 @@ def _depersonalize(options: chat_pb2.GenerationOptions) -> None:
         options.extra_json["metadata"] = orjson.dumps(metadata).decode()
 
 
-def _metadata(options: chat_pb2.GenerationOptions) -> dict[str, Any]:
+def metadata_of(options: chat_pb2.GenerationOptions) -> dict[str, Any]:
+    """OpenAI's `metadata` of a request; empty when it has none."""
     given = extra(options, "metadata")
     return given if isinstance(given, dict) else {}

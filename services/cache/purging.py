@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.anybody import metadata_of
 from meshkit.lots import extra
 from services.cache.codec import Codec, EntryUnusable
 from services.cache.keys import key_scope
@@ -63,9 +64,8 @@ class ExactSelection:
 
 def subjects_of(prompt: chat_pb2.ChatPrompt) -> list[str]:
     """Whom an answer is about, by every name that the application gives; empty when it does not say."""
-    options, metadata = prompt.options, extra(prompt.options, "metadata")
-    subject = metadata.get("subject") if isinstance(metadata, dict) else None
-    named = (options.user, extra(options, "safety_identifier"), subject)
+    options = prompt.options
+    named = (options.user, extra(options, "safety_identifier"), metadata_of(options).get("subject"))
     return list(dict.fromkeys(name for name in named if isinstance(name, str) and name))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import LiteralString
 
 import psycopg
@@ -69,13 +70,21 @@ async def over_a_wire(database: Database, statement: LiteralString) -> None:
     await Wire(database, seconds=1).fetch("stuck", statement)
 
 
+@asynccontextmanager
+async def impatient(books: str, **limits: float) -> AsyncIterator[tuple[Database, psycopg.Connection]]:
+    """A database whose callers wait for a second, and a connection that sees what goes on there."""
+    database = Database(books, seconds=1, connections=1, **limits)
+    database.open()
+    with psycopg.connect(database.address, autocommit=True) as other:
+        yield database, other
+    await database.close()
+
+
 @pytest.mark.parametrize("ask", [over_the_pool, over_a_wire])
 async def test_postgres_gives_up_what_nobody_waits_for_any_more(
     ask: Callable[[Database, LiteralString], Awaitable[None]], fresh_books: str
 ) -> None:
-    database = Database(fresh_books, seconds=1, connections=1, statement_seconds=1)
-    database.open()
-    with psycopg.connect(database.address, autocommit=True) as other:
+    async with impatient(fresh_books, statement_seconds=1) as (database, other):
 
         def idle() -> bool:
             return not other.execute(WORKING, [SLOW]).fetchall()
@@ -83,21 +92,17 @@ async def test_postgres_gives_up_what_nobody_waits_for_any_more(
         with pytest.raises(DependencyUnavailable):
             await ask(database, SLOW)
         await until(lambda: asyncio.to_thread(idle))
-    await database.close()
 
 
 @pytest.mark.parametrize("ask", [over_the_pool, over_a_wire])
 async def test_nobody_waits_for_a_lock_when_its_call_has_long_ended(
     ask: Callable[[Database, LiteralString], Awaitable[None]], fresh_books: str
 ) -> None:
-    database = Database(fresh_books, seconds=1, connections=1, lock_seconds=1)
-    database.open()
-    with psycopg.connect(database.address, autocommit=True) as other:
+    async with impatient(fresh_books, lock_seconds=1) as (database, other):
         other.execute(LOCKED)
         with pytest.raises(DependencyUnavailable):
             await ask(database, LOCKED)
         await until(lambda: asyncio.to_thread(lambda: not awaited(other)))
-    await database.close()
 
 
 @pytest.mark.parametrize("limit", ["statement_timeout", "lock_timeout"])

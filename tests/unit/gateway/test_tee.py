@@ -104,17 +104,18 @@ async def test_a_block_cancels_the_one_who_speaks() -> None:
     await asyncio.wait_for(closed.wait(), 2)
 
 
+async def again_and_again(closed: asyncio.Event) -> AsyncIterator[Any]:
+    """Speaks until it is cancelled, and says when it is."""
+    try:
+        while True:
+            yield said("again and again ")
+    finally:
+        closed.set()
+
+
 async def test_a_caller_who_leaves_cancels_the_one_who_speaks() -> None:
     closed = asyncio.Event()
-
-    async def endless() -> AsyncIterator[Any]:
-        try:
-            while True:
-                yield said("again and again ")
-        finally:
-            closed.set()
-
-    pieces = tee(guard()).through(endless())
+    pieces = tee(guard()).through(again_and_again(closed))
     await anext(pieces)
     await pieces.aclose()
     await asyncio.wait_for(closed.wait(), 2)
@@ -122,15 +123,7 @@ async def test_a_caller_who_leaves_cancels_the_one_who_speaks() -> None:
 
 async def test_who_leaves_an_unwatched_answer_cancels_the_one_who_speaks_at_once() -> None:
     closed = asyncio.Event()
-
-    async def endless() -> AsyncIterator[Any]:
-        try:
-            while True:
-                yield said("again and again ")
-        finally:
-            closed.set()
-
-    pieces = unwatched(endless())
+    pieces = unwatched(again_and_again(closed))
     await anext(pieces)
     await pieces.aclose()
     assert closed.is_set()
