@@ -125,6 +125,25 @@ async def test_a_frozen_redis_costs_a_deadline_and_no_answer(tenant: Tenant) -> 
     await eventually(lambda: works(tenant), 60)
 
 
+async def test_a_frozen_redis_takes_nothing_from_the_semantic_level(tenant: Tenant, real_model: str) -> None:
+    assert real_model  # while the chat model loads embeddings miss their deadline
+    await tenant.chat("How do I defrost a freezer?")
+    wordings = iter([f"How {verb} I defrost a freezer?" for verb in ("can", "could", "should", "may", "might")])
+
+    async def remembered() -> bool:
+        return (await tenant.chat("How do I defrost a freezer?")).headers["x-llmmesh-cache"] == "exact"
+
+    async def reworded() -> bool:
+        return (await tenant.chat(next(wordings))).headers["x-llmmesh-cache"] == "semantic"
+
+    await eventually(remembered)
+    await eventually(reworded)
+    with frozen(tenant.mesh, "redis"):
+        answer = await tenant.chat(next(wordings))
+    assert answer.headers["x-llmmesh-cache"] == "semantic"
+    await eventually(lambda: works(tenant), 60)
+
+
 async def test_without_the_guard_nothing_unchecked_is_answered(tenant: Tenant) -> None:
     async with stopped(tenant, "guard"):
         answer = await ask_anew(tenant)

@@ -52,6 +52,21 @@ async def test_a_frozen_redis_costs_one_deadline_and_then_nothing(
     assert sorted(rest)[len(rest) // 2] < DEADLINE_SECONDS / 2
 
 
+async def test_a_frozen_redis_takes_nothing_from_the_semantic_level(
+    configure: Any, serve: Any, redis_process: RedisProcess, embeddings: ScriptedEmbeddings
+) -> None:
+    asked, reworded = "How do I thaw a fish?", "What is the way to thaw a fish?"
+    embeddings.alike(asked, reworded)
+    async with serve(configure(redis_url=redis_process.url)) as stub:
+        with acting_as(ACME):
+            await until(lambda: _stores(stub, EXACT))
+            assert SEMANTIC in (await stub.StoreAnswer(store(prompt(asked)))).levels
+            redis_process.freeze()
+            found = await stub.LookupAnswer(lookup(prompt(reworded), SEMANTIC))
+            redis_process.thaw()
+    assert found.HasField("answer")
+
+
 async def test_a_frozen_redis_holds_up_no_crowd(configure: Any, serve: Any, redis_process: RedisProcess) -> None:
     config = configure(redis_url=redis_process.url, redis_timeout_seconds=DEADLINE_SECONDS)
     async with serve(config) as stub:
