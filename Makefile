@@ -64,7 +64,7 @@ test: $(VENV) ## Run the tests, all but the slow ones
 	python -m pytest -q -m "not slow" -n 2 $(ARGS)
 
 .PHONY: test-slow
-test-slow: $(VENV) ## Run the slow tests: thousands of random texts through the guard
+test-slow: $(VENV) ## Run the slow tests: thousands of random texts through the guard, a connection gone silent
 	python -m pytest -q -m slow tests/room $(ARGS)
 
 .PHONY: test-litellm

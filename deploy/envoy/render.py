@@ -87,10 +87,21 @@ def _endpoints(given: Sequence[str]) -> dict[str, list[Address]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.envoy.render", description=__doc__)
-    parser.add_argument("--target", choices=("local", "compose", "kubernetes"), default="local")
-    parser.add_argument("--edge", type=Address.parse, default=Address("127.0.0.1", 8080), help="local: host:port")
     parser.add_argument(
-        "--endpoint", action="append", default=[], metavar="ROOM=HOST:PORT", help="local: a replica; may be repeated"
+        "--target",
+        choices=("local", "compose", "kubernetes"),
+        default="local",
+        help="where it is to run (default: local)",
+    )
+    parser.add_argument(
+        "--edge", type=Address.parse, default=Address("127.0.0.1", 8080), help="local: host:port of the edge"
+    )
+    parser.add_argument(
+        "--endpoint",
+        action="append",
+        default=[],
+        metavar="ROOM=HOST:PORT",
+        help="local: a service's replica; may be repeated",
     )
     parser.add_argument("--release", default="llmmesh", help="kubernetes: what the services' names begin with")
     parser.add_argument(

@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("run", help="start in the foreground; Ctrl-C stops everything").set_defaults(action=_run)
     commands.add_parser("down", help="stop everything; data stays").set_defaults(action=_down)
     status = commands.add_parser("status", help="say what runs")
-    status.add_argument("--json", action="store_true")
+    status.add_argument("--json", action="store_true", help="as JSON, with process ids and logs")
     status.set_defaults(action=_status)
     orders = {"kill": "kill -9 one process; it comes back", "stop": "stop one process", "start": "start one process"}
     for name, text in orders.items():

@@ -67,6 +67,8 @@ class Launch:
     def begin(self, environment: Mapping[str, str], *, with_us: bool) -> None:
         """Choose ports, write configuration, start the supervisor."""
         prepare_folders(self._settings)
+        # One that is left is of a mesh that was killed: its ports may be another mesh's by now.
+        self._settings.mesh_env.unlink(missing_ok=True)
         self._put_old_logs_away()
         slot = Slot()
         try:

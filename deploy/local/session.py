@@ -15,7 +15,7 @@ from deploy.local.progress import Progress
 from deploy.local.report import welcome, write_mesh_env
 from deploy.local.settings import LocalSettings
 from deploy.local.shutdown import stop
-from deploy.local.supervision import ProcessState, Supervisor
+from deploy.local.supervision import GONE, ProcessState, Supervisor
 
 FOLLOW_SECONDS = 0.5
 
@@ -54,7 +54,7 @@ def run(settings: LocalSettings) -> int:
         sys.stdout.write(welcome(settings))
         sys.stdout.write("\nCtrl-C stops everything.\n")
         sys.stdout.flush()
-        _follow(Supervisor(settings))
+        follow(Supervisor(settings))
     except KeyboardInterrupt:
         sys.stdout.write("\nstopping ...\n")
         sys.stdout.flush()
@@ -71,15 +71,18 @@ async def _launch(settings: LocalSettings, progress: Progress, *, wait_for_model
         await launch.model()
 
 
-def _follow(supervisor: Supervisor) -> None:
+def follow(supervisor: Supervisor) -> None:
     """Say what dies and what comes back, until interrupted or until the supervisor is gone."""
-    before = supervisor.processes()
-    while supervisor.answers():
-        time.sleep(FOLLOW_SECONDS)
-        now = supervisor.processes()
+    before: dict[str, ProcessState] = {}
+    while True:
+        try:
+            now = supervisor.processes()
+        except GONE:
+            return
         for name, process in now.items():
-            _say_change(before[name], process)
+            _say_change(before.get(name, process), process)
         before = now
+        time.sleep(FOLLOW_SECONDS)
 
 
 def _say_change(before: ProcessState, now: ProcessState) -> None:

@@ -29,6 +29,8 @@ ANSWER_SECONDS = STOP_SECONDS + 10
 """An order to stop is answered when it is done."""
 SIGNAL_SECONDS = 2
 MOST_FILES = 65_536
+GONE = (OSError, HTTPException, Fault)
+"""What asking a supervisor raises that is not there, or is about to end."""
 _EXIT_CONFIG = 78
 _STOP_SIGNALS = {"postgres": "INT"}
 """SIGINT is Postgres' fast shutdown: it ends sessions instead of waiting for them."""
@@ -93,7 +95,7 @@ class Supervisor:
         """Whether it is there."""
         try:
             self._ask("getState")
-        except (OSError, HTTPException, Fault):
+        except GONE:
             return False
         return True
 

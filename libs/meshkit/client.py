@@ -11,7 +11,7 @@ import grpc
 
 from meshkit.deadline import seconds_remaining
 from meshkit.identity import current_identity
-from meshkit.server import LARGEST_MESSAGE_BYTES
+from meshkit.server import KEEPALIVE_SECONDS, LARGEST_MESSAGE_BYTES
 from meshkit.tls import own_tls
 from meshkit.tracing import client_interceptors
 
@@ -28,6 +28,13 @@ _OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Of a machine that is gone nobody says so: TCP would go on sending there for a quarter of an hour. By itself grpc
+    # waits a minute for the answer to a ping, whatever its keepalive says, and after two pings without a call or a
+    # message between them it sends one a minute.
+    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_SECONDS * 1000),
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_SECONDS * 1000),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from prometheus_client import Counter
 
+from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import EgressRefused
 from meshkit.log import get_logger
 
@@ -51,6 +52,14 @@ class Residency(StrEnum):
     RUSSIA = "russia"
     EU = "eu"
 
+
+RESIDENCIES = {
+    chat_pb2.DATA_RESIDENCY_UNSPECIFIED: Residency.GLOBAL,
+    chat_pb2.DATA_RESIDENCY_GLOBAL: Residency.GLOBAL,
+    chat_pb2.DATA_RESIDENCY_RUSSIA: Residency.RUSSIA,
+    chat_pb2.DATA_RESIDENCY_EU: Residency.EU,
+}
+"""What requests say of it."""
 
 REGIONS = {
     Residency.GLOBAL: frozenset(Region),

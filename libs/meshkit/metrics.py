@@ -27,7 +27,7 @@ def exposed(listen: str) -> Iterator[int]:
         yield 0
         return
     host, _, port = listen.rpartition(":")
-    server, thread = start_http_server(int(port), host)
+    server, thread = start_http_server(int(port), host.strip("[]"))  # brackets of IPv6, as gRPC wants them
     try:
         yield server.server_port
     finally:

@@ -16,7 +16,8 @@ from meshkit.log import get_logger
 log = get_logger()
 
 Loaded = TypeVar("Loaded")
-Identity = tuple[Path, int, int, int]
+FileStamp = tuple[Path, int, int, int]
+"""A file by its path, inode, size and time of change in nanoseconds."""
 
 
 class FilesInvalid(ValueError):
@@ -114,12 +115,12 @@ class Reloader(Generic[Loaded]):
     def _files_seen(self) -> list[str]:
         return sorted(path.name for path, *_ in self._seen)
 
-    def _look(self) -> frozenset[Identity]:
+    def _look(self) -> frozenset[FileStamp]:
         """What tells one set of files from another; one that is gone is not in it."""
-        return frozenset(filter(None, map(_identity, self._files())))
+        return frozenset(filter(None, map(_stamp, self._files())))
 
 
-def _identity(path: Path) -> Identity | None:
+def _stamp(path: Path) -> FileStamp | None:
     try:
         found = path.stat()
     except OSError:

@@ -6,12 +6,13 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 import uvloop
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from meshkit.log import configure_logging, get_logger
 from meshkit.settings import ServiceSettings
@@ -32,12 +33,21 @@ def serve(room: str, settings: type[Config], app: Callable[[Config], AbstractAsy
 def _load(settings: type[Config]) -> Config:
     try:
         return settings()
-    except ValidationError as error:
+    except (ValidationError, SettingsError) as error:
         prefix = settings.model_config.get("env_prefix", "")
-        for fault in error.errors():
-            name = prefix + "_".join(str(part) for part in fault["loc"]).upper()
-            print(f"{name}: {fault['msg']}", file=sys.stderr)
+        for name, mistake in _mistakes(settings, error):
+            print(f"{prefix}{name.upper()}: {mistake}", file=sys.stderr)
         sys.exit(EXIT_CONFIG)
+
+
+def _mistakes(settings: type[Config], error: ValidationError | SettingsError) -> Iterator[tuple[str, str]]:
+    """What is wrong with which settings; a value that should be JSON and is not is told alone, before all others."""
+    if isinstance(error, ValidationError):
+        for fault in error.errors():
+            yield "_".join(str(part) for part in fault["loc"]), fault["msg"]
+    else:
+        # The library names the field in its text and nowhere else.
+        yield next((name for name in settings.model_fields if f'"{name}"' in str(error)), ""), "must be JSON"
 
 
 async def _until_signal(app: AbstractAsyncContextManager[int]) -> None:

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from meshkit.log import get_logger
 from meshkit.metrics import exposed
-from meshkit.serving import Context, Last, MeshInterceptor, says_last
+from meshkit.serving import Calls, Context, Last, MeshInterceptor, says_last
 from meshkit.settings import ServiceSettings
 from meshkit.tls import own_tls
 from meshkit.tracing import server_interceptors, start_tracing
@@ -24,10 +24,14 @@ __all__ = ["Context", "Last", "Mount", "running", "says_last"]
 
 LARGEST_MESSAGE_BYTES = 20 * 1024 * 1024
 """The edge's body limit with room for the envelope."""
+KEEPALIVE_SECONDS = 10
+"""How often a connection with calls under way is asked whether it is still there; so long its answer may take."""
 PROBE_SECONDS = 1.0
 """Time between two looks at whether a room is ready."""
 FIRST_PROBE_SECONDS = 0.1
 """The same until it first was: its callers are waiting."""
+ENDING_SECONDS = 3.0
+"""Longest that calls which draining has cut off are waited for: they still write down what they owe."""
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -80,12 +84,13 @@ async def running(
     RPCs that need a key refuse those that `revoked` says are no longer good.
 
     Health of "" follows `ready`, asked every second; without it the room is always SERVING. Draining turns health
-    to NOT_SERVING, refuses new calls and lets running ones go on for `config.drain_seconds`.
+    to NOT_SERVING, refuses new calls and lets running ones go on for `config.drain_seconds`. Those it then cuts off
+    have done what they do at their end when the block is left.
     """
     start_tracing(room)
     with exposed(config.metrics_listen):
-        health = HealthServicer()
-        server = _server(mounts, health, revoked)
+        health, calls = HealthServicer(), Calls(revoked)
+        server = _server(mounts, health, calls)
         tls = own_tls()
         if tls:
             port = server.add_secure_port(config.listen, tls.server_credentials())
@@ -102,16 +107,28 @@ async def running(
                 await watching
             await health.enter_graceful_shutdown()
             await server.stop(config.drain_seconds)
+            await _ended(calls)
 
 
-def _server(mounts: Sequence[Mount], health: HealthServicer, revoked: Callable[[str], bool]) -> grpc.aio.Server:
+async def _ended(calls: Calls) -> None:
+    """Wait for the methods that the end of draining has cancelled: grpc waits for their connections alone."""
+    try:
+        async with asyncio.timeout(ENDING_SECONDS):
+            await calls.ended()
+    except TimeoutError:
+        log.error("calls_left_behind")
+
+
+def _server(mounts: Sequence[Mount], health: HealthServicer, calls: Calls) -> grpc.aio.Server:
     server = grpc.aio.server(
-        interceptors=[*server_interceptors(), MeshInterceptor(revoked)],
+        interceptors=[*server_interceptors(), MeshInterceptor(calls)],
         options=[
             ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
             ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
             # A second process on the port must fail to bind, not share it unseen.
             ("grpc.so_reuseport", 0),
+            # Rooms may be asked directly, and grpc ends connections that are pinged more often than every five minutes.
+            ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
         ],
     )
     unregistered: Any = _Unregistered(server)  # generated code asks for a whole server and uses this much of it

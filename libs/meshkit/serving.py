@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -45,11 +46,36 @@ def says_last(
     return cast(Callable[Given, AsyncGenerator[Message, None]], behaviour)
 
 
+class Calls:
+    """The calls that a server is serving, and what tells it which keys are no longer good."""
+
+    def __init__(self, revoked: Callable[[str], bool]) -> None:
+        self.revoked = revoked
+        self._under_way = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def begin(self) -> None:
+        """One more."""
+        self._under_way += 1
+        self._none.clear()
+
+    def end(self) -> None:
+        """One less."""
+        self._under_way -= 1
+        if not self._under_way:
+            self._none.set()
+
+    async def ended(self) -> None:
+        """Return once none is being served."""
+        await self._none.wait()
+
+
 class MeshInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every method of our own packages; health and reflection pass untouched."""
 
-    def __init__(self, revoked: Callable[[str], bool]) -> None:
-        self._revoked = revoked
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -65,25 +91,27 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or not method.startswith("/llmmesh."):
             return handler
-        self._wrapped[method] = _wrap(handler, method, self._revoked)
+        self._wrapped[method] = _wrap(handler, method, self._calls)
         return self._wrapped[method]
 
 
 class _Call:
     """One RPC being served."""
 
-    def __init__(self, method: str, context: Context) -> None:
+    def __init__(self, method: str, context: Context, calls: Calls) -> None:
         self._method = method
         self._context = context
+        self._calls = calls
         self._started = time.perf_counter()
         self._code = "OK"
+        calls.begin()
 
-    def enter(self, revoked: Callable[[str], bool]) -> None:
+    def enter(self) -> None:
         """Set caller and deadline for this task, and check the caller's key and roles."""
         identity = Identity.from_metadata(dict(self._context.invocation_metadata() or ()))
         enter_identity(identity)
         enter_deadline(self._context.time_remaining())
-        admit(self._method, identity, revoked)
+        admit(self._method, identity, self._calls.revoked)
 
     async def refuse(self, error: Exception) -> None:
         """End the call with the status `error` stands for; raises."""
@@ -98,7 +126,8 @@ class _Call:
         self._code = "CANCELLED"
 
     def leave(self) -> None:
-        """Count the call."""
+        """Count the call, which has ended."""
+        self._calls.end()
         handled, handling_seconds = _meters(self._method, self._code)
         handled.inc()
         handling_seconds.observe(time.perf_counter() - self._started)
@@ -111,7 +140,7 @@ def _meters(path: str, code: str) -> tuple[Counter, Histogram]:
     return HANDLED.labels(service, method, code), HANDLING_SECONDS.labels(service, method)
 
 
-def _wrap(handler: Handler, method: str, revoked: Callable[[str], bool]) -> Handler:
+def _wrap(handler: Handler, method: str, calls: Calls) -> Handler:
     """The same handler with our boundary around its one behaviour."""
     asked = "stream" if handler.request_streaming else "unary"
     answered = "stream" if handler.response_streaming else "unary"
@@ -121,11 +150,11 @@ def _wrap(handler: Handler, method: str, revoked: Callable[[str], bool]) -> Hand
     plain = cast(Any, handler)
     if getattr(behaviour, "__func__", behaviour) in _SAYING_LAST:
         # On the wire a method with one answer is a stream of one message, which grpc sends together with the status.
-        serve = _guarded(_written_to_the_last(behaviour, plain.response_serializer), method, revoked)
+        serve = _guarded(_written_to_the_last(behaviour, plain.response_serializer), method, calls)
         plain = plain._replace(**{"response_streaming": False, kind: None, f"{asked}_unary": serve})
     else:
         boundary = _guarded_stream if handler.response_streaming else _guarded
-        plain = plain._replace(**{kind: boundary(behaviour, method, revoked)})
+        plain = plain._replace(**{kind: boundary(behaviour, method, calls)})
     return cast(Handler, plain)
 
 
@@ -145,11 +174,11 @@ def _written_to_the_last(
     return serve
 
 
-def _guarded(behaviour: Callable[..., Any], method: str, revoked: Callable[[str], bool]) -> Callable[..., Any]:
+def _guarded(behaviour: Callable[..., Any], method: str, calls: Calls) -> Callable[..., Any]:
     async def serve(request: Any, context: Context) -> Any:
-        call = _Call(method, context)
+        call = _Call(method, context, calls)
         try:
-            call.enter(revoked)
+            call.enter()
             return await behaviour(request, context)
         except Exception as error:  # noqa: BLE001 - the boundary: nothing unknown may leave the process
             await call.refuse(error)
@@ -162,11 +191,11 @@ def _guarded(behaviour: Callable[..., Any], method: str, revoked: Callable[[str]
     return serve
 
 
-def _guarded_stream(behaviour: Callable[..., Any], method: str, revoked: Callable[[str], bool]) -> Callable[..., Any]:
+def _guarded_stream(behaviour: Callable[..., Any], method: str, calls: Calls) -> Callable[..., Any]:
     async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
-        call = _Call(method, context)
+        call = _Call(method, context, calls)
         try:
-            call.enter(revoked)
+            call.enter()
             # An async generator, not context.write: a cancel then runs the method's `finally` at once.
             async with aclosing(behaviour(request, context)) as steps:
                 async for step in steps:

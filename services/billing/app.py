@@ -16,6 +16,7 @@ from llmmesh.billing.v1.prices_pb2_grpc import add_PriceBookServiceServicer_to_s
 from llmmesh.billing.v1.reports_pb2_grpc import add_ReportServiceServicer_to_server
 from llmmesh.tenant.v1.teams_pb2_grpc import add_TeamServiceServicer_to_server
 from llmmesh.tenant.v1.tenant_pb2_grpc import add_TenantServiceServicer_to_server
+from meshkit.background import in_background
 from meshkit.errors import DependencyUnavailable
 from meshkit.log import get_logger
 from meshkit.server import Mount, running
@@ -89,7 +90,7 @@ async def billing(config: BillingConfig) -> AsyncIterator[int]:
     room = _Room(config)
     try:
         serving = running(room.mounts(), config, room="billing", ready=room.ready, revoked=room.policies.revoked)
-        async with _background(*room.work()), serving as port:
+        async with in_background(*room.work()), serving as port:
             try:
                 yield port
             finally:
@@ -160,9 +161,7 @@ class _Room:
 
     def work(self) -> list[Coroutine[Any, Any, Any]]:
         """What runs beside the calls."""
-        lanes: list[Lane[Any, Any]] = [
-            self._holds, self._releases, self._settlements, self._appends
-        ]  # fmt: skip
+        lanes: list[Lane[Any, Any]] = [self._holds, self._releases, self._settlements, self._appends]
         url = self._config.audit_anchor_url
         kept = list(anchors(self._config.audit_anchor_file, url.get_secret_value() if url else None))
         notary = Notary(self._audit, self._checkpoints, self._alerts, self._seal, kept)
@@ -278,19 +277,3 @@ class _Room:
         if self._config.prices:
             added = await self._prices.add(read_price_list(self._config.prices, self._config.base_currency))
             log.info("prices_imported", rows=added)
-
-
-@asynccontextmanager
-async def _background(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
-    """Run `work` beside the block and cancel it at the end; if any of it fails, the block ends too."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in work]
-            try:
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
-    except BaseExceptionGroup as failures:
-        # A lone failure is shown as itself.
-        raise failures.exceptions[0] if len(failures.exceptions) == 1 else failures from None

@@ -51,7 +51,9 @@ def _arguments() -> argparse.Namespace:
     importing = commands.add_parser("import", help="add what the file says and the book does not")
     importing.add_argument("file", type=Path, help="a YAML file, or a table if its name ends in .csv")
     importing.add_argument(
-        "--base-currency", default=os.environ.get("LLMMESH_BILLING_BASE_CURRENCY", "RUB"), help="default: RUB"
+        "--base-currency",
+        default=os.environ.get("LLMMESH_BILLING_BASE_CURRENCY", "RUB"),
+        help="currency that exchange rates are in (default: $LLMMESH_BILLING_BASE_CURRENCY, else RUB)",
     )
     arguments = parser.parse_args()
     if not arguments.database_url:

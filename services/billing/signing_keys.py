@@ -64,10 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps = parser.add_subparsers(dest="step", required=True)
     steps.add_parser("list", help="say which keys there are")
     steps.add_parser("stage", help="add a key that is published and signs nothing yet")
-    steps.add_parser("promote", help="let the newest key sign").add_argument("--at-once", action="store_true")
+    promoting = steps.add_parser("promote", help="let the newest key sign")
+    promoting.add_argument("--at-once", action="store_true", help="also where edges may not know the key yet")
     # The id of a key may begin with a dash, which is no option then.
     retiring = steps.add_parser("retire", help="drop a key that signs no longer", prefix_chars="/", add_help=False)
-    retiring.add_argument("kid")
+    retiring.add_argument("kid", help="id of the key, as `list` prints it")
     asked = parser.parse_args(arguments)
     try:
         if asked.step == "stage":

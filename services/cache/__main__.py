@@ -4,11 +4,5 @@ from meshkit.run import serve
 from services.cache.app import cache
 from services.cache.config import CacheConfig
 
-
-def main() -> None:
-    """Serve until SIGTERM."""
-    serve("cache", CacheConfig, cache)
-
-
 if __name__ == "__main__":
-    main()
+    serve("cache", CacheConfig, cache)

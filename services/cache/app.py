@@ -24,7 +24,7 @@ from services.cache.embedding import Embedder
 from services.cache.encryption import Cipher
 from services.cache.errorbound import NEVER, ErrorBound
 from services.cache.evidence import SharedEvidence
-from services.cache.exact import exact_store
+from services.cache.exact import ExactStore, exact_store
 from services.cache.feedback import Feedback
 from services.cache.scoring import Scorer
 from services.cache.sealing import Seals, secret_in
@@ -65,22 +65,7 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
         audit = await enter(connect(config.mesh_target, AuditServiceStub))
         alarms = Alarms(cast("AuditServiceAsyncStub", audit))
         await enter(in_background(Sweep(semantic, every_seconds=config.sweep_seconds).run(), alarms.run()))
-        seals = Seals(_secret(config))
-        answers = AnswerCache(
-            exact,
-            semantic,
-            seals,
-            Codec(seals, _cipher(config)),
-            Limits(
-                ttl_seconds=config.answer_ttl_seconds,
-                longest_ttl_seconds=config.longest_ttl_seconds,
-                largest_answer_bytes=config.largest_answer_bytes,
-                highest_temperature=config.highest_temperature,
-            ),
-            alarm=alarms.tampered,
-            clock=time.time,
-            copy_seconds=config.copy_seconds,
-        )
+        answers = _answers(config, exact, semantic, alarms)
         records = await enter(
             use_records(
                 config.redis_url, timeout_seconds=config.redis_timeout_seconds, kept_seconds=config.report_seconds
@@ -96,6 +81,26 @@ async def cache(config: CacheConfig) -> AsyncIterator[int]:
         if bound.state("").threshold < NEVER:
             await enter(in_background(verifier.load()))
         yield port
+
+
+def _answers(config: CacheConfig, exact: ExactStore, semantic: SemanticCache, alarms: Alarms) -> AnswerCache:
+    seals = Seals(_secret(config))
+    limits = Limits(
+        ttl_seconds=config.answer_ttl_seconds,
+        longest_ttl_seconds=config.longest_ttl_seconds,
+        largest_answer_bytes=config.largest_answer_bytes,
+        highest_temperature=config.highest_temperature,
+    )
+    return AnswerCache(
+        exact,
+        semantic,
+        seals,
+        Codec(seals, _cipher(config)),
+        limits,
+        alarm=alarms.tampered,
+        clock=time.time,
+        copy_seconds=config.copy_seconds,
+    )
 
 
 def _secret(config: CacheConfig) -> bytes:

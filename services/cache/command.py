@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     try:
         given.run(given)
+    except TimeoutError:
+        sys.exit(f"llmmesh-cache: {given.target} cannot be reached")
     except (InputInvalid, OSError) as error:
         sys.exit(f"llmmesh-cache: {error}")
     except Unavailable as error:
@@ -171,8 +173,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     csv.field_size_limit(LARGEST_FIELD)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file) if path.suffix.lower() == ".csv" else _json_lines(path, file)
-            for number, row in enumerate(rows, 2 if path.suffix.lower() == ".csv" else 1):
+            for number, row in _csv_rows(file) if path.suffix.lower() == ".csv" else _json_lines(path, file):
                 yield f"{path}:{number}", row
     except UnicodeDecodeError as error:
         raise InputInvalid(f"{path} is not UTF-8, save it as that: {error}") from error
@@ -180,7 +181,13 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise InputInvalid(f"{path} is no CSV: {error}") from error
 
 
-def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+def _csv_rows(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    rows = csv.DictReader(lines)
+    for row in rows:
+        yield rows.reader.line_num, row  # its own number is behind after an empty line
+
+
+def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -190,7 +197,7 @@ def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[Mapping[str, Any]]
             raise InputInvalid(f"{path}:{number} is no JSON: {error}") from error
         if not isinstance(row, dict):
             raise InputInvalid(f"{path}:{number} is no JSON object")
-        yield row
+        yield number, row
 
 
 def _pair(placed: tuple[str, Mapping[str, Any]], given: argparse.Namespace) -> Pair:
@@ -271,8 +278,8 @@ def _simulate_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         default="",
-        help="the mesh listener, to embed with the cache's own model; without it word vectors stand in, whose "
-        "similarities are lower; the verifier is then as strict, with a guess in the place of the accurate cosine",
+        help="the mesh listener, to embed with the cache's own model; without it word vectors stand in: similarities "
+        "are lower, and the verifier is as strict, by a guess of the accurate cosine",
     )
     parser.add_argument("--embedding-model", default="multilingual-e5-small", help="its name (%(default)s)")
     usual = "0.5,0.6,0.7,0.8,0.85,0.88,0.9,0.92,0.94,0.96,0.98,1"

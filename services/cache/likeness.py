@@ -38,8 +38,8 @@ class Likeness:
 
     vectors: Vectors
     tokens: Mapping[str, TokenVectors]
-    exact: bool
-    """Whether the embedding model made them."""
+    by_model: bool
+    """Whether the embedding model made them; else they stand in for its vectors."""
 
 
 def guessed(questions: Sequence[str]) -> Likeness:
@@ -85,7 +85,7 @@ def difference_by(likeness: Likeness, log_odds_of: LogOdds | None = None) -> Dif
             return refusal
         outline = float(table.embed(without_courtesy(asked)) @ table.embed(without_courtesy(stored)))
         cosine = float(likeness.vectors[asked] @ likeness.vectors[stored])
-        similarity = cosine if likeness.exact else GUESSED_LEAST + GUESSED_SLOPE * outline
+        similarity = cosine if likeness.by_model else GUESSED_LEAST + GUESSED_SLOPE * outline
         candidate = Candidate(Phrased(stored, likeness.tokens[stored]), similarity=similarity, outline=outline)
         (estimate,) = verifier.estimates(Phrased(asked, likeness.tokens[asked]), [candidate])
         return None if is_served(asked, stored, estimate) else UNSURE

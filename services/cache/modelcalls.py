@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ class ModelCalls:
         self._under_way = 0
 
     async def ask(self, call: Callable[[float], Awaitable[Made]]) -> Made:
-        """Make a call, which is told its seconds: the usual ones, or those that the request has left.
+        """Make a call, which is told the usual seconds, and wait for it no longer than the request has left.
 
         Raises:
             Unavailable: If the model is away, warming or late, or too many calls are under way.
@@ -34,7 +35,15 @@ class ModelCalls:
             raise Unavailable(f"too many {self._name} are under way")
         self._under_way += 1
         try:
-            seconds = time_left(self._timeout_seconds)
-            return await self.dependency.ask(lambda: call(seconds), timeout_seconds=seconds)
+            return await self._in_time(call)
         finally:
             self._under_way -= 1
+
+    async def _in_time(self, call: Callable[[float], Awaitable[Made]]) -> Made:
+        """Its answer; a request that cannot wait for it tells nothing of the model, which others may ask on."""
+        usual, seconds = self._timeout_seconds, time_left(self._timeout_seconds)
+        try:
+            async with asyncio.timeout(seconds if seconds < usual else None):
+                return await self.dependency.ask(lambda: call(usual), timeout_seconds=usual)
+        except TimeoutError as error:
+            raise Unavailable(f"the request did not wait for its {self._name}") from error

@@ -136,8 +136,9 @@ class UseRecords:
             return number, {}
         # A Redis that lost its data counts from one again.
         after = number if latest > number else 0
+        # Without an end: who reports once more meanwhile stands beyond the latest, with all it reported before.
         changed: Any = await self._dependency.ask(
-            lambda: self._redis.zrangebyscore(CHANGES, f"({after}", latest), timeout_seconds=SECONDS
+            lambda: self._redis.zrangebyscore(CHANGES, f"({after}", "+inf"), timeout_seconds=SECONDS
         )
         tenants = [tenant.decode() for tenant in changed]
         return latest, {tenant_id: await self._reported(tenant_id, after) for tenant_id in tenants}

@@ -30,6 +30,8 @@ Level: TypeAlias = cache_pb2.CacheLevel.ValueType
 PURGED = "purged"
 WRITE_PAUSES_SECONDS = (0.15, 0.35)
 """Before another attempt to write; longer than the breaker's first pauses."""
+WITHDRAW_PAUSES_SECONDS = (*WRITE_PAUSES_SECONDS, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+"""Before another attempt to withdraw; together longer than a store takes to come back with what it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class AnswerWriter:
 
     async def _withdraw(self, selection: Selection) -> None:
         """Remove from the semantic level what a purge has missed, for it was only just written."""
-        for pause_seconds in (*WRITE_PAUSES_SECONDS, 0.0):
+        for pause_seconds in (*WITHDRAW_PAUSES_SECONDS, 0.0):
             try:
                 await self._semantic.forget(selection, dry_run=False)
             except Unavailable:

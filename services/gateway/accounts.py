@@ -16,6 +16,7 @@ from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
 from meshkit.log import get_logger
+from meshkit.usage import all_input_tokens, all_output_tokens
 from services.gateway.exchange import CACHED, Exchange, cache_word
 from services.gateway.measures import STOPPED, TOKENS, meters_of
 from services.gateway.peers.fault import attempts_of, reason_of
@@ -202,9 +203,8 @@ def _measure(exchange: Exchange, outcome: str) -> None:
         meters.first_byte_seconds.observe(exchange.first_byte_seconds)
         meters.overhead_seconds.observe(exchange.overhead_seconds())
     if exchange.cache_status not in CACHED and exchange.deployment:
-        usage = exchange.usage
-        TOKENS.labels(model, "input").inc(usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens)
-        TOKENS.labels(model, "output").inc(usage.output_tokens + usage.reasoning_tokens)
+        TOKENS.labels(model, "input").inc(all_input_tokens(exchange.usage))
+        TOKENS.labels(model, "output").inc(all_output_tokens(exchange.usage))
 
 
 def _sha256(texts: Iterable[str], joint: str) -> str:

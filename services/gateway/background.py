@@ -11,6 +11,7 @@ from typing import Any
 from llmmesh.audit.v1 import audit_pb2, contents_pb2
 from llmmesh.billing.v1 import billing_pb2
 from llmmesh.cache.v1 import cache_pb2
+from meshkit.background import in_background
 from meshkit.log import get_logger
 from services.gateway.config import GatewayConfig
 from services.gateway.limits.limiter import Limiter
@@ -100,14 +101,11 @@ async def background(
         limiter.keep_leases(),
         *(outbox.run() for outbox in outboxes.each()),
     ]
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(each) for each in work]
+    async with in_background(*work):
         try:
             yield
         finally:
             await _drain(outboxes, config.outbox_drain_seconds)
-            for task in tasks:
-                task.cancel()
 
 
 async def _drain(outboxes: Outboxes, seconds: float) -> None:

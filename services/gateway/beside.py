@@ -21,8 +21,9 @@ async def running_beside(work: Coroutine[Any, Any, Result]) -> AsyncIterator[asy
     try:
         yield task
     finally:
-        task.cancel()
-        # wait, not await: the task's own failure is for whoever awaited it inside the block.
-        await asyncio.wait([task])
+        if not task.done():  # else this would be a pause in which a cancel loses what the block has got
+            task.cancel()
+            # wait, not await: the task's own failure is for whoever awaited it inside the block.
+            await asyncio.wait([task])
         if not task.cancelled():
             task.exception()

@@ -31,9 +31,19 @@ def stated_data_class(
     """How sensitive the caller says the request is: the stricter of header and message.
 
     Raises:
-        FieldInvalid: If the header names no class.
+        FieldInvalid: If either names no class.
     """
     words = [value for name, value in metadata or () if name == CLASS_HEADER and isinstance(value, str)]
     if unknown := [word for word in words if word.lower() not in DATA_CLASSES]:
         raise FieldInvalid(CLASS_HEADER, f"must be one of {', '.join(DATA_CLASSES)}, not {unknown[0][:40]!r}")
-    return max((in_message, *(DATA_CLASSES[word.lower()] for word in words)))
+    return max((checked_data_class(in_message), *(DATA_CLASSES[word.lower()] for word in words)))
+
+
+def checked_data_class(in_message: DataClass) -> DataClass:
+    """A class as a message has it, which can hold any number. Raises FieldInvalid for one that is no class.
+
+    The guard cannot judge by such a number, nor the audit log write it down.
+    """
+    if in_message and in_message not in DATA_CLASSES.values():
+        raise FieldInvalid("data_class", f"must be one of {', '.join(DATA_CLASSES)}, not {in_message}")
+    return in_message

@@ -14,7 +14,7 @@ from services.gateway.assignment import assign
 from services.gateway.beside import running_beside
 from services.gateway.catalogue import Offer
 from services.gateway.config import GatewayConfig
-from services.gateway.exchange import CacheStatus, Event, Exchange, Question
+from services.gateway.exchange import Event, Exchange, Question
 from services.gateway.flights import Flight, Found, Hit
 from services.gateway.forming import Forming, checked
 from services.gateway.generation import Generation
@@ -27,7 +27,7 @@ from services.gateway.remembering import answer_to_store, lookup, may_be_shared,
 from services.gateway.replay import overheard, replayed
 from services.gateway.resources import CacheOrder, Resources
 from services.gateway.screening import Masked, masked_prompt, screen, shown_messages
-from services.gateway.spending import Advance, Spending
+from services.gateway.spending import Advance, Spending, held
 from services.gateway.tokens import estimated_prompt_tokens, prompt_texts
 
 MISS = gateway_pb2.CACHE_STATUS_MISS
@@ -86,7 +86,7 @@ class _Flow:
         self._format: OutputFormat | None = None
 
     async def admitted(self) -> AsyncGenerator[Event, None]:
-        """Let the caller in; what comes back holds the answer, and to its rate limits if it has any."""
+        """Let the caller in; returns the events of its answer, held to its rate limits if it has any."""
         self._policy = await self._known.policies.admit(self._exchange.caller)
         self._exchange.tenant_policy_version = self._policy.version
         self._exchange.keeps_contents = self._policy.keep_contents
@@ -147,7 +147,7 @@ class _Flow:
             with Advance(self._reserved_unless_found(search, plan)) as advance:
                 await self._screened()
                 hit = self._usable(await search, version, flight)
-                spending = None if hit else await advance.spending() or await self._reserved(plan)
+                spending = None if hit else await advance.spending() or await held(self._reserved(plan))
         if spending is None:
             assert hit is not None
             async with aclosing(self._replayed(hit)) as events:
@@ -236,7 +236,8 @@ class _Flow:
         if not self._exchange.cacheable:
             flight.land(None)
             self._give_back_lease(flight)
-            self._exchange.cache_status = _barred(self._exchange.cache_status)
+            if self._exchange.cache_status == MISS:
+                self._exchange.cache_status = BYPASS
             return None
         if found is None or found.answer is None or self._exchange.guard_policy_version != version:
             return None
@@ -280,7 +281,7 @@ class _Flow:
 
         def reserve(prompt: chat_pb2.ChatPrompt) -> Awaitable[Spending]:
             spent = self._exchange.cost_micros if self._exchange.currency_code else None
-            return self._reserved(plan.repeated(prompt, spent), suffix=REPAIR_SUFFIX)
+            return held(self._reserved(plan.repeated(prompt, spent), suffix=REPAIR_SUFFIX))
 
         return Forming(generation, self._exchange, self._format, reserve).events(request, spending)
 
@@ -293,7 +294,3 @@ class _Flow:
         request = store_request(self._question, self._policy, self._exchange, answer, flight.lease_id)
         flight.lease_id = ""
         self._resources.tell_cache_later(CacheOrder(self._exchange.caller, request))
-
-
-def _barred(status: CacheStatus) -> CacheStatus:
-    return BYPASS if status == MISS else status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +22,7 @@ class Coalescing(Generic[Result]):
     def __init__(self, kept_seconds: Callable[[Result], float] = lambda _: 0.0) -> None:
         self._kept_seconds = kept_seconds
         self._tasks: dict[Hashable, asyncio.Task[Result]] = {}
+        self._waiting: Counter[Hashable] = Counter()
 
     def __len__(self) -> int:
         """How much is under way or kept."""
@@ -34,7 +36,20 @@ class Coalescing(Generic[Result]):
             task, asked = loop.create_task(work()), loop.time()
             self._tasks[key] = task
             task.add_done_callback(lambda done: self._keep(key, done, asked))
-        return task.result() if task.done() else await asyncio.shield(task)
+        return task.result() if task.done() else await self._shared(key, task)
+
+    def awaited(self, key: Hashable) -> bool:
+        """Whether anybody who asked for `key` still waits for it."""
+        return key in self._waiting
+
+    async def _shared(self, key: Hashable, task: asyncio.Task[Result]) -> Result:
+        self._waiting[key] += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
 
     def _keep(self, key: Hashable, done: asyncio.Task[Result], asked: float) -> None:
         failed = done.cancelled() or done.exception() is not None

@@ -17,7 +17,7 @@ from services.gateway.pacing import one_within_limits
 from services.gateway.policies import TenantPolicy
 from services.gateway.resources import Resources
 from services.gateway.screening import routed_class, screen
-from services.gateway.spending import Spending
+from services.gateway.spending import Spending, held
 from services.gateway.tokens import estimated_tokens, text_token_bound
 
 
@@ -74,7 +74,7 @@ class Embedding:
         request: router_pb2.EmbedTextRequest,
         reservation: billing_pb2.CreateReservationRequest,
     ) -> EmbeddedTexts:
-        with await self._spending(exchange, reservation, request.texts) as spending:
+        with await held(self._spending(exchange, reservation, request.texts)) as spending:
             spending.narrow(request.constraints)
             exchange.candidates = request.constraints.deployments
             asked = time.perf_counter()

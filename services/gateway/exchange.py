@@ -16,6 +16,7 @@ from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.guard.v1 import guard_pb2
 from llmmesh.router.v1 import router_pb2
 from meshkit.identity import Identity
+from meshkit.usage import all_input_tokens, all_output_tokens
 from services.gateway.cache_control import AS_ALLOWED, CacheControl
 from services.gateway.stops import AnswerStopped
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from services.gateway.limits.limiter import Permit
 
 CacheStatus: TypeAlias = gateway_pb2.CacheStatus.ValueType
-CacheMode: TypeAlias = gateway_pb2.CacheMode.ValueType
 FinishReason: TypeAlias = chat_pb2.FinishReason.ValueType
 DataClass: TypeAlias = chat_pb2.DataClass.ValueType
 Direction: TypeAlias = Literal["input", "output"]
@@ -240,9 +240,7 @@ class Exchange:
         """Tokens that count for rate limits: those of a cached answer were counted when it was made."""
         if self.cache_status in CACHED:
             return 0
-        usage = self.usage
-        prompt = usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens
-        return prompt + usage.output_tokens + usage.reasoning_tokens
+        return all_input_tokens(self.usage) + all_output_tokens(self.usage)
 
     @property
     def cacheable(self) -> bool:

@@ -154,7 +154,7 @@ class Flights:
         until = asyncio.get_running_loop().time() + self._here_seconds
         while (leader := self._under_way.get(key)) is not None:
             if hears and await leader.begun(until) and leader.live and not leader.live.broadcast.ended:
-                return _follower(leader, found)
+                return _follower(leader, found, leader.live)
             if not await leader.landed(until):
                 return Flight(_own_lease(leader, found))
             if not leader.abandoned:
@@ -189,9 +189,9 @@ def _own_lease(leader: Flight, found: Found) -> str:
     return "" if found.lease_id == leader.brought else found.lease_id
 
 
-def _follower(leader: Flight, found: Found) -> Flight:
+def _follower(leader: Flight, found: Found, live: Live | None = None) -> Flight:
     flight = Flight(_own_lease(leader, found))
-    flight.hit, flight.live = leader.hit, None if leader.hit else leader.live
+    flight.hit, flight.live = leader.hit, None if leader.hit else live
     return flight
 
 

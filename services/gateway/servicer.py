@@ -13,7 +13,7 @@ from llmmesh.gateway.v1 import gateway_pb2
 from llmmesh.gateway.v1.gateway_pb2_grpc import GatewayServiceServicer
 from meshkit.server import Context, Last, says_last
 from services.gateway.cache_control import control_in_headers, control_in_message
-from services.gateway.caller import identified, stated_data_class
+from services.gateway.caller import checked_data_class, identified, stated_data_class
 from services.gateway.catalogue import Offer
 from services.gateway.chat import Chat
 from services.gateway.embedding import Embedding
@@ -22,7 +22,7 @@ from services.gateway.explaining import Explaining, UnsentRequest
 from services.gateway.max_cost import checked_micros, least, max_cost_in_headers
 from services.gateway.replay import collected
 from services.gateway.resources import Knowledge
-from services.gateway.validation import check_json, check_model, check_prompt, check_texts
+from services.gateway.validation import check_json, check_model, check_prompt, check_size, check_texts
 
 Step = gateway_pb2.StreamGenerateChatResponse
 
@@ -92,8 +92,7 @@ class GatewayServicer(GatewayServiceServicer):
 def _question(
     request: gateway_pb2.GenerateChatRequest | gateway_pb2.StreamGenerateChatRequest, context: Context
 ) -> Question:
-    check_prompt(request.prompt, _named)
-    check_json(request.prompt, _named)
+    _check(request.prompt)
     asked = control_in_message(request.cache_mode, request.cache_control)
     headers = context.invocation_metadata()
     cache = asked.within(control_in_headers(headers))
@@ -117,9 +116,15 @@ def _unsent(request: gateway_pb2.ExplainRouteRequest, stated: DataClass) -> Unse
         check_model(request.prompt.model, "prompt.model")
         check_texts(request.texts, "texts")
     else:
-        check_prompt(request.prompt, _named)
-        check_json(request.prompt, _named)
-    return UnsentRequest(request.prompt, request.texts, request.data_class, stated, request.tenant_id)
+        _check(request.prompt)
+    data_class = checked_data_class(request.data_class)
+    return UnsentRequest(request.prompt, request.texts, data_class, stated, request.tenant_id)
+
+
+def _check(prompt: chat_pb2.ChatPrompt) -> None:
+    check_size(prompt, "prompt")
+    check_prompt(prompt, _named)
+    check_json(prompt, _named)
 
 
 def _named(field: str) -> str:

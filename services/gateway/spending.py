@@ -11,6 +11,7 @@ from llmmesh.billing.v1 import billing_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
 from meshkit.errors import BillingUnavailable
+from meshkit.usage import all_output_tokens
 from services.gateway.exchange import Exchange, FinishReason
 from services.gateway.peers.billing import BillingPeer, Settlement
 from services.gateway.stops import CostReached
@@ -108,8 +109,7 @@ class Spending:
         # No script makes more than a token of two characters by our count: most answers need not be counted at all.
         if self._characters / 2 <= limit:
             return
-        usage = self.estimate()
-        counted = usage.output_tokens + usage.reasoning_tokens
+        counted = all_output_tokens(self.estimate())
         if counted <= limit:
             return
         request = billing_pb2.ExtendReservationRequest(
@@ -200,6 +200,14 @@ class Advance:
         made = await asyncio.shield(self._task)
         self._taken = True
         return made
+
+
+async def held(reserving: Coroutine[Any, Any, Spending]) -> Spending:
+    """What `reserving` makes; of a caller who leaves before it is there, it is let go."""
+    with Advance(reserving) as advance:
+        made = await advance.spending()
+    assert made is not None
+    return made
 
 
 def _looked_at(task: asyncio.Task[int | None]) -> None:

@@ -42,9 +42,9 @@ def estimated_tokens(text: str) -> int:
 
 
 def estimated_prompt_tokens(prompt: chat_pb2.ChatPrompt) -> int:
-    """A fair guess for a whole prompt: its texts and a few tokens a message."""
-    texts = sum(estimated_tokens(text) for text in prompt_texts(prompt))
-    return texts + 4 * len(prompt.messages) + IMAGE_TOKENS * image_count(prompt)
+    """A fair guess for a whole prompt: its texts, tools and form of answer, and a few tokens a message."""
+    texts = (*prompt_texts(prompt), *prompt.options.tools_json, prompt.options.response_format_json)
+    return sum(map(estimated_tokens, texts)) + 4 * len(prompt.messages) + IMAGE_TOKENS * image_count(prompt)
 
 
 def image_count(prompt: chat_pb2.ChatPrompt) -> int:

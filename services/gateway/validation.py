@@ -23,6 +23,8 @@ RANGES: dict[Sampling, tuple[float, float]] = {
 MOST_STOP_TEXTS = 4
 LONGEST_MODEL_NAME = 200
 MOST_TEXTS = 2048
+MOST_PIECES = 10_000
+"""What of a prompt can be read without holding up other callers."""
 IMAGE_URLS = ("https://", "data:image/")
 """How the URL of an image begins. A provider fetches it: no other may reach into the network it stands in."""
 
@@ -79,6 +81,15 @@ def check_prompt(prompt: chat_pb2.ChatPrompt, named: Naming) -> None:
     for index, message in enumerate(prompt.messages):
         _check_message(message, f"{named('messages')}[{index}]")
     _check_options(prompt.options, named)
+
+
+def check_size(prompt: chat_pb2.ChatPrompt, field: str) -> None:
+    """Raise FieldInvalid for a prompt in more pieces than can be read while others wait; to count them is quick."""
+    pieces = len(prompt.messages) + len(prompt.options.tools_json) + len(prompt.options.extra_json)
+    if pieces <= MOST_PIECES:
+        pieces += sum(len(message.content) + len(message.tool_calls) for message in prompt.messages)
+    if pieces > MOST_PIECES:
+        raise FieldInvalid(field, f"must hold at most {MOST_PIECES} messages, parts, tool calls and options together")
 
 
 def check_model(model: str, field: str) -> None:

@@ -12,7 +12,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.guard.v1 import guard_pb2, guard_pb2_grpc
 from llmmesh.tenant.v1 import tenant_pb2
-from meshkit.egress import Residency
+from meshkit.egress import RESIDENCIES
 from meshkit.errors import FieldInvalid
 from meshkit.identity import current_identity
 from meshkit.reloading import Reloader
@@ -37,12 +37,6 @@ from services.guard.trials import Trials
 from services.guard.verdict import MOST_OF_A_RULE, Action, DataClass, Direction, Finding, Verdict
 
 LONGEST_PIECE = 8192
-RESIDENCIES = {
-    chat_pb2.DATA_RESIDENCY_UNSPECIFIED: Residency.GLOBAL,
-    chat_pb2.DATA_RESIDENCY_GLOBAL: Residency.GLOBAL,
-    chat_pb2.DATA_RESIDENCY_RUSSIA: Residency.RUSSIA,
-    chat_pb2.DATA_RESIDENCY_EU: Residency.EU,
-}
 
 
 class GuardServicer(guard_pb2_grpc.GuardServiceServicer):

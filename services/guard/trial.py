@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,10 +95,10 @@ def _longest(place: str, words: Mapping[str, Any], pattern: str) -> int:
     _say(at=place)
     try:
         expression = Expression(fold_pattern(pattern), case_sensitive=words["case_sensitive"])
-        lengths: Sequence[int] = range(1, LONGEST_MATCH + 1)
         if is_longer_than(expression, LONGEST_MATCH):
             return _unbounded(place, words)
-        return _first_that_suffices(expression, lengths)
+        shorter = range(1, LONGEST_MATCH)
+        return 1 + bisect_left(shorter, True, key=lambda length: not is_longer_than(expression, length))
     except (PhraseInvalid, ExpressionInvalid) as error:
         raise Fault(place, _told(error)) from error
 
@@ -107,17 +108,6 @@ def _unbounded(place: str, words: Mapping[str, Any]) -> int:
         return LONGEST_MATCH + 1
     longer = f"a match can be longer than {LONGEST_MATCH} characters"
     raise Fault(place, f"{longer}: bound its repeats, as in {{0,20}}, or look at prompts only")
-
-
-def _first_that_suffices(expression: Expression, lengths: Sequence[int]) -> int:
-    low, high = 0, len(lengths) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if is_longer_than(expression, lengths[middle]):
-            low = middle + 1
-        else:
-            high = middle
-    return lengths[low]
 
 
 def _try_examples(rules: Sequence[Rule], book: Rulebook) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
 from llmmesh.inference.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
+from meshkit.background import in_background
 from meshkit.server import Mount, running
 from services.inference.catalogue import Catalogue
 from services.inference.chat import ChatModel
@@ -32,17 +33,6 @@ async def inference(config: InferenceConfig) -> AsyncIterator[int]:
         catalogue = Catalogue({keeper.name: ChatModel(keeper, config) for keeper in keepers}, embedder)
         mount = Mount(add_InferenceServiceServicer_to_server, InferenceServicer(catalogue, config))
         # The engines outlive the server, so that answers under way can be drained.
-        async with kept_loaded(keepers), running([mount], config, room="inference") as port:
+        loading = in_background(*(keeper.keep() for keeper in keepers))
+        async with loading, running([mount], config, room="inference") as port:
             yield port
-
-
-@asynccontextmanager
-async def kept_loaded(keepers: Iterable[EngineKeeper]) -> AsyncIterator[None]:
-    """Keep the models loaded while the block runs, then end their engines."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(keeper.keep()) for keeper in keepers]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()

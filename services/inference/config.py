@@ -43,22 +43,23 @@ class InferenceConfig(ServiceSettings):
     gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1)
     """On a GPU: part of its memory that each chat model takes."""
     embedding_threads: int = Field(default=min(2, os.cpu_count() or 1), ge=1)
-    """Texts embedded at the same time."""
+    """Texts embedded, or pairs scored, at the same time."""
     embedding_max_waiting: int = Field(default=64, ge=1)
-    """Calls of EmbedText under way at once; more are refused."""
+    """Calls of EmbedText and ScorePairs under way at once; more are refused."""
     embedding_max_texts: int = Field(default=256, ge=1)
-    """Most texts in one call of EmbedText."""
+    """Most texts in one call of EmbedText, and pairs in one of ScorePairs."""
     embedding_max_characters: int = Field(default=32768, ge=1)
-    """Longest text in one call of EmbedText. The model reads the first 512 tokens of it."""
+    """Longest text in a call of either. The model reads the first 512 tokens of it, in pairs 254."""
 
     @field_validator("models", mode="before")
     @classmethod
     def _listed(cls, models: Any) -> Any:
         if not isinstance(models, str):
             return models
-        pairs = [entry.strip().partition("=") for entry in models.split(",") if entry.strip()]
-        if not all(name and source for name, _, source in pairs):
+        entries = (entry.partition("=") for entry in models.split(",") if entry.strip())
+        pairs = [(name.strip(), source.strip()) for name, _, source in entries]
+        if not all(name and source for name, source in pairs):
             raise ValueError("must be name=source pairs separated by commas")
-        if len({name for name, _, _ in pairs}) < len(pairs):
+        if len(dict(pairs)) < len(pairs):
             raise ValueError("names a model twice")
-        return {name.strip(): source.strip() for name, _, source in pairs}
+        return dict(pairs)

@@ -21,6 +21,8 @@ EXPECTED_LOAD_SECONDS = 30.0
 """A first guess; later loads are guessed from the last."""
 PROOF_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 60.0
+MOST_DOUBLINGS = 6
+"""More would only be cut; a thousand are beyond what a float holds."""
 STABLE_SECONDS = 120.0
 """An engine that lived this long is not part of a row of failures."""
 
@@ -157,4 +159,4 @@ async def prove(engine: Engine) -> None:
 
 def pause_seconds(failures: int) -> float:
     """How long to wait after so many failures in a row."""
-    return min(LONGEST_PAUSE_SECONDS, 2.0**failures) if failures else 0.0
+    return min(LONGEST_PAUSE_SECONDS, 2.0 ** min(failures, MOST_DOUBLINGS)) if failures else 0.0

@@ -75,7 +75,7 @@ OPTIONS: Mapping[str, Bounds] = {
 EXTRAS: Mapping[str, Bounds] = {
     "top_k": Bounds(-1, 2**31 - 1, whole=True),
     "min_p": Bounds(0, 1),
-    "repetition_penalty": Bounds(0, low_excluded=True),
+    "repetition_penalty": Bounds(0.01, 100),  # far beyond it the engine computes with zero and infinity
     "min_tokens": Bounds(0, 2**31 - 1, whole=True),
 }
 

@@ -6,12 +6,28 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
+THOUGHT = ("<think>", "</think>")
+"""Marks of what a model thinks, by which templates take an earlier answer apart."""
+
 
 class SpecialTokens:
     """The special tokens of one model, which its tokenizer would see in a message as well as in the chat template."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
         self._begin = re.compile(f"(?={any_of(sorted(filter(None, tokens)))}).", re.DOTALL)
+
+    @classmethod
+    def among(cls, added: Iterable[Any], template: str) -> SpecialTokens:
+        """Those of a tokenizer's added tokens that are special, or that the chat template writes.
+
+        White space is none: some tokenizers have tokens for line breaks and for rows of spaces, and every template
+        has such in it.
+        """
+        return cls(
+            token.content
+            for token in added
+            if token.content.strip() and (token.special or (token.content in template and token.content not in THOUGHT))
+        )
 
     def apart(self, value: Any) -> Any:
         """The value with a space after the first character of each special token, in keys of objects as well.

@@ -18,10 +18,6 @@ from services.inference.special_tokens import SpecialTokens
 THREADS = 2
 
 
-THOUGHT = ("<think>", "</think>")
-"""Marks of what a model thinks, by which templates take an earlier answer apart."""
-
-
 class ChatTokenizer:
     """Turns conversations into the model's tokens, in threads: a long one takes a while."""
 
@@ -32,13 +28,8 @@ class ChatTokenizer:
             LoadFailed: If the model has none, or no chat template.
         """
         self._tokenizer = load_tokenizer(source)
-        added = self._tokenizer.added_tokens_decoder.values()
-        template = str(self._tokenizer.chat_template)
-        self._special = SpecialTokens(
-            token.content
-            for token in added
-            if token.special or (token.content in template and token.content not in THOUGHT)
-        )
+        added, template = self._tokenizer.added_tokens_decoder, self._tokenizer.chat_template
+        self._special = SpecialTokens.among(added.values(), str(template))
         self._pool = Pool("tokenizer", threads=THREADS, max_callers=max_waiting)
 
     async def encode(self, turns: Sequence[Turn]) -> list[int]:
@@ -47,7 +38,8 @@ class ChatTokenizer:
         Special ones are the template's alone: where a message spells one it is taken apart.
 
         Raises:
-            FieldInvalid: If the model's template refuses the order of the roles, or a tool call is nested too deep.
+            FieldInvalid: If the model's template refuses the order of the roles or cannot write a tool call, or one is
+                nested too deep.
             RateLimited: If too many calls are under way.
         """
         with self._pool.admitted():
@@ -66,7 +58,7 @@ class ChatTokenizer:
         try:
             harmless = self._special.apart(list(turns))
             tokens = self._tokenizer.apply_chat_template(harmless, add_generation_prompt=True, return_dict=False)
-        except (TemplateError, RecursionError) as error:
+        except (TemplateError, RecursionError, TypeError) as error:  # some take arguments for a text
             raise FieldInvalid("messages", f"do not suit the model's chat template: {error}") from None
         return list(tokens)
 

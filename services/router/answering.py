@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.usage import all_output_tokens
 from services.router.constraints import Limits
 from services.router.deployment import Deployment
 from services.router.egress import Egress
@@ -105,4 +106,4 @@ def estimated_embedding_usage(texts: Sequence[str]) -> chat_pb2.TokenUsage:
 
 def generated_tokens(ended: Ended) -> int:
     """How many tokens the model made, as far as the provider says."""
-    return ended.usage.output_tokens + ended.usage.reasoning_tokens if ended.usage else 0
+    return all_output_tokens(ended.usage) if ended.usage else 0

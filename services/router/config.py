@@ -53,7 +53,8 @@ class RouterConfig(ServiceSettings):
     health_checks_at_once: int = Field(default=4, ge=1)
     """Most of them asked at the same time."""
     redis_url: str = Field(default="", pattern="^((redis|rediss|unix)://.+)?$")
-    """Redis through which routers tell each other whom to leave alone; empty: each relies on itself."""
+    """Redis through which routers tell each other whom to leave alone, and that keeps what they learn and count; empty:
+    each relies on itself and forgets at its end."""
     provider_connections: int = Field(default=1000, ge=1)
     """Most connections open to any one HTTP deployment at once."""
 

@@ -11,11 +11,8 @@ from llmmesh.router.v1 import router_pb2
 from services.router.deployment import Deployment
 from services.router.experiments.treatment import Use
 from services.router.explaining import Candidate, Explanation, Score
-from services.router.ranking import Demand
+from services.router.ranking import PRICED_TOKENS, Demand
 from services.router.rules import Ruling
-
-MICROS_PER_MICRO = 1_000_000
-"""Costs are compared in millionths of a micro-unit."""
 
 
 def route_explanation(explanation: Explanation, demand: Demand) -> router_pb2.RouteExplanation:
@@ -51,7 +48,7 @@ def _score(deployment: Deployment, score: Score, ruling: Ruling) -> router_pb2.R
     return router_pb2.RouteScore(
         priority=deployment.priority,
         score=score.value,
-        cost_micros=score.cost / MICROS_PER_MICRO if score.cost < math.inf else None,
+        cost_micros=score.cost / PRICED_TOKENS if score.cost < math.inf else None,
         quality=deployment.quality,
         weight=deployment.weight,
         first_token=first_token,

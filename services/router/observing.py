@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import MeshError
 from meshkit.identity import Identity
+from meshkit.usage import all_input_tokens, all_output_tokens
 from services.router.attempt import caller_is_gone
 from services.router.deployment import Deployment
 from services.router.experiments.treatment import Treatment
 from services.router.failover import FailedAttempt, failures_of
 from services.router.providers.provider import FailureKind
-from services.router.ranking import Demand, Price
+from services.router.ranking import PRICED_TOKENS, Demand, Price
 from services.router.routing import Chosen, Finished, RouteEvent, Router
-
-PER = 1_000_000
-"""Prices are for so many tokens."""
 
 
 @dataclass(slots=True)
@@ -95,8 +93,8 @@ class Observation:
             assert chat.deployment is not None
             chat.finished, chat.seconds = True, event.provider_seconds
             chat.cost_micros += cost_micros(self.prices.get(chat.deployment.name), event.usage)
-            chat.input_tokens = input_tokens(event.usage)
-            chat.output_tokens = event.usage.output_tokens + event.usage.reasoning_tokens
+            chat.input_tokens = all_input_tokens(event.usage)
+            chat.output_tokens = all_output_tokens(event.usage)
             self._tell(chat)
 
     def _wasted_micros(self, chosen: Chosen) -> int:
@@ -122,15 +120,9 @@ class ObservedRouter:
         return self.observation.through(chat, self.router.stream_chat(chat.demand))
 
 
-def input_tokens(usage: chat_pb2.TokenUsage) -> int:
-    """All that was read."""
-    return usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens
-
-
 def cost_micros(price: Price | None, usage: chat_pb2.TokenUsage) -> int:
     """What an answer cost, about: cached tokens count as others do; 0 where no price is known."""
     if price is None:
         return 0
-    read = input_tokens(usage)
-    written = usage.output_tokens + usage.reasoning_tokens
-    return (price.input_micros * read + price.output_micros * written) // PER
+    read, written = all_input_tokens(usage), all_output_tokens(usage)
+    return (price.input_micros * read + price.output_micros * written) // PRICED_TOKENS

@@ -17,6 +17,8 @@ from services.router.preferences import Caller
 NOMINAL_INPUT_TOKENS = 3
 NOMINAL_OUTPUT_TOKENS = 1
 """A usual chat reads three tokens for each it writes: the mix for listing models without a prompt."""
+PRICED_TOKENS = 1_000_000
+"""How many tokens a price is for: price times tokens, not yet divided by it, is in millionths of a micro-unit."""
 NOBODY: frozenset[str] = frozenset()
 
 

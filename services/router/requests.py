@@ -8,7 +8,7 @@ import orjson
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.router.v1 import router_pb2
-from meshkit.egress import DataClass, Residency
+from meshkit.egress import RESIDENCIES, DataClass
 from meshkit.errors import FieldInvalid
 from services.router.constraints import Limits
 from services.router.needs import chat_needs, embedding_needs
@@ -24,12 +24,6 @@ DATA_CLASSES = {
     chat_pb2.DATA_CLASS_INTERNAL: DataClass.INTERNAL,
     chat_pb2.DATA_CLASS_CONFIDENTIAL: DataClass.CONFIDENTIAL,
     chat_pb2.DATA_CLASS_SENSITIVE: DataClass.SENSITIVE,
-}
-RESIDENCIES = {
-    chat_pb2.DATA_RESIDENCY_UNSPECIFIED: Residency.GLOBAL,
-    chat_pb2.DATA_RESIDENCY_GLOBAL: Residency.GLOBAL,
-    chat_pb2.DATA_RESIDENCY_RUSSIA: Residency.RUSSIA,
-    chat_pb2.DATA_RESIDENCY_EU: Residency.EU,
 }
 SPEAKERS = frozenset(chat_pb2.Role.values()) - {chat_pb2.ROLE_UNSPECIFIED}
 TIERS = {chat_pb2.TIER_UNSPECIFIED: None} | {chat_pb2.Tier.Value(f"TIER_{tier.name}"): tier for tier in Tier}

@@ -1,4 +1,4 @@
-"""A Qdrant server that is away, frozen or out of disk costs a caller a deadline at most, and recovers by itself."""
+"""A Qdrant server that is away, frozen, busy or full costs a caller a deadline at most, and recovers by itself."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ OPERATIONS: dict[str, Callable[[VectorStore], Awaitable[object]]] = {
 
 
 class Server(qdrant.CollectionsServicer, qdrant.PointsServicer):
-    """As much of Qdrant as stores an entry, with a disk that may be full."""
+    """As much of Qdrant as stores an entry, with a disk that may be full and a limit that may be reached."""
 
     def __init__(self) -> None:
         self.full = False
+        self.busy = False
         self.collections: set[str] = set()
 
     async def CollectionExists(self, request: Any, context: Any) -> Any:
@@ -48,16 +49,21 @@ class Server(qdrant.CollectionsServicer, qdrant.PointsServicer):
         return qdrant.CollectionOperationResponse(result=True)
 
     async def CreateFieldIndex(self, request: Any, context: Any) -> Any:
-        return await self._written(context)
+        return await self._written(request, context)
 
     async def Upsert(self, request: Any, context: Any) -> Any:
-        return await self._written(context)
+        return await self._written(request, context)
 
     async def Query(self, request: Any, context: Any) -> Any:
         return qdrant.QueryResponse()
 
-    async def _written(self, context: Any) -> Any:
+    async def _written(self, request: Any, context: Any) -> Any:
         await self._check_room(context)
+        if self.busy:
+            retry = (("retry-after", "1"),)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Rate limiting exceeded", retry)
+        if request.collection_name not in self.collections:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"Collection `{request.collection_name}` doesn't exist!")
         done = qdrant.UpdateResult(operation_id=1, status=qdrant.UpdateStatus.Completed)
         return qdrant.PointsOperationResponse(result=done)
 
@@ -149,6 +155,24 @@ async def test_a_collection_that_could_not_be_made_is_made_when_there_is_room(se
         server.full = False
         await until(lambda: _works(lambda: store.put(ENTRY)))
         assert server.collections == {"answers"}
+
+
+async def test_a_collection_that_is_gone_is_made_again(served: int, server: Server) -> None:
+    async with opened(served) as store:
+        await store.put(ENTRY)
+        server.collections.clear()
+        await seconds_until_refused(store.put(ENTRY))
+        await until(lambda: _works(lambda: store.put(ENTRY)))
+        assert server.collections == {"answers"}
+
+
+async def test_a_server_that_asks_to_be_left_alone_for_a_while_is_away(served: int, server: Server) -> None:
+    async with opened(served) as store:
+        await store.put(ENTRY)
+        server.busy = True
+        await seconds_until_refused(store.put(ENTRY))
+        server.busy = False
+        await until(lambda: _works(lambda: store.put(ENTRY)))
 
 
 async def _works(operation: Callable[[], Awaitable[object]]) -> bool:

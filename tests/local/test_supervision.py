@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from deploy.local.programs import Program
+from deploy.local.session import follow
 from deploy.local.settings import LocalSettings
 from deploy.local.supervision import Supervisor, start_supervisor
 
@@ -89,6 +90,12 @@ async def test_shutting_down_ends_everything(family: Family) -> None:
     assert not family.supervisor.answers()
     assert not running(parent)
     await eventually(lambda: not running(child))
+
+
+async def test_whoever_follows_a_mesh_that_another_stops_gets_no_error(family: Family) -> None:
+    following = asyncio.create_task(asyncio.to_thread(follow, family.supervisor))
+    await asyncio.to_thread(family.supervisor.shut_down)
+    await asyncio.wait_for(following, 15)
 
 
 def running(process: int) -> bool:

@@ -137,7 +137,7 @@ def test_a_rollout_waits_longer_than_a_pod_may_take_to_start(manifests: list[Man
 def test_a_cache_that_keeps_its_vectors_itself_has_memory_for_them(manifests: list[Manifest]) -> None:
     cache = container_of(of_kind(manifests, "Deployment")["cache"])
     embedded = "LLMMESH_CACHE_QDRANT_URL" not in {variable["name"] for variable in cache["env"]}
-    assert cache["resources"]["limits"] == {"cpu": "2", "memory": "1Gi" if embedded else "512Mi"}
+    assert cache["resources"]["limits"] == {"cpu": "2", "memory": "1536Mi" if embedded else "512Mi"}
 
 
 def test_every_container_is_probed_and_limited(manifests: list[Manifest]) -> None:

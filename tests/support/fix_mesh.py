@@ -66,11 +66,6 @@ class Mesh:
         return self.settings["LLMMESH_URL"]
 
     @property
-    def api_key(self) -> str:
-        """The demo tenant's developer key."""
-        return self.settings["LLMMESH_API_KEY"]
-
-    @property
     def admin(self) -> dict[str, str]:
         """Headers of the admin."""
         return {"authorization": f"Bearer {self.settings['LLMMESH_ADMIN_KEY']}"}

@@ -33,7 +33,7 @@ from services.billing.key_file import read_signing_keys
 URL, KEY_FILES = "LLMMESH_BILLING_DATABASE_URL", ("LLMMESH_BILLING_AUDIT_KEY_FILE", "LLMMESH_BILLING_SIGNING_KEY_FILE")
 INTACT, TAMPERED, UNUSABLE = 0, 1, 2
 _VERIFY = """Go along each chain and name the first record that was altered, is missing, stands elsewhere or was cut
-off, and the first checkpoint that was replaced. Status 0: all is intact; 1: something is not; 2: nobody can say."""
+off, and the first checkpoint that was replaced. Status 0: all is intact; 1: something is not; 2: it cannot tell."""
 
 
 def main(given: Sequence[str] | None = None) -> NoReturn:

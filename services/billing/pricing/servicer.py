@@ -130,9 +130,7 @@ class PriceBookServicer(PriceBookServiceServicer):
 
     async def _page(
         self,
-        request: prices_pb2.ListPriceHistoryRequest
-        | prices_pb2.ListExchangeRatesRequest
-        | prices_pb2.ListMarginsRequest,
+        request: ListRequest,
         kind: Kind[Row],
         name: str,
         listing: str,

@@ -58,7 +58,7 @@ class Owner:
             answer = self._operations[request["operation"]](**request["arguments"])
         except Exception as error:  # noqa: BLE001 - the engine raises bare Exception; the caller is told
             return {"id": request["id"], "error": f"{type(error).__name__}: {error}"}
-        self._upkeep.note(request["operation"])
+        self._upkeep.note(request["operation"], answer)
         return {"id": request["id"], "answer": answer}
 
     def _receive(self) -> Message | None:

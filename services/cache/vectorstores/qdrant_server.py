@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from grpc import StatusCode
 from grpc.aio import AioRpcError
 from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
 from meshkit.dependency import Dependency, Unusable
@@ -32,8 +34,14 @@ from services.cache.vectorstores.surplus import surplus
 
 T = TypeVar("T")
 
-FAULTS: tuple[type[Exception], ...] = (AioRpcError, ApiException, ResponseHandlingException, ValueError)
-"""What the client raises when the server is away, refuses, or answers nonsense."""
+FAULTS: tuple[type[Exception], ...] = (
+    AioRpcError,
+    ApiException,
+    QdrantException,
+    ResponseHandlingException,
+    ValueError,
+)
+"""What the client raises when the server is away, refuses, has too much to do, or answers nonsense."""
 PURGE_SECONDS = 30.0
 
 
@@ -169,11 +177,17 @@ class QdrantServerStore:
 
     async def _once_prepared(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Its answer, once there is a collection; who cannot wait so long leaves the making of it under way."""
-        if self._preparation is None:
-            self._preparation = asyncio.create_task(self._prepared_in_time())
-            self._preparation.add_done_callback(self._note_failure)
-        await asyncio.shield(self._preparation)
-        return await operation()
+        preparation = self._preparation
+        if preparation is None:
+            preparation = self._preparation = asyncio.create_task(self._prepared_in_time())
+            preparation.add_done_callback(self._note_failure)
+        await asyncio.shield(preparation)
+        try:
+            return await operation()
+        except AioRpcError as error:
+            if error.code() is StatusCode.NOT_FOUND and self._preparation is preparation:
+                self._preparation = None  # it went with the server's disk: who comes next makes another
+            raise
 
     async def _prepared_in_time(self) -> None:
         async with asyncio.timeout(PURGE_SECONDS):

@@ -6,6 +6,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 from meshkit.log import get_logger
 from services.cache.vectorstores.edge_shard import Shard
@@ -14,13 +15,14 @@ QUIET_SECONDS = 2.0
 """No request for so long is a quiet moment."""
 FLUSH_AFTER_SECONDS = 30.0
 """The longest that changes live in the log alone; a start replays the log."""
-COMPACT_WHEN_QUIET = 1_000
-COMPACT_ALWAYS = 20_000
-"""Changes before compacting. Without it what was removed stays in memory."""
+COMPACT_WHEN_QUIET = 2_000
+COMPACT_ALWAYS = 40_000
+"""Entries put and removed before compacting. Without it what was removed stays in memory."""
 PAUSE_SECONDS = 30.0
 """After a flush or a compaction that failed: of a full disk there will be more."""
-CHANGING = frozenset({"put", "forget", "forget_expired", "forget_cheapest", "reprice"})
-
+WRITING = frozenset({"put", "reprice"})
+REMOVING = frozenset({"forget", "forget_expired", "forget_cheapest"})
+"""Operations that answer how many entries they removed."""
 
 log = get_logger()
 
@@ -34,10 +36,11 @@ class Upkeep:
         self._dirty_since: float | None = None
         self._paused_until = 0.0
 
-    def note(self, operation: str) -> None:
-        """Count an operation that was carried out."""
-        if operation in CHANGING:
-            self._changes += 1
+    def note(self, operation: str, answer: Any = None) -> None:
+        """Count what an operation has changed that was carried out."""
+        changed = int(answer) if operation in REMOVING else int(operation in WRITING)
+        if changed:
+            self._changes += changed
             self._dirty_since = self._dirty_since or time.monotonic()
 
     def wait_for_work(self, pipe: socket.socket) -> None:

@@ -7,6 +7,7 @@ from base64 import b64encode
 from typing import Any
 
 from llmmesh.router.v1 import router_pb2
+from meshkit.usage import all_input_tokens
 from services.gateway.embedding import EmbeddedTexts
 from services.gateway.openai.embedding_request import EmbeddingRequest
 from services.gateway.openai.report import encoder, report_object
@@ -15,7 +16,7 @@ from services.gateway.openai.report import encoder, report_object
 def embedding_reply(asked: EmbeddingRequest, embedded: EmbeddedTexts) -> bytes:
     """The vectors as one object."""
     usage = embedded.usage
-    tokens = usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens
+    tokens = all_input_tokens(usage)
     data = [_item(index, vector, base64=asked.base64) for index, vector in enumerate(embedded.vectors)]
     return encoder.encode(
         {

@@ -9,6 +9,7 @@ import msgspec
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import FieldInvalid
 from services.gateway.openai.members import LONGEST_NAME, decoded
+from services.gateway.validation import MOST_PIECES
 
 ROLES = {
     "system": chat_pb2.ROLE_SYSTEM,
@@ -57,9 +58,6 @@ class WirePart(msgspec.Struct):
     text: str | None = None
     image_url: WireImage | None = None
 
-
-MOST_PIECES = 10_000
-"""What can be read without holding up other callers."""
 
 messages_decoder = msgspec.json.Decoder(list[WireMessage])
 _part = msgspec.json.Decoder(WirePart)

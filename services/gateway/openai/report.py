@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from llmmesh.chat.v1 import chat_pb2
+from meshkit.usage import all_input_tokens, all_output_tokens
 from services.gateway.exchange import CACHED, Report, cache_word
 
 encoder = msgspec.json.Encoder(decimal_format="number")
@@ -19,9 +20,8 @@ def usage_object(usage: chat_pb2.TokenUsage, report: Report) -> dict[str, Any]:
 
     Of a cached answer it is what the first asking used, with the whole prompt as cached.
     """
-    prompt_tokens = usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens
+    prompt_tokens, completion_tokens = all_input_tokens(usage), all_output_tokens(usage)
     from_cache = report.cache_status in CACHED
-    completion_tokens = usage.output_tokens + usage.reasoning_tokens
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,

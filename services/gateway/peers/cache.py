@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
@@ -39,7 +39,7 @@ class CachePeer:
         long as the cache allows its answer to be given again.
         """
         key = (current_identity().tenant_id, request.SerializeToString(deterministic=True))
-        return await self._lookups.join(key, lambda: self._look_up(request))
+        return await self._lookups.join(key, lambda: self._wanted(key, request))
 
     async def await_answer(self, request: cache_pb2.LookupAnswerRequest, seconds: float) -> Found:
         """Wait for the answer of whoever has the lease; without one the lease may come here."""
@@ -65,6 +65,15 @@ class CachePeer:
             await self._stub.RecordUses(cache_pb2.RecordUsesRequest(uses=uses), timeout=self._semantic_seconds * 2)
         except grpc.aio.AioRpcError as error:
             log.warning("uses_not_recorded", code=error.code().name, details=error.details())
+
+    async def _wanted(self, key: Hashable, request: cache_pb2.LookupAnswerRequest) -> Found:
+        """What a look-up brings. A lease for which nobody waits goes back: who asks next would wait until it ends."""
+        found = await self._look_up(request)
+        if not found.lease_id or self._lookups.awaited(key):
+            return found
+        await self.tell(current_identity(), cache_pb2.ReleaseLeaseRequest(lease_id=found.lease_id))
+        # Who came while it went back has not been answered yet.
+        return await self._look_up(request) if self._lookups.awaited(key) else Found()
 
     async def _look_up(self, request: cache_pb2.LookupAnswerRequest, wait_seconds: float = 0.0) -> Found:
         exact = request.level == cache_pb2.CACHE_LEVEL_EXACT

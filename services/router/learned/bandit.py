@@ -45,8 +45,6 @@ class Gamble:
     first: str
     chances: Mapping[str, float]
     """The probability each candidate had to be asked first."""
-    rewards: Mapping[str, float]
-    """What is expected of each."""
 
 
 class Bandit:
@@ -67,10 +65,9 @@ class Bandit:
 
     def choose(self, candidates: Sequence[str], context: Context) -> Gamble:
         """Pick among candidates by the chances of SquareCB."""
-        rewards = {name: self.expected(name, context) for name in candidates}
-        odds = chances(rewards, self.gamma(candidates))
+        odds = chances({name: self.expected(name, context) for name in candidates}, self.gamma(candidates))
         first = self._chance.choices(list(odds), list(odds.values()))[0]
-        return Gamble(first, odds, rewards)
+        return Gamble(first, odds)
 
     def expected(self, name: str, context: Context) -> float:
         """The reward expected of a deployment; one nobody has tried is expected to be as good as the others."""

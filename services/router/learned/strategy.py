@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from services.router.learned.bandit import Bandit, Gamble
 from services.router.learned.context import Asked, Context, context_of
-from services.router.ranking import Choice, Demand
+from services.router.ranking import PRICED_TOKENS, Choice, Demand
 
 FIRST = 2.0
 """Score of the one picked; no reward is greater than 1."""
@@ -42,7 +42,7 @@ class Learned:
         demand, bandit = choice.demand, self.bandit
         context = context_of(demand.prompt, Asked(demand.needs, demand.limits.data_class, demand.caller.tier or "none"))
         gamble = bandit.choose(_first_group(choice), context)
-        dearest = max((cost for cost in choice.costs if cost < math.inf), default=0.0) / 1_000_000
+        dearest = max((cost for cost in choice.costs if cost < math.inf), default=0.0) / PRICED_TOKENS
         self.stakes[demand] = Stake(context, gamble, dearest)
         return [
             FIRST if each.name == gamble.first else bandit.expected(each.name, context) for each in choice.candidates

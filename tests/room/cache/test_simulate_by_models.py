@@ -45,3 +45,11 @@ async def test_scores_that_cannot_be_weighed_are_named(
             await simulate(log, inference_target)
     finally:
         embeddings.scorer = ours
+
+
+async def test_an_inference_service_that_is_away_is_named(
+    log: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.cache.command.CONNECT_SECONDS", 0.2)
+    with pytest.raises(SystemExit, match=f"127.0.0.1:{free_port} cannot be reached"):
+        await simulate(log, f"127.0.0.1:{free_port}")

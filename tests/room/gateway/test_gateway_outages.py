@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import grpc
 import orjson
 import pytest
 
+from llmmesh.gateway.v1.openai_pb2_grpc import OpenAIServiceStub
 from llmmesh.guard.v1 import guard_pb2
+from meshkit.client import connect
 from meshkit.errors import error_reason
 from services.billing.config import BillingConfig
 from tests.support.billing_room import billing_room
-from tests.support.gateway_room import Front, Reply, Tenant, audit_events, eventually, front_room
+from tests.support.gateway_room import Front, Reply, Tenant, audit_events, eventually, front_room, second_gateway
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
@@ -196,6 +199,25 @@ async def test_a_gateway_that_stops_first_delivers_what_is_owed(
         await front.first.until(lambda now: now.aborted_streams == 1)
     (row,) = await own_billing.room.usage(tenant.identity)
     assert row.usage.estimated
+
+
+async def test_what_an_answer_had_said_when_its_gateway_could_wait_no_longer_is_billed(
+    tenant: Tenant, front: Front
+) -> None:
+    front.first.set(reply_tokens=5000, tokens_per_second=100)
+    async with AsyncExitStack() as callers:
+        async with second_gateway(front, drain_seconds=0) as stopping:
+            # A caller who stays to the end, which those of the gateway's own block do not.
+            stub = await callers.enter_async_context(connect(f"127.0.0.1:{stopping.port}", OpenAIServiceStub))
+            caller = Tenant(replace(stopping, openai=stub), tenant.identity)
+            body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "Talk to the end."}]}
+            call = caller.call(orjson.dumps(body))
+            await call.read()
+        (row,) = await tenant.usage(rows=1)
+        assert row.usage.estimated
+        (event,) = await audit_events(tenant, rows=1)
+        assert event.outcome == "cancelled"
+        await tenant.nothing_held()
 
 
 async def test_without_the_cache_answers_come_from_providers_and_say_so(

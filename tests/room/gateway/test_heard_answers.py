@@ -123,6 +123,16 @@ async def test_a_failure_is_everybodys(tenant: Tenant, front: Front) -> None:
     assert front.first.counters.requests == 1
 
 
+async def test_who_wants_it_whole_is_not_given_a_stream_that_went_wrong(tenant: Tenant, front: Front) -> None:
+    front.first.set(reply=LONG, second_reply="{}", tokens_per_second=20)
+    form = {"response_format": {"type": "json_object"}}
+    leader = Stream(tenant, "As JSON?", **form)
+    await leader.word()
+    whole = asyncio.create_task(tenant.chat("As JSON?", **form))
+    assert (await leader.rest()).events[-1]["error"]["code"] == "answer_invalid"
+    assert (await whole).json["choices"][0]["message"]["content"] == "{}"
+
+
 async def test_a_failure_before_the_first_word_is_its_own(tenant: Tenant, front: Front) -> None:
     front.first.set(headers_ms=200, fail_next=-1, fail_status=400)
     front.second.set(fail_next=-1, fail_status=400)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 
 from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
+from services.gateway.validation import MOST_PIECES
 from tests.support.gateway_room import CALL_SECONDS, Front, Tenant, audit_events, eventually, typed_prompt
 
 FOX = "The quick brown fox jumps over the lazy dog."
@@ -77,6 +80,49 @@ async def test_an_image_that_a_provider_would_have_to_look_for_in_its_own_networ
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "prompt.messages[0].content" in (caught.value.details() or "")
     assert front.first.counters.requests == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        chat_pb2.ChatPrompt(messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_ASSISTANT)] * MOST_PIECES),
+        chat_pb2.ChatPrompt(
+            messages=[
+                chat_pb2.ChatMessage(role=chat_pb2.ROLE_ASSISTANT, content=[chat_pb2.ContentPart()] * MOST_PIECES)
+            ]
+        ),
+        chat_pb2.ChatPrompt(options=chat_pb2.GenerationOptions(tools_json=["{}"] * MOST_PIECES)),
+    ],
+    ids=["messages", "parts", "tools"],
+)
+async def test_a_prompt_in_more_pieces_than_can_be_read_while_others_wait_is_refused(
+    tenant: Tenant, front: Front, more: chat_pb2.ChatPrompt
+) -> None:
+    asked = typed_prompt("One piece more.")
+    asked.prompt.MergeFrom(more)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await front.typed.GenerateChat(asked, metadata=tenant.metadata(), timeout=CALL_SECONDS)
+    assert (caught.value.code(), caught.value.details()) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"prompt: must hold at most {MOST_PIECES} messages, parts, tool calls and options together",
+    )
+
+
+@pytest.mark.parametrize("number", [-1, 99])
+@pytest.mark.parametrize(
+    ("rpc", "kind"),
+    [("GenerateChat", gateway_pb2.GenerateChatRequest), ("ExplainRoute", gateway_pb2.ExplainRouteRequest)],
+)
+async def test_a_class_of_data_that_is_none_is_refused_and_leads_past_no_guard(
+    front: Front, rpc: str, kind: Any, number: int
+) -> None:
+    daring = await front.tenant(guard_fail_open=True)
+    asked = kind(prompt=typed_prompt("Who judges this?").prompt, data_class=number)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await getattr(front.typed, rpc)(asked, metadata=daring.metadata(), timeout=CALL_SECONDS)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (caught.value.details() or "").startswith("data_class: ")
+    assert (front.guard.prompts, front.first.counters.requests) == ([], 0)
 
 
 async def test_a_route_is_explained_for_data_as_sensitive_as_its_caller_says(tenant: Tenant, front: Front) -> None:

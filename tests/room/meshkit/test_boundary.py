@@ -1,4 +1,4 @@
-"""What a caller of any room sees: identity, access, errors, deadlines, health, drain."""
+"""What a caller of any room sees: identity, access, errors, deadlines, health."""
 
 from __future__ import annotations
 
@@ -35,14 +35,9 @@ class Room(CacheServiceServicer):
         self.fault: Exception | None = None
         self.seen: Identity | None = None
         self.seconds: float | None = None
-        self.entered = asyncio.Event()
-        self.release = asyncio.Event()
-        self.release.set()
 
     async def LookupAnswer(self, request: Any, context: Any) -> Any:
         self.seen, self.seconds = current_identity(), seconds_remaining()
-        self.entered.set()
-        await self.release.wait()
         if self.fault:
             raise self.fault
         return cache_pb2.LookupAnswerResponse(similarity=0.5)
@@ -305,29 +300,3 @@ async def test_health_follows_the_probe() -> None:
         while seen[-1] != health_pb2.HealthCheckResponse.SERVING:
             seen.append((await watch.read()).status)
     assert health_pb2.HealthCheckResponse.SERVING not in seen[:-1]
-
-
-async def test_draining_lets_running_calls_finish_and_refuses_new_ones(room: Room) -> None:
-    room.release.clear()
-    serving = running([Mount(add_CacheServiceServicer_to_server, room)], SETTINGS, room="cache")
-    port = await serving.__aenter__()
-    async with connect(f"127.0.0.1:{port}", CacheServiceStub, wait_seconds=5) as stub:
-        call = asyncio.ensure_future(stub.LookupAnswer(cache_pb2.LookupAnswerRequest()))
-        await room.entered.wait()
-        draining = asyncio.ensure_future(serving.__aexit__(None, None, None))
-        refused = await _refused(port)
-        room.release.set()
-        answer = await call
-        await draining
-    assert answer.similarity == 0.5
-    assert refused.code() is grpc.StatusCode.UNAVAILABLE
-
-
-async def _refused(port: int) -> grpc.aio.AioRpcError:
-    """Call on fresh connections until the draining server takes no more."""
-    while True:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            try:
-                await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
-            except grpc.aio.AioRpcError as error:
-                return error

@@ -35,6 +35,7 @@ from meshkit.settings import ServiceSettings, SettingsConfigDict
 class Config(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="DEMO_", frozen=True)
     size: int = 1
+    shares: tuple[int, ...] = ()
 
 class Servicer(CacheServiceServicer):
     async def LookupAnswer(self, request, context):
@@ -89,6 +90,13 @@ async def test_every_settings_mistake_is_listed_at_once(script: Path) -> None:
     assert child.returncode == 78
     assert "DEMO_SIZE: " in errors.decode()
     assert "DEMO_LOG_LEVEL: " in errors.decode()
+
+
+async def test_a_setting_that_should_be_json_and_is_not_is_named_like_any_mistake(script: Path) -> None:
+    async with process(script, DEMO_SHARES="10, 50") as child:
+        _, errors = await child.communicate()
+    assert child.returncode == 78
+    assert "DEMO_SHARES: must be JSON" in errors.decode()
 
 
 async def test_sigterm_drains_and_exits_clean(script: Path) -> None:

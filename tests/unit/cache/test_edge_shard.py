@@ -53,8 +53,27 @@ def test_a_disk_without_room_to_compact_ends_nothing(store: Shard, monkeypatch: 
     care = Upkeep(store)
     for _ in range(COMPACT_ALWAYS):
         care.note("put")
+    assert next_request(care) == b"x"
+
+
+@pytest.mark.parametrize(("removed", "compacted"), [(COMPACT_ALWAYS, 1), (0, 0)], ids=["many", "none"])
+def test_of_what_is_removed_at_once_each_entry_counts(
+    store: Shard, monkeypatch: pytest.MonkeyPatch, removed: int, compacted: int
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(store, "optimize", lambda: done.append("compacted"))
+    care = Upkeep(store)
+    for operation in ("put", "count", "forget_cheapest"):
+        care.note(operation, 0)
+    care.note("forget_expired", removed)
+    next_request(care)
+    assert len(done) == compacted
+
+
+def next_request(care: Upkeep) -> bytes:
+    """What there was to do is done before it is read."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.send(b"x")
         care.wait_for_work(ours)
-        assert ours.recv(1) == b"x"
+        return ours.recv(1)

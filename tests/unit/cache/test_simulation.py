@@ -100,7 +100,9 @@ def test_a_question_too_long_to_compare_is_an_exact_hit_at_most(
         ("log.csv", b"question\n" + b"a" * 17_000_000, "is no CSV"),
         ("log.jsonl", b'{"question": "a"}\nrubbish', "log.jsonl:2 is no JSON"),
         ("log.jsonl", b'{"answer": "a"}', "log.jsonl:1 has no question"),
+        ("log.jsonl", b'{"question": "a"}\n\n{"answer": "a"}', "log.jsonl:3 has no question"),
         ("log.csv", b"question,time\nWhy?,soon\n", "log.csv:2: 'soon' is neither"),
+        ("log.csv", b'question,time\n"Why\nnot?",1\n\nWhen?,soon\n', "log.csv:5: 'soon' is neither"),
         ("log.jsonl", b"", "holds no questions"),
     ],
 )

@@ -12,17 +12,19 @@ from meshkit.errors import BudgetExceeded
 from meshkit.identity import Identity
 from services.gateway.exchange import Exchange
 from services.gateway.peers.billing import BillingPeer, Settlement
-from services.gateway.spending import Advance, Spending
+from services.gateway.spending import Advance, Spending, held
 
 
 class Books:
     """Reserves when told to, and notes what is let go."""
 
     def __init__(self) -> None:
+        self.asked = asyncio.Event()
         self.arrived = asyncio.Event()
         self.let_go: asyncio.Queue[Settlement] = asyncio.Queue()
 
     async def reserve(self) -> Spending:
+        self.asked.set()
         await self.arrived.wait()
         reservation = billing_pb2.Reservation(id="r", currency_code="RUB")
         nobody_asks = cast("BillingPeer", None)
@@ -72,6 +74,25 @@ async def test_a_caller_who_leaves_while_waiting_leaves_no_hold_behind() -> None
     books.arrived.set()
     async with asyncio.timeout(5):
         assert (await books.let_go.get()).commit is None
+
+
+async def test_what_is_sure_to_be_needed_is_let_go_too_where_its_caller_leaves_before_it_is_there() -> None:
+    books = Books()
+    task = asyncio.create_task(held(books.reserve()))
+    await books.asked.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    books.arrived.set()
+    async with asyncio.timeout(5):
+        assert (await books.let_go.get()).commit is None
+
+
+async def test_what_is_sure_to_be_needed_is_kept_by_who_stays() -> None:
+    books = Books()
+    books.arrived.set()
+    assert (await held(books.reserve())).currency_code == "RUB"
+    assert books.let_go.empty()
 
 
 async def test_a_refusal_matters_only_to_who_takes_it(caplog: Any) -> None:

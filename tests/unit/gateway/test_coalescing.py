@@ -59,6 +59,19 @@ async def test_a_caller_who_leaves_does_not_take_the_others_along() -> None:
     assert work.begun == 1
 
 
+async def test_it_is_known_whether_anybody_still_waits() -> None:
+    joining, work = Coalescing[int](), Work()
+    first, second = (asyncio.create_task(joining.join("a", work)) for _ in range(2))
+    await work.beginning.wait()
+    for leaving, waits in ((first, True), (second, False)):
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        assert joining.awaited("a") is waits
+    work.end.set()
+    assert await joining.join("a", work) == 1
+    assert not joining.awaited("a")
+
+
 async def test_a_failure_reaches_everybody() -> None:
     async def fail() -> int:
         raise ConnectionError

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
 
 from llmmesh.cache.v1 import cache_pb2
+from llmmesh.chat.v1 import chat_pb2
 from llmmesh.gateway.v1 import gateway_pb2
+from meshkit.identity import Identity
+from services.gateway.exchange import Event, Exchange
 from services.gateway.flights import Flight, Flights, Found, Hit
 
 AWAY = Found(unavailable=True)
 HIT = Hit(cache_pb2.CachedAnswer(), gateway_pb2.CACHE_STATUS_EXACT)
 
 
-async def board(flights: Flights, found: Found, asked_at: float) -> Flight:
+async def board(flights: Flights, found: Found, asked_at: float, *, hears: bool = False) -> Flight:
     async def nobody_else(seconds: float) -> Found:
         return found
 
-    return await flights.board("question", found, nobody_else, hears=False, asked_at=asked_at)
+    return await flights.board("question", found, nobody_else, hears=hears, asked_at=asked_at)
 
 
 async def landed() -> Flights:
@@ -74,3 +78,21 @@ async def test_another_process_is_waited_for_as_long_as_its_lease_lasts() -> Non
     leased = Found(leased_elsewhere=True)
     flight = await flights.board("question", leased, elsewhere, hears=False, asked_at=time.perf_counter())
     assert (waits, flight.hit) == ([30], HIT)
+
+
+async def one_word() -> AsyncGenerator[Event, None]:
+    yield chat_pb2.Delta(text="one")
+
+
+async def test_a_stream_without_a_hit_in_the_end_is_had_by_those_who_hear_it_and_by_nobody_else() -> None:
+    flights = Flights(here_seconds=60, elsewhere_seconds=0)
+    with await board(flights, Found(), time.perf_counter()) as leader:
+        spoken = leader.spoken(one_word(), Exchange(Identity(), "m"))
+        await anext(spoken)
+        whole = asyncio.create_task(board(flights, Found(), time.perf_counter()))
+        await asyncio.sleep(0)
+        hearing = await board(flights, Found(), time.perf_counter(), hears=True)
+    alone = await whole
+    assert (alone.hit, alone.live, alone.leads) == (None, None, False)
+    assert hearing.live is leader.live is not None
+    await spoken.aclose()

@@ -62,6 +62,12 @@ def test_the_guess_knows_that_other_scripts_take_more() -> None:
     assert estimated_tokens("лисица") == 3
 
 
+def test_the_guess_counts_tools_and_the_form_of_the_answer() -> None:
+    described = prompt("hello", tools_json=["x" * 100, "y" * 20], response_format_json="z" * 40)
+    assert estimated_prompt_tokens(described) - estimated_prompt_tokens(prompt("hello")) == 25 + 5 + 10
+    assert prompt_token_bound(described) >= estimated_prompt_tokens(described)
+
+
 def test_the_callers_limit_is_the_plan() -> None:
     made = plan(prompt("hi", max_output_tokens=16))
     assert made.max_output_tokens == 16

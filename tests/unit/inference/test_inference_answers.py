@@ -31,3 +31,7 @@ def test_an_answer_need_not_be_longer_than_it_may():
 
 def test_pauses_grow_with_failures_up_to_a_minute():
     assert [pause_seconds(failures) for failures in (0, 1, 2, 3, 10)] == [0, 2, 4, 8, 60]
+
+
+def test_a_model_that_fails_for_days_is_still_tried_every_minute():
+    assert pause_seconds(5000) == 60

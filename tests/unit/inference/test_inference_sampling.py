@@ -92,6 +92,8 @@ def test_null_means_unset():
         ("top_k", "{"),
         ("min_p", "2"),
         ("repetition_penalty", "0"),
+        ("repetition_penalty", "1e-50"),
+        ("repetition_penalty", "1e39"),
         ("min_tokens", "-1"),
         ("ignore_eos", "1"),
     ],

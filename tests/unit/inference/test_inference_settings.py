@@ -19,7 +19,7 @@ def test_an_empty_list_serves_embeddings_alone(monkeypatch):
     assert dict(InferenceConfig().models) == {}
 
 
-@pytest.mark.parametrize("listed", ["small", "=path", "small=", "a=x,a=y"])
+@pytest.mark.parametrize("listed", ["small", "=path", "small=", "a=x,a=y", "a=x, a =y"])
 def test_a_list_that_makes_no_sense_is_refused_at_start(monkeypatch, listed):
     monkeypatch.setenv("LLMMESH_INFERENCE_MODELS", listed)
     with pytest.raises(ValidationError):

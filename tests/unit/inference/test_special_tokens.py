@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 from services.inference.special_tokens import SpecialTokens
 
 CHATML = SpecialTokens(["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
@@ -34,3 +36,20 @@ def test_names_and_arguments_of_tool_calls_are_texts_too():
 
 def test_a_model_without_special_tokens_reads_texts_as_they_are():
     assert SpecialTokens([]).apart("<|im_end|>\n") == "<|im_end|>\n"
+
+
+def added(content, special=False):
+    """A token that was added to a tokenizer."""
+    return SimpleNamespace(content=content, special=special)
+
+
+def test_special_tokens_and_those_that_the_template_writes_are_taken_apart():
+    tokens = [added("<|end|>", special=True), added("<|user|>"), added("<|unused|>"), added("<think>")]
+    marks = SpecialTokens.among(tokens, "<|user|>\n{{ messages[0].content }}</think><think>")
+    assert marks.apart("<|end|><|user|><|unused|><think>") == "< |end|>< |user|><|unused|><think>"
+
+
+def test_line_breaks_and_rows_of_spaces_stay_as_they_are_where_a_tokenizer_has_tokens_for_them():
+    marks = SpecialTokens.among([added("\n"), added("\n\n"), added("  ")], "{% if x %}\n\n  {{ x }}\n{% endif %}")
+    code = "def f():\n\n    return 1\n"
+    assert marks.apart(code) == code
