@@ -15,6 +15,7 @@ from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceServicer, CacheServiceSt
 from meshkit.client import connect
 from meshkit.server import Mount, running
 from meshkit.settings import ServiceSettings
+from tests.support.waiting import until
 
 SETTINGS = ServiceSettings(listen="127.0.0.1:0", metrics_listen="", drain_seconds=0)
 REQUEST = cache_pb2.LookupAnswerRequest()
@@ -69,6 +70,13 @@ async def wired(room: int) -> AsyncIterator[Wire]:
         yield wire
 
 
+async def answered(stub: Any) -> bool:
+    """Whether a call is answered; one over a connection that is being closed is not."""
+    with suppress(grpc.aio.AioRpcError):
+        return bool((await stub.LookupAnswer(REQUEST, timeout=10)).similarity)
+    return False
+
+
 @pytest.mark.slow
 async def test_a_connection_that_went_silent_is_given_up_and_another_is_made() -> None:
     async with (
@@ -81,5 +89,4 @@ async def test_a_connection_that_went_silent_is_given_up_and_another_is_made() -
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.LookupAnswer(REQUEST, timeout=50)  # grpc by itself would wait a minute for the answer to a ping
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE, "it is known before the deadline"
-        answer = await stub.LookupAnswer(REQUEST, timeout=10)
-    assert answer.similarity == 0.5
+        await until(lambda: answered(stub))  # while grpc still closes the old connection a call may fall on it
