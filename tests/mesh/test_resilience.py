@@ -128,7 +128,15 @@ async def test_a_frozen_redis_costs_a_deadline_and_no_answer(tenant: Tenant) -> 
 async def test_a_frozen_redis_takes_nothing_from_the_semantic_level(tenant: Tenant, real_model: str) -> None:
     assert real_model  # while the chat model loads embeddings miss their deadline
     await tenant.chat("How do I defrost a freezer?")
-    wordings = iter([f"How {verb} I defrost a freezer?" for verb in ("can", "could", "should", "may", "might")])
+    wordings = iter(
+        [
+            "How can I defrost a freezer?",
+            "How should I defrost a freezer?",
+            "What is the way to defrost a freezer?",
+            "What's the best way to defrost a freezer?",
+            "How can a freezer be defrosted?",
+        ]
+    )
 
     async def remembered() -> bool:
         return (await tenant.chat("How do I defrost a freezer?")).headers["x-llmmesh-cache"] == "exact"
