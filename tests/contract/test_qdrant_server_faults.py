@@ -138,13 +138,16 @@ async def test_a_frozen_server_holds_up_no_crowd(frozen_port: int) -> None:
         assert sorted(await asyncio.gather(*crowd))[-2] < DEADLINE_SECONDS
 
 
-async def test_a_full_disk_takes_no_entries_but_lookups_go_on(served: int, server: Server) -> None:
+@pytest.mark.parametrize("trouble", ["full", "busy"])
+async def test_a_server_that_takes_no_entries_is_away_until_it_does_and_lookups_go_on(
+    served: int, server: Server, trouble: str
+) -> None:
     async with opened(served) as store:
         await store.put(ENTRY)
-        server.full = True
+        setattr(server, trouble, True)
         await seconds_until_refused(store.put(ENTRY))
-        server.full = False
-        await until(lambda: _works(lambda: store.put(ENTRY)))
+        setattr(server, trouble, False)
+        await until(lambda: _puts(store))
         assert await OPERATIONS["plausible"](store) == []
 
 
@@ -153,7 +156,7 @@ async def test_a_collection_that_could_not_be_made_is_made_when_there_is_room(se
     async with opened(served) as store:
         await seconds_until_refused(store.put(ENTRY))
         server.full = False
-        await until(lambda: _works(lambda: store.put(ENTRY)))
+        await until(lambda: _puts(store))
         assert server.collections == {"answers"}
 
 
@@ -162,22 +165,13 @@ async def test_a_collection_that_is_gone_is_made_again(served: int, server: Serv
         await store.put(ENTRY)
         server.collections.clear()
         await seconds_until_refused(store.put(ENTRY))
-        await until(lambda: _works(lambda: store.put(ENTRY)))
+        await until(lambda: _puts(store))
         assert server.collections == {"answers"}
 
 
-async def test_a_server_that_asks_to_be_left_alone_for_a_while_is_away(served: int, server: Server) -> None:
-    async with opened(served) as store:
-        await store.put(ENTRY)
-        server.busy = True
-        await seconds_until_refused(store.put(ENTRY))
-        server.busy = False
-        await until(lambda: _works(lambda: store.put(ENTRY)))
-
-
-async def _works(operation: Callable[[], Awaitable[object]]) -> bool:
+async def _puts(store: QdrantServerStore) -> bool:
     try:
-        await operation()
+        await store.put(ENTRY)
     except Unavailable:
         return False
     return True

@@ -61,20 +61,8 @@ async def test_the_same_question_in_other_words_is_answered_by_the_semantic_cach
 ) -> None:
     # Not while the chat model loads: embeddings then miss their deadline and the question is not remembered.
     assert real_model
-    await tenant.chat("How do I reset my password?")
-    # Each wording is used once: asked too early it is a miss, and an exact hit ever after.
-    wordings = iter(
-        [f"{opening} I reset my password?" for opening in ("How can", "How could", "How should", "How may")]
-    )
-
-    async def remembered() -> bool:
-        return (await tenant.chat("How do I reset my password?")).headers["x-llmmesh-cache"] == "exact"
-
-    async def reworded() -> bool:
-        return (await tenant.chat(next(wordings))).headers["x-llmmesh-cache"] == "semantic"
-
-    await eventually(remembered)
-    await eventually(reworded)
+    wordings = (f"{opening} I reset my password?" for opening in ("How can", "How could", "How should", "How may"))
+    await tenant.finds_in_other_words("How do I reset my password?", wordings)
 
 
 async def test_a_question_that_only_looks_alike_is_not_answered_from_the_cache(tenant: Tenant) -> None:

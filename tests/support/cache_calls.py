@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.identity import Identity, acting_as
+from tests.support.scripted_embeddings import ScriptedEmbeddings
 from tests.support.waiting import until
 
 EXACT = cache_pb2.CACHE_LEVEL_EXACT
@@ -21,6 +25,22 @@ async def both_levels(stub: Any) -> None:
 
     with acting_as(Identity(tenant_id="readiness")):
         await until(stores_both)
+
+
+@asynccontextmanager
+async def on_its_way(stub: Any, embeddings: ScriptedEmbeddings, question: str) -> AsyncIterator[asyncio.Future[Any]]:
+    """A store call for an answer whose question is not embedded before the block ends."""
+
+    async def is_asked() -> bool:
+        return question in embeddings.asked
+
+    embeddings.going_on.clear()
+    try:
+        storing = asyncio.ensure_future(stub.StoreAnswer(store(prompt(question))))
+        await until(is_asked)
+        yield storing
+    finally:
+        embeddings.going_on.set()
 
 
 def message(text: str, role: chat_pb2.Role.ValueType = chat_pb2.ROLE_USER) -> chat_pb2.ChatMessage:

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -137,6 +137,26 @@ class Tenant:
         """Ask once."""
         body = {"model": model, "messages": [{"role": "user", "content": text}], **more}
         return await self.mesh.http.post("/v1/chat/completions", headers=self.headers, json=body)
+
+    async def cache_of(self, text: str) -> str:
+        """Ask once; where the cache comes in, such as "miss"."""
+        status: str = (await self.chat(text)).headers["x-llmmesh-cache"]
+        return status
+
+    async def finds_in_other_words(self, text: str, wordings: Iterator[str]) -> None:
+        """Ask, and wait until one of the wordings is a semantic hit.
+
+        Each is used once: asked too early it is a miss, and an exact hit ever after.
+        """
+
+        async def is_remembered() -> bool:
+            return await self.cache_of(text) == "exact"
+
+        async def is_reworded() -> bool:
+            return await self.cache_of(next(wordings)) == "semantic"
+
+        await eventually(is_remembered)
+        await eventually(is_reworded)
 
     async def admin_get(self, path: str) -> Any:
         """Read one of its admin resources, such as "/budget"."""

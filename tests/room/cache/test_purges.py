@@ -17,9 +17,8 @@ from llmmesh.cache.v1 import cache_pb2
 from llmmesh.chat.v1 import chat_pb2
 from meshkit.errors import error_info
 from meshkit.identity import Identity, acting_as
-from tests.support.cache_calls import SEMANTIC, answer, lookup, prompt, store
+from tests.support.cache_calls import SEMANTIC, answer, lookup, on_its_way, prompt, store
 from tests.support.scripted_embeddings import ScriptedEmbeddings
-from tests.support.waiting import until
 
 ANN = "Ann Lee <ann@example.com>"
 
@@ -172,18 +171,9 @@ async def test_an_answer_on_its_way_while_a_purge_runs_does_not_appear_after_it(
     stub: Any, tenant: Identity, embeddings: ScriptedEmbeddings
 ) -> None:
     question = f"What did {tenant.tenant_id} say?"
-
-    async def is_on_its_way() -> bool:
-        return question in embeddings.asked
-
     with acting_as(tenant):
-        embeddings.going_on.clear()
-        try:
-            storing = asyncio.ensure_future(stub.StoreAnswer(store(prompt(question))))
-            await until(is_on_its_way)
+        async with on_its_way(stub, embeddings, question) as storing:
             await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest())
-        finally:
-            embeddings.going_on.set()
         assert SEMANTIC not in (await storing).levels
         assert await held(stub, question) == []
         await stub.StoreAnswer(store(prompt(question)))

@@ -13,7 +13,7 @@ from typing import Any
 
 from llmmesh.cache.v1 import cache_pb2
 from meshkit.identity import Identity, acting_as
-from tests.support.cache_calls import SEMANTIC, lookup, prompt, store
+from tests.support.cache_calls import SEMANTIC, lookup, on_its_way, prompt
 from tests.support.fix_redis import RedisProcess
 from tests.support.scripted_embeddings import ScriptedEmbeddings
 from tests.support.waiting import until
@@ -37,23 +37,15 @@ def nobody_owns_the_store(folder: Path) -> Iterator[None]:
 async def test_a_purged_answer_is_withdrawn_once_its_store_is_back(
     configure: Any, serve: Any, redis_process: RedisProcess, embeddings: ScriptedEmbeddings, tmp_path: Path
 ) -> None:
-    async def is_on_its_way() -> bool:
-        return QUESTION in embeddings.asked
-
     async def is_found() -> bool:
         return bool((await stub.LookupAnswer(lookup(prompt(QUESTION), SEMANTIC))).HasField("answer"))
 
     config = configure(redis_url=redis_process.url, qdrant_path=tmp_path / "qdrant")
     async with serve(config) as stub:
         with acting_as(ACME):
-            embeddings.going_on.clear()
-            try:
-                storing = asyncio.ensure_future(stub.StoreAnswer(store(prompt(QUESTION))))
-                await until(is_on_its_way)
+            async with on_its_way(stub, embeddings, QUESTION) as storing:
                 await stub.PurgeAnswers(cache_pb2.PurgeAnswersRequest())
                 redis_process.freeze()  # so that whoever stored it hears of the purge later
-            finally:
-                embeddings.going_on.set()
             await until(is_found)
             with nobody_owns_the_store(tmp_path / "qdrant"):
                 redis_process.thaw()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -17,6 +20,15 @@ from meshkit.settings import ServiceSettings
 
 SETTINGS = ServiceSettings(listen="127.0.0.1:0", metrics_listen="", drain_seconds=5)
 AT_ONCE = ServiceSettings(listen="127.0.0.1:0", metrics_listen="", drain_seconds=0)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A server that is in the midst of a call."""
+
+    port: int
+    call: asyncio.Future[Any]
+    stop: Callable[[], Coroutine[Any, Any, Any]]
 
 
 class Room(CacheServiceServicer):
@@ -38,17 +50,24 @@ class Room(CacheServiceServicer):
             self.written_down = True
 
 
-async def test_draining_lets_running_calls_finish_and_refuses_new_ones() -> None:
-    room = Room()
-    serving = running([Mount(add_CacheServiceServicer_to_server, room)], SETTINGS, room="cache")
+@asynccontextmanager
+async def asked(room: Room, settings: ServiceSettings) -> AsyncIterator[Asked]:
+    """A server in the midst of a call; the block stops it."""
+    serving = running([Mount(add_CacheServiceServicer_to_server, room)], settings, room="cache")
     port = await serving.__aenter__()
     async with connect(f"127.0.0.1:{port}", CacheServiceStub, wait_seconds=5) as stub:
         call = asyncio.ensure_future(stub.LookupAnswer(cache_pb2.LookupAnswerRequest()))
         await room.entered.wait()
-        draining = asyncio.ensure_future(serving.__aexit__(None, None, None))
-        refused = await _refused(port)
+        yield Asked(port, call, lambda: serving.__aexit__(None, None, None))
+
+
+async def test_draining_lets_running_calls_finish_and_refuses_new_ones() -> None:
+    room = Room()
+    async with asked(room, SETTINGS) as server:
+        draining = asyncio.ensure_future(server.stop())
+        refused = await _refused(server.port)
         room.release.set()
-        answer = await call
+        answer = await server.call
         await draining
     assert answer.similarity == 0.5
     assert refused.code() is grpc.StatusCode.UNAVAILABLE
@@ -56,15 +75,11 @@ async def test_draining_lets_running_calls_finish_and_refuses_new_ones() -> None
 
 async def test_a_call_that_is_cut_off_has_written_down_what_it_has_to_before_the_server_is_gone() -> None:
     room = Room()
-    serving = running([Mount(add_CacheServiceServicer_to_server, room)], AT_ONCE, room="cache")
-    port = await serving.__aenter__()
-    async with connect(f"127.0.0.1:{port}", CacheServiceStub, wait_seconds=5) as stub:
-        call = asyncio.ensure_future(stub.LookupAnswer(cache_pb2.LookupAnswerRequest()))
-        await room.entered.wait()
-        await serving.__aexit__(None, None, None)
+    async with asked(room, AT_ONCE) as server:
+        await server.stop()
         assert room.written_down
         with pytest.raises(grpc.aio.AioRpcError):
-            await call
+            await server.call
 
 
 async def _refused(port: int) -> grpc.aio.AioRpcError:
