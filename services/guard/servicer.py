@@ -60,10 +60,11 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
         """Judge a prompt."""
         passages = [passage(message, index) for index, message in enumerate(request.messages)]
         self._check_length("messages", sum(len(each.text) for each in passages))
+        stated = _stated(request.data_class)
         own = await self._rules.of(current_identity().tenant_id, request.policy.rules_version)
         layers = self._reloader.current
         verdict = await layers.cascade(Direction.INPUT, own).judge(passages)
-        verdict = verdict.at_least(DataClass(request.data_class or 1))
+        verdict = verdict.at_least(stated)
         wishes = wishes_of(request.policy, request.residency, request.tier)
         verdict = await self._escalation.judged(passages, verdict, wishes)
         metrics.count(verdict, Direction.INPUT)
@@ -153,6 +154,14 @@ class GuardServicer(guard_pb2_grpc.GuardServiceServicer):
     def _check_length(self, field: str, length: int) -> None:
         if length > self._longest_text:
             raise FieldInvalid(field, f"must be at most {self._longest_text} characters long, and is {length}")
+
+
+def _stated(data_class: chat_pb2.DataClass.ValueType) -> DataClass:
+    """The least sensitive that a prompt counts as. Raises FieldInvalid for a number that is no class."""
+    try:
+        return DataClass(data_class or DataClass.PUBLIC)
+    except ValueError:
+        raise FieldInvalid("data_class", f"must be a class, not {data_class}") from None
 
 
 def _told(passages: Sequence[Passage], verdict: Verdict, version: str) -> guard_pb2.Verdict:

@@ -66,6 +66,14 @@ async def test_an_attack_is_blocked_with_named_detections(stub: Any, attack: str
         assert "patterns" in {found.layer for found in verdict.detections}
 
 
+async def test_a_data_class_that_is_none_is_refused(stub: Any) -> None:
+    request = guard_pb2.CheckPromptRequest(messages=[message("Hello")], data_class=-1)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.CheckPrompt(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error_info(caught.value).metadata["field"] == "data_class"
+
+
 async def test_a_benign_prompt_is_allowed_low_and_public(stub: Any) -> None:
     verdict = await check(stub, message("What is the capital of Russia?"))
     assert verdict.action == guard_pb2.ACTION_ALLOW
@@ -193,8 +201,10 @@ async def test_text_is_released_before_more_is_sent(stub: Any) -> None:
 
 
 async def test_an_answer_without_end_is_refused(stub: Any) -> None:
+    call = stub.WatchAnswer()
+    await call.write(guard_pb2.WatchAnswerRequest(text=" ".join(map(str, range(LONGEST_CHARACTERS)))))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await watch(stub, [" ".join(map(str, range(LONGEST_CHARACTERS)))])
+        await call.read()  # to write more to a call that is ending can fail as the client's own error
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
