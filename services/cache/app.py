@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,6 +35,7 @@ from services.cache.statistics import Tally
 from services.cache.sweep import Sweep
 from services.cache.use_records import use_records
 from services.cache.vectorstores.edge import edge_store
+from services.cache.vectorstores.folder import remove_others
 from services.cache.vectorstores.port import Dimensions, VectorStore
 from services.cache.verification.verifier import Verifier, calibrated
 from wordvectors import WordVectors
@@ -161,6 +163,7 @@ async def _vector_store(config: CacheConfig) -> AsyncIterator[VectorStore]:
     dimensions = Dimensions(accurate=config.embedding_dimensions, sketch=WordVectors.packaged().dimensions)
     name = f"{config.embedding_model}-{dimensions.accurate}-{dimensions.sketch}".replace("/", "_")
     if not config.qdrant_url:
+        await asyncio.to_thread(remove_others, config.qdrant_path, name)
         async with edge_store(
             config.qdrant_path / name,
             dimensions=dimensions,

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.cache.vectorstores.edge_shard import Shard, ShardHeld, shard
+from services.cache.vectorstores.edge_shard import Shard, shard
+from services.cache.vectorstores.folder import ShardHeld
 from services.cache.vectorstores.port import Dimensions, Glance, Near, Selection
 from services.cache.vectorstores.upkeep import Upkeep
 from services.cache.vectorstores.wire import LENGTH_BYTES, Message, frame, frame_length, message_in

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +32,7 @@ from qdrant_edge import (
     UpdateOperation,
 )
 
+from services.cache.vectorstores.folder import owned
 from services.cache.vectorstores.payload import (
     ACCURATE,
     ANSWERING,
@@ -61,10 +60,6 @@ while building the graph of 60,000 entries holds the process for a minute or mor
 
 
 SCROLL_STEP = 2000
-
-
-class ShardHeld(Exception):
-    """Another process owns the folder."""
 
 
 class Shard:
@@ -180,33 +175,14 @@ def shard(path: Path, dimensions: Dimensions) -> Iterator[Shard]:
     """Open the shard in folder `path`, made when missing; flushed and closed at the end of the block.
 
     Raises:
-        ShardHeld: If another process has it open.
+        ShardHeld: If another process owns it.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with _owned(path / "owner"):
-        engine = _engine(path / "shard", dimensions)
+    with owned(path) as place:
+        engine = _engine(place, dimensions)
         try:
             yield Shard(engine, SketchIndex(dimensions.sketch))
         finally:
             engine.close()
-
-
-@contextmanager
-def _owned(lock: Path) -> Iterator[None]:
-    """Hold the lock file, which names its holder; the kernel frees it when the process ends, however it ends."""
-    with lock.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ShardHeld(
-                f"{str(lock.parent)!r} is held by process {file.read().strip() or '?'}: one cache service owns one "
-                "folder, so give this one its own LLMMESH_CACHE_QDRANT_PATH or a shared LLMMESH_CACHE_QDRANT_URL"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def _engine(path: Path, dimensions: Dimensions) -> EdgeShard:

@@ -16,6 +16,8 @@ import pytest
 from llmmesh.cache.v1.cache_pb2_grpc import CacheServiceStub
 from meshkit.client import connect
 from meshkit.identity import Identity, acting_as
+from services.cache.vectorstores.edge_shard import shard
+from services.cache.vectorstores.port import Dimensions
 from tests.support.cache_calls import SEMANTIC, answer, both_levels, lookup, prompt, store
 from tests.support.scripted_embeddings import DIMENSIONS, ScriptedEmbeddings
 
@@ -73,6 +75,16 @@ async def test_a_stopped_service_leaves_no_process_behind(start: Start) -> None:
         assert await process.wait() == 0
     assert children
     assert not set(children) & _alive()
+
+
+async def test_a_store_of_another_model_is_removed_unless_somebody_owns_it(start: Start, tmp_path: Path) -> None:
+    left, in_use = tmp_path / "another-model-384-64", tmp_path / "third-model-384-64"
+    with shard(left, Dimensions(384, 64)):
+        pass
+    with shard(in_use, Dimensions(384, 64)):
+        async with start():
+            assert not left.exists()
+            assert in_use.exists()
 
 
 async def _store(stub: Any, embeddings: ScriptedEmbeddings, count: int) -> int:
