@@ -191,7 +191,7 @@ def optimise(
 ) -> None:
     """Change parameters, each group at its rate, which grows for `warm_up` of the steps and then falls to nothing."""
     parameters = [{"params": list(each), "lr": rate} for each, rate in groups]
-    optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     warm, steps = max(1, int(warm_up * len(batches))), len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1, (step + 1) / warm) * (1 - step / steps))
     for step, batch in enumerate(batches):

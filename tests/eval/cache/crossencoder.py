@@ -137,6 +137,7 @@ class Training:
         self._same = torch.tensor([pair.same for pair in pairs])
         kinds, kind = np.unique([pair.kind for pair in pairs], return_inverse=True)
         self._kinds, self._kind = nn.Linear(self._head.normalised.weight.numel(), len(kinds)), torch.from_numpy(kind)
+        nn.init.zeros_(self._kinds.weight)  # so that it teaches nothing before it has learned something
         place = {pair: place for place, pair in enumerate(pairs)}
         self._passes = [[*self._batched([place[each] for each in epoch], chance)] for epoch in epochs]
         self._goes_on = after is not None
